@@ -1,0 +1,1 @@
+"""The ledger of releases: an API, its migrations and the front before it."""
