@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Gives a Debian or Ubuntu machine a Docker engine; does nothing where one answers.
+set -euo pipefail
+
+readonly WAIT_SECONDS=60
+
+usage() {
+  cat <<'TEXT'
+Usage: scripts/engine.sh [--help]
+
+Does nothing where a Docker engine with compose and buildx answers. Otherwise, on
+Debian 12 or later and Ubuntu 22.04 or later, as root, it installs the engine, compose
+and buildx from the distribution's packages and starts the engine.
+TEXT
+}
+
+say() { printf 'engine: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+answers() {
+  docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1
+}
+
+# Debian 12 packages engine 20.10 and the retired compose 1; those of Debian 13 need
+# nothing newer than Debian 12's libc, so they are taken alone, from the same mirror.
+borrow_from_trixie() {
+  local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  # shellcheck disable=SC2016  # apt-get's own placeholder
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
+  [[ -n $mirror ]] || fail "no Debian 12 mirror in this machine's apt sources; add one to /etc/apt/sources.list"
+  echo "deb [signed-by=$keyring] $mirror trixie main" >/etc/apt/sources.list.d/quai-trixie.list
+  printf 'Package: *\nPin: release n=trixie\nPin-Priority: 100\n' >/etc/apt/preferences.d/quai-trixie
+}
+
+packages() {
+  case "$ID-$VERSION_CODENAME" in
+    debian-bookworm) printf '%s/trixie ' docker.io docker-cli containerd docker-compose docker-buildx ;;
+    debian-*) echo docker.io docker-cli docker-compose docker-buildx ;;
+    ubuntu-*) echo docker.io docker-compose-v2 docker-buildx ;;
+    *) return 1 ;;
+  esac
+}
+
+install_engine() {
+  [[ -r /etc/os-release ]] || fail "no Docker engine answers; install one: https://docs.docker.com/engine/install/"
+  # shellcheck source=/dev/null  # facts of the machine, not a file of ours
+  . /etc/os-release
+  local wanted
+  wanted=$(packages) || fail "no Docker engine answers, and $PRETTY_NAME is not Debian or Ubuntu; install one: https://docs.docker.com/engine/install/"
+  ((EUID == 0)) || fail "no Docker engine answers; run 'sudo scripts/engine.sh' to install one (or start yours, or join the docker group)"
+
+  say "no Docker engine answers: installing system packages: $wanted iptables"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  if [[ $VERSION_CODENAME == bookworm ]]; then
+    borrow_from_trixie
+    apt-get update -qq
+  fi
+  # shellcheck disable=SC2086  # a list of package names
+  apt-get install -qq -y --no-install-recommends $wanted iptables ca-certificates >/dev/null
+}
+
+start_engine() {
+  if [[ -d /run/systemd/system ]]; then
+    systemctl enable --now docker
+  elif ! pgrep -x dockerd >/dev/null; then
+    say "no systemd here: starting dockerd by hand, log in /var/log/dockerd.log"
+    setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &
+  fi
+  local deadline=$((SECONDS + WAIT_SECONDS))
+  until docker info >/dev/null 2>&1; do
+    ((SECONDS < deadline)) || fail "the engine did not answer within ${WAIT_SECONDS} s; see /var/log/dockerd.log or 'journalctl -u docker'"
+    sleep 0.2
+  done
+}
+
+# A client in /usr/local/bin finds the distribution's plugins nowhere but in its own folder.
+link_plugins() {
+  local plugin
+  mkdir -p /usr/local/lib/docker/cli-plugins
+  for plugin in /usr/libexec/docker/cli-plugins/*; do
+    ln -sf "$plugin" /usr/local/lib/docker/cli-plugins/
+  done
+}
+
+main() {
+  case "${1-}" in
+    -h | --help) usage; exit ;;
+    '') ;;
+    *) usage >&2; exit 2 ;;
+  esac
+  if answers; then exit; fi
+  if ! command -v dockerd >/dev/null; then install_engine; fi
+  start_engine
+  if ! answers; then link_plugins; fi
+  answers || fail "the engine answers, but 'docker compose' or 'docker buildx' does not; install both plugins"
+  say "Docker engine $(docker version --format '{{.Server.Version}}'), compose $(docker compose version --short)"
+}
+
+main "$@"

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Makes a Debian or Ubuntu machine a server that deploys can reach. Run it again at any time.
+set -euo pipefail
+
+readonly HERE=${BASH_SOURCE[0]%/*}
+
+usage() {
+  cat <<'TEXT'
+Usage: sudo scripts/setup-server.sh --image IMAGE [options]     (on the server, in a clone of the repository)
+
+  --image IMAGE   where releases come from, without tag: ghcr.io/owner/quai
+  --site ADDRESS  the domain name to serve, with automatic HTTPS (default: plain HTTP, ':80')
+  --host NAME     the name or address by which GitHub reaches this server (default: its host name)
+  --port PORT     its SSH port (default: 22)
+  --user USER     who deploys (default: deploy)
+  --dir DIR       where (default: /srv/quai)
+  --new-key       replace the deploy key
+
+Installs a Docker engine if none answers (system packages), makes the user, the directory with
+.env and deploy.sh, and a key that can ask for a deploy and nothing else. What is already there
+stays as it is. At the end it prints what to put into GitHub.
+TEXT
+}
+
+say() { printf '==> %s\n' "$*"; }
+fail() { printf 'setup-server.sh: %s\n' "$*" >&2; exit 2; }
+
+read_options() {
+  image='' site=:80 host=$(hostname --fqdn 2>/dev/null || hostname) port=22 user=deploy dir=/srv/quai new_key=''
+  while (($#)); do
+    case $1 in
+      -h | --help) usage; exit ;;
+      --new-key) new_key=yes; shift; continue ;;
+      --image | --site | --host | --port | --user | --dir) [[ ${2-} ]] || fail "$1 wants a value; see --help" ;;
+      *) fail "unknown option '$1'; see --help" ;;
+    esac
+    printf -v "${1#--}" '%s' "$2"
+    shift 2
+  done
+  [[ $image =~ ^[a-z0-9][a-z0-9._:/-]*$ && ${image##*/} != *:* ]] || fail "--image '$image' is not an image name without tag, such as ghcr.io/owner/quai"
+  [[ $dir == /* ]] || fail "--dir '$dir' is not an absolute path"
+  [[ $port =~ ^[0-9]+$ ]] || fail "--port '$port' is not a number"
+}
+
+make_user() {
+  id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
+  usermod --append --groups docker --password '*' "$user" # no password, and not locked: keys work
+  home=$(getent passwd "$user" | cut -d: -f6)
+}
+
+make_directory() {
+  install -d -o "$user" -g "$user" "$dir" "$dir/releases"
+  # Until the first release brings its own, deploy.sh is that of this clone.
+  if [[ ! -e $dir/releases/current/deploy.sh || $(readlink "$dir/releases/current") == setup ]]; then
+    install -D -o "$user" -g "$user" "$HERE/deploy.sh" "$dir/releases/setup/deploy.sh"
+    ln -sfn setup "$dir/releases/current"
+  fi
+  ln -sfn releases/current/deploy.sh "$dir/deploy.sh"
+  ln -sfn releases/current/docker-compose.prod.yml "$dir/docker-compose.prod.yml"
+  chown -h "$user:$user" "$dir"/{deploy.sh,docker-compose.prod.yml,releases,releases/current}
+}
+
+secret() { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
+
+make_env() {
+  [[ ! -e $dir/.env ]] || return 0
+  (umask 077 && sed -e "s|^IMAGE=.*|IMAGE=$image|" -e "s|^SITE_ADDRESS=.*|SITE_ADDRESS=$site|" \
+    -e "s|^POSTGRES_PASSWORD=.*|POSTGRES_PASSWORD=$(secret)|" -e "s|^API_TOKEN=.*|API_TOKEN=$(secret)|" \
+    "$HERE/../.env.prod" >"$dir/.env.new")
+  chown "$user:$user" "$dir/.env.new"
+  mv "$dir/.env.new" "$dir/.env"
+}
+
+make_key() {
+  local line authorized=$home/.ssh/authorized_keys
+  key=/root/quai-deploy-key
+  install -d -m 0700 -o "$user" -g "$user" "$home/.ssh"
+  if [[ ! $new_key ]] && grep -qs " quai-deploy$" "$authorized"; then return; fi
+  rm -f "$key" "$key.pub"
+  ssh-keygen -q -t ed25519 -N '' -C quai-deploy -f "$key"
+  line="restrict,command=\"$dir/deploy.sh --ssh\" $(<"$key.pub")"
+  { grep -vs " quai-deploy$" "$authorized" || true; echo "$line"; } >"$authorized.new"
+  chown "$user:$user" "$authorized.new"
+  chmod 0600 "$authorized.new"
+  mv "$authorized.new" "$authorized"
+}
+
+print_next() {
+  local name=$host scheme=http://$host
+  [[ $port == 22 ]] || name="[$host]:$port"
+  [[ $site == :* ]] || scheme=https://$site
+  cat <<TEXT
+
+This server is ready: $dir, user $user. What is left, on a machine where 'gh auth login' was done,
+in a clone of the repository:
+
+gh api --silent --method PUT 'repos/{owner}/{repo}/environments/production'
+gh variable set IMAGE --env production --body '$image'
+gh variable set DEPLOY_HOST --env production --body '$host'
+gh variable set DEPLOY_PORT --env production --body '$port'
+gh variable set DEPLOY_USER --env production --body '$user'
+gh variable set DEPLOY_KNOWN_HOSTS --env production --body '$name $(cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub)'
+gh variable set PUBLIC_URL --env production --body '$scheme'
+TEXT
+  if [[ -e $key ]]; then
+    cat <<TEXT
+ssh -p $port root@$host cat $key | gh secret set DEPLOY_KEY --env production
+ssh -p $port root@$host rm $key $key.pub
+TEXT
+  else
+    echo "(DEPLOY_KEY: made by an earlier run; --new-key replaces it)"
+  fi
+  cat <<TEXT
+
+If the image is private, once on this server: sudo -u $user docker login ${image%%/*}
+Settings and secrets of production: $dir/.env
+TEXT
+}
+
+main() {
+  local image site host port user dir new_key home key
+  read_options "$@"
+  ((EUID == 0)) || fail "run as root: sudo scripts/setup-server.sh ..."
+  [[ -f $HERE/../.env.prod && -f $HERE/deploy.sh ]] || fail "run it from a clone of the repository: .env.prod and scripts/deploy.sh are not beside it"
+  [[ -f /etc/ssh/ssh_host_ed25519_key.pub ]] || fail "no SSH server here: apt-get install openssh-server"
+  "$HERE/engine.sh"
+  say "user $user"
+  make_user
+  say "directory $dir"
+  make_directory
+  make_env
+  say "deploy key"
+  make_key
+  print_next
+}
+
+main "$@"
