@@ -1,0 +1,142 @@
+"""The scripts of scripts/, as far as they go without an engine."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.sh"))
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def run(*command, **options):
+    options = {"cwd": ROOT, "stdin": subprocess.DEVNULL, "timeout": 20} | options
+    return subprocess.run(["bash", *command], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """What deploy.sh finds around it on a server; no engine answers to it."""
+    (tmp_path / "deploy.sh").write_bytes((ROOT / "scripts/deploy.sh").read_bytes())
+    (tmp_path / ".env").write_text((ROOT / ".env.prod").read_text())
+
+    def deploy(*arguments, asked=None, **settings):
+        text = (tmp_path / ".env").read_text() if (tmp_path / ".env").exists() else None
+        for name, value in settings.items():
+            text = re.sub(f"^{name}=.*", f"{name}={value}", text, flags=re.MULTILINE)
+        if text:
+            (tmp_path / ".env").write_text(text)
+        environment = (
+            os.environ | {"DOCKER_HOST": "unix:///nowhere"} | ({"SSH_ORIGINAL_COMMAND": asked} if asked else {})
+        )
+        return run(tmp_path / "deploy.sh", *arguments, env=environment, cwd="/")
+
+    deploy.directory = tmp_path
+    return deploy
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_says_how_it_is_used(script):
+    done = run(f"scripts/{script}", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: ")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_unknown_argument_is_refused(script):
+    done = run(f"scripts/{script}", "--no-such-option")
+    assert done.returncode == 2
+    assert "--help" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        None,
+        "",
+        "id",
+        "deploy",
+        f"deploy {COMMIT[:-1]}",
+        f"deploy {COMMIT}0",
+        f"deploy {COMMIT.upper()}",
+        f"deploy {COMMIT}; id",
+        f"deploy {COMMIT}\nid",
+        f"deploy $(id){COMMIT}",
+        f" deploy {COMMIT}",
+        f"ssh deploy {COMMIT}",
+        f"deploy {COMMIT} ",
+        "status\n",
+        "status; id",
+        "--help",
+        "--ssh",
+    ],
+)
+def test_a_key_gets_two_commands_and_nothing_else(server, asked):
+    done = server("--ssh", asked=asked)
+    assert done.returncode == 2
+    assert "is not 'status' or 'deploy" in done.stderr
+    assert "uid=" not in done.stdout + done.stderr
+
+
+def test_a_key_gets_a_deploy(server):
+    done = server("--ssh", asked=f"deploy {COMMIT}")
+    assert done.returncode == 1
+    assert "Docker does not answer" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"IMAGE": ""}, "IMAGE is missing or empty"),
+        ({"COMPOSE_PROJECT_NAME": ""}, "COMPOSE_PROJECT_NAME is missing or empty"),
+        ({"IMAGE_TAG": ""}, "IMAGE_TAG in"),
+        ({"IMAGE_TAG": "latest"}, "'latest', not a commit"),
+    ],
+)
+def test_a_wrong_setting_is_named(server, settings, message):
+    done = server(**settings)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_settings_it_says_where_they_come_from(server):
+    (server.directory / ".env").unlink()
+    done = server()
+    assert done.returncode == 2
+    assert "setup-server.sh makes one" in done.stderr
+
+
+@pytest.mark.parametrize("quoted", ["{}", '"{}"', "'{}'"])
+def test_a_quoted_setting_is_read_as_compose_reads_it(server, quoted):
+    done = server(IMAGE_TAG=quoted.format(COMMIT))
+    assert "Docker does not answer" in done.stdout
+
+
+def test_branches_are_made_once(tmp_path):
+    def git(*command):
+        return subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    git("init", "--quiet", "--initial-branch=main")
+    git("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "--allow-empty", "--message=one")
+    first = run(ROOT / "scripts/branches.sh", "feature/one", cwd=tmp_path)
+    branches = git("branch", "--format=%(refname:short)").split()
+    again = run(ROOT / "scripts/branches.sh", "feature/one", cwd=tmp_path)
+    assert first.returncode == again.returncode == 0
+    assert branches == ["dev", "feature/one", "main"] == git("branch", "--format=%(refname:short)").split()
+    assert "created" not in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("workflow", "triggers"),
+    [
+        ("ci", "on:\n  pull_request:\n    branches: [main, dev]\n  push:\n    branches: [dev]\n\n"),
+        ("cd", "on:\n  push:\n    branches: [main]\n\n"),
+    ],
+)
+def test_workflows_run_when_they_were_asked_to(workflow, triggers):
+    assert triggers in (ROOT / f".github/workflows/{workflow}.yml").read_text()
