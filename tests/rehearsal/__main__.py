@@ -1,0 +1,89 @@
+"""Rehearse production on a throwaway server; `--help` tells the options."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.rehearsal.images import PREFIX, ROOT, base_images, need
+from tests.rehearsal.report import add_figures, print_table, write_report
+from tests.rehearsal.repository import Repository
+from tests.rehearsal.scenarios import Rehearsal
+from tests.rehearsal.server import Server
+from tests.rehearsal.traffic import Summary
+
+
+def main() -> int:
+    """Play the scenarios; 0 when each ended as it must and no request failed."""
+    parser = argparse.ArgumentParser(prog="nox -s rehearse --", description=__doc__)
+    parser.add_argument("--rate", type=float, default=120, help="requests a second (default: 120)")
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help="after the first deploy, only scenarios with this in their name"
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the server running, and say how to reach it")
+    options = parser.parse_args()
+
+    need("ssh", "openssh-client")
+    print("rehearsal: base images", flush=True)
+    bases = base_images()
+    stand_ins = any(image.startswith(PREFIX) for image in bases.values())
+    with tempfile.TemporaryDirectory(prefix="quai-") as folder:
+        use_docker_config(Path(folder, "docker"))
+        server = Server(bases, Path(folder))
+        try:
+            return rehearse(server, bases, stand_ins, options)
+        finally:
+            if options.keep:
+                print(f"rehearsal: kept: {server.url}, docker exec -it {server.name} bash")
+                print(f"rehearsal: to remove it: docker rm -fv {server.name}-registry {server.name}")
+            else:
+                server.close()
+
+
+def use_docker_config(folder: Path) -> None:
+    """Have docker keep the rehearsal's logins in a folder of their own, beside what else it is told."""
+    usual = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
+    folder.mkdir()
+    for name in ("cli-plugins", "contexts"):
+        if (usual / name).exists():
+            (folder / name).symlink_to(usual / name)
+    told = json.loads((usual / "config.json").read_text()) if (usual / "config.json").exists() else {}
+    (folder / "config.json").write_text(
+        json.dumps({key: told[key] for key in told if not key.startswith(("auth", "cred"))})
+    )
+    os.environ["DOCKER_CONFIG"] = str(folder)
+
+
+def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: argparse.Namespace) -> int:
+    """Set the server up, play, count, report."""
+    print("rehearsal: a server, set up by scripts/setup-server.sh", flush=True)
+    server.start()
+    repository = Repository(ROOT / ".nox/rehearsal/repository")
+    server.set_up(repository.folder)
+    server.provide(bases)
+    rehearsal = Rehearsal(server, repository, bases, options.rate)
+    rehearsal.play(options.only)
+    summary = rehearsal.end_traffic() if rehearsal.traffic else Summary([])
+    run = rehearsal.run | {
+        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
+        "stand_ins": stand_ins,
+    }
+    print_table(add_figures(run, summary.records))
+    write_report(run, summary.records, ROOT)
+    passed = sum(scenario["passed"] for scenario in run["scenarios"])
+    failed = len(run["scenarios"]) - passed
+    print(
+        f"rehearsal: {run['replacements']} replacements, {summary.requests} requests at {summary.rate:.0f}/s, "
+        f"{summary.failed} failed; {len(summary.acknowledged)} notes acknowledged, {run['lost']} lost, "
+        f"{run['doubled']} doubled"
+    )
+    print("rehearsal: the timeline is in report.html")
+    print(f"{passed} passed, {failed} failed")
+    return int(bool(failed or not summary.requests or summary.failed or run["lost"] or run["doubled"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""A Git repository with a history, whose pushes to main run the real cd.yml with act."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.rehearsal.images import ROOT, run
+
+JOB_SECONDS = 1200
+# What deploy.sh says when a step begins, by itself or in act's log.
+STEP = re.compile(r"(?:^|\| )==> (repair|pull|migrate|start|wait|switch|prove|drain|live|refused)\b")
+
+
+def runner_environment() -> dict[str, str]:
+    """The environment without the Python of this session, as a runner would have it."""
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    paths = [path for path in environment["PATH"].split(os.pathsep) if not path.startswith(str(ROOT))]
+    return environment | {"PATH": os.pathsep.join(paths)}
+
+
+class Repository:
+    """A copy of this repository, with a history of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder.parent / "act.log"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        listed = run("git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).exists():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("config", "user.name", "rehearsal")
+        self.git("config", "user.email", "rehearsal@example.com")
+        self.git("remote", "add", "origin", "https://github.com/example/quai.git")
+        self.log.write_text("")
+
+    def git(self, *command: str) -> str:
+        """Run git in the repository."""
+        return run("git", "-C", str(self.folder), *command)
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        """Change a file; ValueError when the text to replace is not there exactly once."""
+        path = self.folder / name
+        text = path.read_text()
+        if text.count(old) != 1:
+            raise ValueError(f"{name} holds {old!r} {text.count(old)} times: mend the scenario")
+        path.write_text(text.replace(old, new))
+
+    def commit(self, message: str) -> str:
+        """Commit everything; gives the commit."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+    def push(
+        self, variables: dict, secrets: dict, environment: dict, on_step: Callable[[str], None]
+    ) -> tuple[int, str]:
+        """Run cd.yml as GitHub would for a push of HEAD to main; gives its exit code and its log.
+
+        `on_step` hears each step of deploy.sh when it begins. RuntimeError after JOB_SECONDS.
+        """
+        command = [
+            *(shutil.which("act"), "push", "--workflows", ".github/workflows/cd.yml"),
+            *("--platform", "ubuntu-latest=-self-hosted"),
+            *("--env-file", "", "--var-file", "", "--secret-file", "", "--no-cache-server", "--action-offline-mode"),
+            *(word for name, value in variables.items() for word in ("--var", f"{name}={value}")),
+            *(word for name in secrets for word in ("--secret", name)),
+            *(word for name, value in environment.items() for word in ("--env", f"{name}={value}")),
+        ]
+        printed, began = [], time.monotonic()
+        with (
+            self.log.open("a") as log,
+            subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**runner_environment(), **secrets},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as act,
+        ):
+            for line in act.stdout:
+                log.write(line)
+                printed.append(line)
+                if name := re.search(r"Run Main (.*)", line):
+                    print(f"  {time.monotonic() - began:4.0f} s  cd.yml: {name.group(1)}", flush=True)
+                if step := STEP.search(line):
+                    on_step(step.group(1))
+                if time.monotonic() - began > JOB_SECONDS:
+                    act.terminate()
+                    raise RuntimeError(f"cd.yml ran for more than {JOB_SECONDS} s; see {self.log}")
+        return act.returncode, "".join(printed)

@@ -1,0 +1,201 @@
+"""A throwaway server: Debian with its own Docker engine and sshd, set up by the script for real ones."""
+
+import contextlib
+import re
+import secrets
+import shlex
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import bcrypt
+
+from tests.rehearsal.images import HERE, PREFIX, run
+
+DIR = "/srv/quai"
+REGISTRY_USER = "rehearsal"
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(what: str, check, seconds: float = 60):
+    """Poll until `check()` is true and give its value; TimeoutError names what did not come, after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(subprocess.CalledProcessError, OSError):
+            if value := check():
+                return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come within {seconds:.0f} s")
+        time.sleep(0.1)
+
+
+class Server:
+    """A server and its registry, as containers of this engine; everything goes with `close()`."""
+
+    def __init__(self, bases: dict[str, str], folder: Path) -> None:
+        self.bases, self.folder = bases, folder
+        self.name = f"{PREFIX}-{secrets.token_hex(3)}"
+        self.http, self.ssh_port, self.registry_port = free_port(), free_port(), free_port()
+        self.registry = f"localhost:{self.registry_port}"
+        self.registry_password = secrets.token_hex(16)
+        self.url = f"http://127.0.0.1:{self.http}"
+        self.variables: dict[str, str] = {}
+        self.secrets: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Start the server with its engine, and the registry in its network, where both sides call it localhost."""
+        arguments = {name: self.bases[name] for name in ("DEBIAN_IMAGE", "REGISTRY_IMAGE")}
+        image = f"{PREFIX}/server"
+        run(
+            *("docker", "build", "--quiet", "--file", str(HERE / "server.Dockerfile"), "--target", "server"),
+            *(f"--build-arg={name}={value}" for name, value in arguments.items()),
+            *("--tag", image, str(HERE)),
+        )
+        ports = ((self.http, 80), (self.ssh_port, 22), (self.registry_port, self.registry_port))
+        run(
+            *("docker", "run", "--detach", "--privileged", "--name", self.name, "--hostname", "server"),
+            *(f"--publish=127.0.0.1:{outside}:{inside}" for outside, inside in ports),
+            image,
+        )
+        password = bcrypt.hashpw(self.registry_password.encode(), bcrypt.gensalt()).decode()
+        (self.folder / "htpasswd").write_text(f"{REGISTRY_USER}:{password}\n")
+        settings = {
+            "REGISTRY_HTTP_ADDR": f":{self.registry_port}",
+            "REGISTRY_AUTH": "htpasswd",
+            "REGISTRY_AUTH_HTPASSWD_REALM": "rehearsal",
+            "REGISTRY_AUTH_HTPASSWD_PATH": "/htpasswd",
+        }
+        run(
+            *("docker", "create", "--name", f"{self.name}-registry", "--network", f"container:{self.name}"),
+            *(f"--env={name}={value}" for name, value in settings.items()),
+            self.bases["REGISTRY_IMAGE"],
+        )
+        run("docker", "cp", str(self.folder / "htpasswd"), f"{self.name}-registry:/htpasswd")
+        run("docker", "start", f"{self.name}-registry")
+        wait_for("the server's engine", lambda: self.exec("docker version"))
+        wait_for("the registry", lambda: socket.create_connection(("127.0.0.1", self.registry_port), 1).close() or True)
+
+    def close(self) -> None:
+        """Remove the server, its registry, its disk, and what was built to be pushed there."""
+        subprocess.run(
+            ["docker", "rm", "--force", "--volumes", f"{self.name}-registry", self.name],
+            capture_output=True,
+            check=False,
+        )
+        if images := run("docker", "images", "--format={{.Repository}}:{{.Tag}}", f"{self.registry}/*").split():
+            run("docker", "image", "rm", *images)
+
+    def exec(self, script: str, timeout: float = 600) -> str:
+        """Run a line of bash as root on the server and give its output."""
+        return run("docker", "exec", self.name, "bash", "-euo", "pipefail", "-c", script, timeout=timeout)
+
+    def set_up(self, repository: Path) -> None:
+        """Do what the README tells: clone, run setup-server.sh, and do what it prints."""
+        run("docker", "cp", f"{repository}/.", f"{self.name}:/root/quai")
+        setup = (
+            f"/root/quai/scripts/setup-server.sh --image {self.registry}/quai --host 127.0.0.1 --port {self.ssh_port}"
+        )
+        made = f"cat {DIR}/.env ~deploy/.ssh/authorized_keys; find {DIR} ~deploy/.ssh -printf '%M %u %p %l\n'"
+        self.exec(setup)
+        before = self.exec(made)
+        self.follow(self.exec(setup))
+        if self.exec(made) != before:
+            raise RuntimeError("a second setup-server.sh changed what the first one made")
+        login = f"sudo -u deploy docker login --username {REGISTRY_USER} --password-stdin {self.registry}"
+        self.exec(f"echo {self.registry_password} | {login}")
+        self.variables |= {"PUBLIC_URL": self.url, "REGISTRY_USER": REGISTRY_USER}
+        self.secrets["REGISTRY_PASSWORD"] = self.registry_password
+
+    def provide(self, bases: dict[str, str]) -> None:
+        """Give the server the front's and the database's images, by its registry."""
+        run(
+            "docker",
+            "login",
+            "--username",
+            REGISTRY_USER,
+            "--password-stdin",
+            self.registry,
+            input=self.registry_password,
+        )
+        for name, image in (("FRONT_IMAGE", "front"), ("DB_IMAGE", "db")):
+            there = f"{self.registry}/{image}:rehearsal"
+            run("docker", "tag", bases[name], there)
+            run("docker", "push", "--quiet", there)
+            run("docker", "image", "rm", there)
+            self.set(**{name: there})
+        self.set(HEALTH_SECONDS="20")
+
+    def follow(self, printed: str) -> None:
+        """Take the `gh variable set` and `gh secret set` lines at their word."""
+        for name, value in re.findall(r"^gh variable set (\w+) --env production --body (.+)$", printed, re.MULTILINE):
+            [self.variables[name]] = shlex.split(value)
+        for command, name in re.findall(
+            r"^ssh .*? (cat .+) \| gh secret set (\w+) --env production$", printed, re.MULTILINE
+        ):
+            self.secrets[name] = self.exec(command)
+
+    def set(self, **settings: str) -> None:
+        """Edit the server's .env by hand."""
+        for name, value in settings.items():
+            self.exec(f"grep -q '^{name}=' {DIR}/.env && sed -i 's|^{name}=.*|{name}={value}|' {DIR}/.env")
+
+    def setting(self, name: str) -> str:
+        """A value of the server's .env."""
+        return self.exec(f"sed -n 's/^{name}=//p' {DIR}/.env")
+
+    def ssh(self, *command: str, options: tuple[str, ...] = (), timeout: float = 60) -> subprocess.CompletedProcess:
+        """What the key that cd.yml holds can ask for."""
+        key, known_hosts = self.folder / "key", self.folder / "known_hosts"
+        if not key.exists():
+            key.touch(mode=0o600)
+            key.write_text(self.secrets["DEPLOY_KEY"] + "\n")
+            known_hosts.write_text(self.variables["DEPLOY_KNOWN_HOSTS"] + "\n")
+        return subprocess.run(
+            [
+                *(
+                    "ssh",
+                    "-F",
+                    "none",
+                    "-i",
+                    str(key),
+                    "-o",
+                    f"UserKnownHostsFile={known_hosts}",
+                    "-o",
+                    "BatchMode=yes",
+                ),
+                *(
+                    "-o",
+                    "StrictHostKeyChecking=yes",
+                    "-p",
+                    str(self.ssh_port),
+                    *options,
+                    "deploy@127.0.0.1",
+                    "--",
+                    *command,
+                ),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def compose(self, command: str) -> str:
+        """Run docker compose on the server as its owner would, in the directory of .env."""
+        return self.exec(f"cd {DIR} && docker compose {command}")
+
+    def containers(self) -> list[str]:
+        """All containers of the server: name and image."""
+        return sorted(self.exec("docker ps --all --format '{{.Names}} {{.Image}}'").splitlines())
+
+    def tag_of(self, name: str) -> str:
+        """The digest that a tag of the image has in the registry."""
+        return run("docker", "manifest", "inspect", "--insecure", f"{self.registry}/quai:{name}")
