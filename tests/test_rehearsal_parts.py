@@ -71,11 +71,13 @@ def server():
         server.shutdown()
 
 
-def drive(server, folder, seconds=0.8, rate=200) -> Summary:
+def drive(server, folder, requests=160, rate=200) -> Summary:
     url = f"http://127.0.0.1:{server.server_port}"
     traffic = Traffic(url, "a-token", TAG, rate, folder / "requests.jsonl")
     traffic.start()
-    time.sleep(seconds)
+    deadline = time.monotonic() + 20
+    while len(server.seen) < requests and time.monotonic() < deadline:
+        time.sleep(0.01)
     return traffic.stop()
 
 
@@ -136,7 +138,7 @@ def test_a_stall_makes_requests_late_and_drops_none(server, tmp_path):
 
 
 def test_lost_and_doubled_notes_are_found(server, tmp_path):
-    acknowledged = drive(server, tmp_path, seconds=0.5).acknowledged
+    acknowledged = drive(server, tmp_path, requests=100).acknowledged
     lost, twice = acknowledged[0], acknowledged[1]
     server.stored.remove(lost)
     server.stored += [twice, "never acknowledged", "never acknowledged"]
