@@ -63,7 +63,7 @@ install_engine() {
 start_engine() {
   if [[ -d /run/systemd/system ]]; then
     systemctl enable --now docker
-  elif ! pgrep -x dockerd >/dev/null; then
+  elif ! kill -0 "$(cat /run/docker.pid 2>/dev/null)" 2>/dev/null; then
     say "no systemd here: starting dockerd by hand, log in /var/log/dockerd.log"
     setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &
   fi
