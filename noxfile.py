@@ -190,7 +190,7 @@ def boot(session: nox.Session, name: str, commit: str, bases: dict[str, str]) ->
         def compose(*command: str, **options) -> str:
             return session.run(
                 *("docker", "compose", "--progress=quiet", *where, "--file", "docker-compose.prod.yml", *command),
-                **{"external": True, "log": False, **options},
+                **{"env": settings, "external": True, "log": False, **options},
             )
 
         # docker stack deploy must be able to read the same file.

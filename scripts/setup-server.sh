@@ -38,6 +38,7 @@ read_options() {
     shift 2
   done
   [[ $image =~ ^[a-z0-9][a-z0-9._:/-]*$ && ${image##*/} != *:* ]] || fail "--image '$image' is not an image name without tag, such as ghcr.io/owner/quai"
+  image=${image#docker.io/}
   [[ $dir == /* ]] || fail "--dir '$dir' is not an absolute path"
   [[ $port =~ ^[0-9]+$ ]] || fail "--port '$port' is not a number"
 }
@@ -86,7 +87,8 @@ make_key() {
 }
 
 print_next() {
-  local name=$host scheme=http://$host
+  local name=$host scheme=http://$host registry=${image%%/*}
+  [[ $registry == *[.:]* ]] || registry='' # Docker Hub
   [[ $port == 22 ]] || name="[$host]:$port"
   [[ $site == :* ]] || scheme=https://$site
   cat <<TEXT
@@ -112,7 +114,7 @@ TEXT
   fi
   cat <<TEXT
 
-If the image is private, once on this server: sudo -u $user docker login ${image%%/*}
+If the image is private, once on this server: sudo -u $user docker login $registry
 Settings and secrets of production: $dir/.env
 TEXT
 }
