@@ -17,7 +17,7 @@ from service.database import create_engine
 from service.migrate import upgrade
 from service.settings import Settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TOKEN = "test-token-0123456789"  # noqa: S105 - opens nothing
 AUTHENTICATED = {"Authorization": f"Bearer {TOKEN}"}
 
