@@ -133,11 +133,13 @@ check_order() {
 
 unpack() { # the release's files, out of its image
   [[ ! -d releases/$tag ]] || return 0
-  docker rm --force quai-unpack >/dev/null 2>&1 || true
+  local box
+  box=$(setting COMPOSE_PROJECT_NAME)-unpack
+  docker rm --force "$box" >/dev/null 2>&1 || true
   rm -rf "releases/$tag.new"
-  docker create --name quai-unpack "$image" >/dev/null
-  docker cp --quiet quai-unpack:/release "releases/$tag.new"
-  docker rm quai-unpack >/dev/null
+  docker create --name "$box" "$image" >/dev/null
+  docker cp --quiet "$box:/release" "releases/$tag.new"
+  docker rm "$box" >/dev/null
   bash -n "releases/$tag.new/deploy.sh"
   mv "releases/$tag.new" "releases/$tag"
 }
@@ -243,7 +245,7 @@ conclude() {
     prune
   fi
   say "refused: $reason"
-  say "still live: $(setting IMAGE_TAG nothing)"
+  if [[ $image && -z ${live[*]} ]]; then say "still live: nothing"; else say "still live: $(setting IMAGE_TAG nothing)"; fi
   exit $((status ? status : 1))
 }
 
@@ -267,7 +269,7 @@ deploy() { # a tag; and 'forward' when it must not be older than what is live
     [[ $2 != forward || $tag == $(setting IMAGE_TAG) ]] || check_order
     unpack
     problem=$(compose config --quiet 2>&1) || fail "docker-compose.prod.yml and .env do not fit together: $problem"
-    compose pull --quiet --policy missing
+    compose pull --quiet --policy missing || fail "an image beside the release's cannot be pulled (FRONT_IMAGE, DB_IMAGE): see above"
 
     services=$(compose config --services)
     mapfile -t beside < <(grep -vxE 'api|front|migrate' <<<"$services")

@@ -65,9 +65,18 @@ secret() { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 
 make_env() {
   [[ ! -e $dir/.env ]] || return 0
-  (umask 077 && sed -e "s|^IMAGE=.*|IMAGE=$image|" -e "s|^SITE_ADDRESS=.*|SITE_ADDRESS=$site|" \
-    -e "s|^POSTGRES_PASSWORD=.*|POSTGRES_PASSWORD=$(secret)|" -e "s|^API_TOKEN=.*|API_TOKEN=$(secret)|" \
-    "$HERE/../.env.prod" >"$dir/.env.new")
+  local line
+  (
+    umask 077
+    while IFS= read -r line; do
+      case $line in
+        IMAGE=*) line=IMAGE=$image ;;
+        SITE_ADDRESS=*) line=SITE_ADDRESS=$site ;;
+        [A-Z]*=change-me*) line=${line%%=*}=$(secret) ;;
+      esac
+      printf '%s\n' "$line"
+    done <"$HERE/../.env.prod" >"$dir/.env.new"
+  )
   chown "$user:$user" "$dir/.env.new"
   mv "$dir/.env.new" "$dir/.env"
 }
