@@ -30,7 +30,7 @@ COPY --from=builder /venv /venv
 COPY --from=builder /release /release
 COPY --from=builder /app /app
 WORKDIR /app
-RUN python -c "import importlib, pkgutil, service; [importlib.import_module(m.name) for m in pkgutil.walk_packages(service.__path__, 'service.')]"
+RUN python -c "import importlib, pkgutil, service; [importlib.import_module(m.name) for m in pkgutil.walk_packages(service.__path__, 'service.') if m.name != 'service.__main__']"
 USER 10001:10001
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --start-interval=0.5s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['API_PORT']), timeout=3); c.request('GET', '/healthz'); r = c.getresponse(); sys.exit(r.status != 200 and r.read().decode())"]

@@ -79,10 +79,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def postgres(session: nox.Session) -> None:
-    """Run the database tests against PostgreSQL, in a container."""
+    """Run the service's tests against PostgreSQL, in a container."""
     install(session, "tests", service=True)
     session.run("scripts/engine.sh", external=True, log=False)
-    image = base_images(session, "DB_IMAGE", stand_ins=True)["DB_IMAGE"]
+    image = base_images(session, "DB_IMAGE", stand_ins=True).get("DB_IMAGE")
+    if not image:
+        session.skip("docker-compose.prod.yml has no database")
     name = f"quai-postgres-{os.getpid()}"
     password = secrets.token_hex(16)
     settings = {"POSTGRES_USER": "quai", "POSTGRES_DB": "quai", "POSTGRES_PASSWORD": password}
@@ -94,7 +96,7 @@ def postgres(session: nox.Session) -> None:
         docker("exec", name, "timeout", str(BOOT_SECONDS), "sh", "-c", until_ready)
         address = docker("port", name, "5432").split()[0]
         url = f"postgresql+psycopg://quai:{password}@{address}/quai"
-        session.run("pytest", "tests/test_api.py", "tests/test_migrations.py", env={"TEST_DB_CONN": url})
+        session.run("pytest", "tests/service", env={"TEST_DB_CONN": url})
     finally:
         docker("rm", "--force", "--volumes", name)
 
@@ -174,34 +176,29 @@ def boot(session: nox.Session, name: str, commit: str, bases: dict[str, str]) ->
         Path(live, "upstream").write_text("api")
         project = f"quai-image-{os.getpid()}"
         where = ("--project-name", project, "--project-directory", folder)
-        settings = {
-            "IMAGE": name,
-            "IMAGE_TAG": commit,
-            "POSTGRES_PASSWORD": secrets.token_hex(16),
-            "API_TOKEN": secrets.token_hex(16),
-            "HTTP_PORT": "127.0.0.1:",
-            "HTTPS_PORT": "127.0.0.1:",
-            **bases,
-        }
-        template = Path(".env.prod").read_text()
-        env_file = re.sub(r"^(\w+)=(.*)$", lambda m: f"{m[1]}={settings.get(m[1], m[2])}", template, flags=re.MULTILINE)
-        Path(folder, ".env").write_text(env_file)
+        # .env.prod as a server would have it, but on a port of this machine alone; empty is any.
+        lines = re.findall(r"^(\w+)=(.*)$", Path(".env.prod").read_text(), flags=re.MULTILINE)
+        settings = {key: secrets.token_hex(16) if "change-me" in value else value for key, value in lines}
+        settings |= {"IMAGE": name, "IMAGE_TAG": commit, "HTTP_PORT": "127.0.0.1:", "HTTPS_PORT": "127.0.0.1:", **bases}
+        Path(folder, ".env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        # Against variables of the same names in this environment; what is made of others, compose makes.
+        plain = {key: value for key, value in settings.items() if "${" not in value}
 
         def compose(*command: str, **options) -> str:
             return session.run(
                 *("docker", "compose", "--progress=quiet", *where, "--file", "docker-compose.prod.yml", *command),
-                **{"env": settings, "external": True, "log": False, **options},
+                **{"env": plain, "external": True, "log": False, **options},
             )
 
         # docker stack deploy must be able to read the same file.
         session.run(
             *("docker", "stack", "config", "--compose-file", "docker-compose.prod.yml"),
-            env=dict(line.split("=", 1) for line in env_file.splitlines() if re.match(r"\w+=", line)),
+            env=settings,
             external=True,
             silent=True,
             log=False,
         )
-        session.log("booting it beside a database and the front")
+        session.log("booting it as docker-compose.prod.yml says")
         try:
             services = compose("config", "--services", silent=True).split()
             if beside := set(services) - {"api", "front", "migrate"}:
@@ -289,11 +286,15 @@ def summarize(text: str) -> None:
 
 @nox.session(default=False)
 def dev(session: nox.Session) -> None:
-    """Serve the API and the page on this machine, with SQLite and live reload; no Docker."""
+    """Serve the API and the page on this machine with live reload, as .env.dev says; no Docker."""
     install(session, "dev", service=True)
-    port = os.environ.get("API_PORT", "8000")
+    read = (
+        "import dotenv, os; print((dotenv.dotenv_values('.env.dev') | dotenv.dotenv_values() | os.environ)['API_PORT'])"
+    )
+    port = session.run("python", "-c", read, silent=True, log=False).strip()
     environment = {"APP_ENV": "dev", "API_PORT": port, "SITE_ADDRESS": "http://localhost:8080"}
-    session.run("python", "-m", "service.migrate", env=environment)
+    if Path("service/migrate.py").exists():
+        session.run("python", "-m", "service.migrate", env=environment)
     with tempfile.TemporaryDirectory() as folder:
         # What a server has in releases/, which the Caddyfile reads.
         Path(folder, "upstream").write_text("127.0.0.1")

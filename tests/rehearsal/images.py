@@ -29,19 +29,20 @@ def run(*command: str, **options) -> str:
     return done.stdout.strip()
 
 
-def pinned(name: str) -> str:
-    """The image that a file of the repository pins under this variable."""
+def pinned(name: str) -> str | None:
+    """The image that a file of the repository pins under this variable; None where it needs no such image."""
     text = (ROOT / PINS[name][0]).read_text()
-    return re.search(rf"(?:ARG {name}=|\${{{name}:-)([\w./:@-]+)", text).group(1)
+    found = re.search(rf"(?:ARG {name}=|\${{{name}:-)([\w./:@-]+)", text)
+    return found and found.group(1)
 
 
 def base_images(names: tuple[str, ...] = tuple(PINS), stand_ins: bool = True) -> dict[str, str]:
-    """Which image each variable names, all of them on this engine.
+    """Which image each variable that is used names, all of them on this engine.
 
     The environment's value wins, then the pinned image, then a stand-in. Exits with one line when
     none can be had, or only a stand-in and those are not wanted.
     """
-    images = {name: os.environ.get(name) or pinned(name) for name in names}
+    images = {name: image for name in names if (image := os.environ.get(name) or pinned(name))}
     missing = [name for name, image in images.items() if not _on_engine(image)]
     if missing:
         say(f"no registry gives {images[missing[0]]}")
