@@ -264,28 +264,27 @@ def locked_down(r: Rehearsal) -> None:
 
 def wrong_input(r: Rehearsal) -> None:
     """Wrong arguments and settings get one clear line, and change nothing."""
-    mend = {
-        ("IMAGE_TAG", ""): "IMAGE_TAG in",
-        ("IMAGE_TAG", "latest"): "IMAGE_TAG in",
-        ("IMAGE_TAG", NOBODYS): "cannot be pulled",
-        ("IMAGE", ""): "IMAGE is missing",
-        ("DB_CONN", ""): "set DB_CONN in .env",
-        ("API_TOKEN", ""): "set API_TOKEN in .env",
-        ("API_REPLICAS", "many"): "API_REPLICAS",
-        ("MIN_FREE_MB", "99999999"): "MIN_FREE_MB",
+    wrong = {
+        "IMAGE_TAG in": {"IMAGE_TAG": ""},
+        "'latest', not a commit": {"IMAGE_TAG": "latest"},
+        "cannot be pulled": {"IMAGE_TAG": NOBODYS},
+        "IMAGE is missing": {"IMAGE": ""},
+        "set DB_CONN in .env": {"DB_CONN": ""},
+        "set API_TOKEN in .env": {"API_TOKEN": ""},
+        "API_REPLICAS in": {"API_REPLICAS": "many"},
+        "MIN_FREE_MB is 99999999": {"MIN_FREE_MB": "99999999", "IMAGE_TAG": r.commits["code"]},
     }
-    for (name, value), message in mend.items():
-        was = r.server.setting(name)
-        with r.refused(f"{name}={value}"):
-            r.server.set(**{name: value})
-            got = subprocess.run(
-                ["docker", "exec", r.server.name, f"{DIR}/deploy.sh"], capture_output=True, text=True, check=False
-            )
-            r.server.set(**{name: was})
-        said = [line for line in (got.stdout + got.stderr).splitlines() if message in line]
-        expect(
-            got.returncode != 0 and len(said) == 1, f"{name}={value} exits {got.returncode}: {got.stdout}{got.stderr}"
-        )
+    for message, settings in wrong.items():
+        was = {name: r.server.setting(name) for name in settings}
+        with r.refused(str(settings)):
+            r.server.set(**settings)
+            command = ["docker", "exec", r.server.name, f"{DIR}/deploy.sh"]
+            got = subprocess.run(command, capture_output=True, text=True, check=False)
+            r.server.set(**was)
+        output = got.stdout + got.stderr
+        expect(got.returncode != 0, f"{settings} exits 0: {output}")
+        told = [line for line in output.splitlines() if message in line]
+        expect(len(told) == 1, f"{settings} is not told in one line with {message!r}: {output}")
 
 
 SCENARIOS = (
