@@ -60,10 +60,14 @@ install_engine() {
   apt-get install -qq -y --no-install-recommends $wanted iptables ca-certificates >/dev/null
 }
 
+dockerd_runs() { [[ $(cat "/proc/$(cat /run/docker.pid 2>/dev/null)/comm" 2>/dev/null) == dockerd ]]; }
+
 start_engine() {
   if [[ -d /run/systemd/system ]]; then
     systemctl enable --now docker
-  elif ! kill -0 "$(cat /run/docker.pid 2>/dev/null)" 2>/dev/null; then
+  elif ! dockerd_runs; then
+    # What a killed engine left: those numbers may be another process's by now.
+    rm -f /run/docker.pid /run/docker/containerd/containerd.pid
     say "no systemd here: starting dockerd by hand, log in /var/log/dockerd.log"
     setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &
   fi
