@@ -60,7 +60,7 @@ install_engine() {
   apt-get install -qq -y --no-install-recommends $wanted iptables ca-certificates >/dev/null
 }
 
-dockerd_runs() { [[ $(cat "/proc/$(cat /run/docker.pid 2>/dev/null)/comm" 2>/dev/null) == dockerd ]]; }
+dockerd_runs() { [[ $(readlink "/proc/$(cat /run/docker.pid 2>/dev/null)/exe") == */dockerd ]]; }
 
 start_engine() {
   if [[ -d /run/systemd/system ]]; then
