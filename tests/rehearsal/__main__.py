@@ -67,6 +67,10 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     rehearsal = Rehearsal(server, repository, bases, options.rate)
     rehearsal.play(options.only)
     summary = rehearsal.end_traffic() if rehearsal.traffic else Summary([])
+    for scenario in rehearsal.run["scenarios"]:
+        if failures := summary.failures_between(scenario["started"], scenario["ended"]):
+            scenario["passed"] = False
+            scenario["error"] = f"{len(failures)} requests failed; {scenario['error'] or 'otherwise it passed'}"
     run = rehearsal.run | {
         "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
         "stand_ins": stand_ins,
