@@ -22,7 +22,7 @@ say() { printf '==> %s\n' "$*"; }
 fail() { reason=$*; exit 1; }
 
 # Children get no input to eat, no lock to keep, and no time without end.
-docker() { timeout --foreground --kill-after=10 "$COMMAND_SECONDS" docker "$@" </dev/null 9>&-; }
+docker() { timeout --foreground --kill-after=10 "${LIMIT:-$COMMAND_SECONDS}" docker "$@" </dev/null 9>&-; }
 
 compose() { # as the release being deployed sees it
   IMAGE_TAG=$tag DEPLOY_ID=$id docker compose --progress quiet --project-directory . --file "releases/$tag/docker-compose.prod.yml" "$@"
@@ -85,7 +85,7 @@ take_lock() {
     say "waiting up to $LOCK_SECONDS s for another deploy: $(<deploy.lock)"
     flock --wait "$LOCK_SECONDS" 9 || fail "another deploy still runs: $(<deploy.lock); see it with 'ps'"
   fi
-  echo "$tag, process $$, since $(date -u +%FT%TZ)" >deploy.lock
+  echo "$tag, process $BASHPID, since $(date -u +%FT%TZ)" >deploy.lock
 }
 
 # Back to rest, whatever a dead deploy left: what the pointer names is live, and all else goes.
@@ -96,7 +96,10 @@ repair() {
   if ((${#live[@]} == 0)) && [[ $upstream != nobody ]]; then
     mapfile -t live < <(containers api "${running[@]}")
   fi
-  mapfile -t stale < <({ containers api; containers migrate; } | grep -vxF "$(printf '%s\n' "${live[@]:-none}")")
+  docker rm --force "$(setting COMPOSE_PROJECT_NAME)-unpack" >/dev/null 2>&1 || true
+  mapfile -t stale < <(containers migrate)
+  ((${#stale[@]} == 0)) || docker rm --force "${stale[@]}" >/dev/null # at once: it may hold locks, and commits at its end
+  mapfile -t stale < <(containers api | grep -vxF "$(printf '%s\n' "${live[@]:-none}")")
   remove "${stale[@]}"
   point api
 }
@@ -135,10 +138,9 @@ unpack() { # the release's files, out of its image
   [[ ! -d releases/$tag ]] || return 0
   local box
   box=$(setting COMPOSE_PROJECT_NAME)-unpack
-  docker rm --force "$box" >/dev/null 2>&1 || true
   rm -rf "releases/$tag.new"
   docker create --name "$box" "$image" >/dev/null
-  docker cp --quiet "$box:/release" "releases/$tag.new"
+  docker cp --quiet "$box:/release" "releases/$tag.new" || fail "the image has no /release: see the Dockerfile"
   docker rm "$box" >/dev/null
   bash -n "releases/$tag.new/deploy.sh"
   mv "releases/$tag.new" "releases/$tag"
@@ -172,6 +174,12 @@ wait_until_healthy() {
     ((SECONDS < deadline)) || fail "the new container was not healthy within $limit s (HEALTH_SECONDS in .env)"
     [[ -z $waiting ]] || sleep 0.2
   done
+}
+
+watch() { # the new ones serve, the old ones are still there: whoever dies now is taken back
+  local until=$((SECONDS + $(setting WATCH_SECONDS 5)))
+  sleep "$DRAIN_SECONDS"
+  while wait_until_healthy && ((SECONDS < until)); do sleep 0.5; done
 }
 
 prove() { # the image that was asked for runs, and the front answers with its tag
@@ -222,6 +230,7 @@ health check: {{.Output}}{{end}}' | tail -n 4
 conclude() {
   local status=$?
   trap - EXIT
+  trap '' TERM
   set +e
   reason=${reason:-"failed at: ${doing:-the beginning}"}
   if [[ $outcome == live ]]; then
@@ -229,13 +238,13 @@ conclude() {
     exit "$status"
   fi
   if [[ $image ]]; then
-    evidence
     if [[ ${live[*]} ]]; then
       point "api-$(deploy_id "${live[0]}")"
       write_env "$(docker inspect --format '{{.Config.Image}}' "${live[0]}" | sed 's/.*://')" "$(deploy_id "${live[0]}")"
     else
       point nobody
     fi
+    evidence
     if [[ $(readlink releases/current) != "$files" ]]; then
       use_files_of "$files"
       [[ -z ${live[*]} ]] || (serve)
@@ -249,13 +258,29 @@ conclude() {
   exit $((status ? status : 1))
 }
 
+# The deploy outlives the connection that asked for it: it writes a log, and what asked follows that.
+follow() {
+  local log worker
+  log=logs/$(date -u +%Y%m%dT%H%M%SZ)-$$.log
+  mkdir -p logs
+  find logs -name '*.log' -mtime +90 -delete
+  : >"$log"
+  trap 'say "the deploy goes on; to follow it: tail -f $PWD/$log"; exit 1' INT HUP TERM
+  deploy "$@" >"$log" 2>&1 </dev/null &
+  worker=$!
+  tail --follow --lines=+1 --sleep-interval=0.1 --pid="$worker" "$log" || true
+  wait "$worker"
+}
+
 deploy() { # a tag; and 'forward' when it must not be older than what is live
   local problem services beside
-  tag=$1 id=$(date +%s) live=() candidate=()
+  tag=$1 live=() candidate=()
   outcome='' reason='' image='' doing='' seconds=''
   trap conclude EXIT
-  trap 'fail "interrupted"' HUP INT TERM
+  trap '' HUP
+  trap 'fail "interrupted"' TERM
   take_lock
+  id=$(date +%s) # after the lock, so that no two deploys have the same
   docker version >/dev/null || fail "Docker does not answer to $(id -un)"
   image=$(setting IMAGE):$tag
   files=$(readlink releases/current)
@@ -271,12 +296,16 @@ deploy() { # a tag; and 'forward' when it must not be older than what is live
     problem=$(compose config --quiet 2>&1) || fail "docker-compose.prod.yml and .env do not fit together: $problem"
     compose pull --quiet --policy missing || fail "an image beside the release's cannot be pulled (FRONT_IMAGE, DB_IMAGE): see above"
 
+    if [[ $(containers front --filter status=running) ]]; then
+      compose exec -T front caddy validate --adapter caddyfile --config "/live/$tag/front/Caddyfile" >/dev/null || fail "the Caddyfile is not valid: see above"
+    fi
     services=$(compose config --services)
     mapfile -t beside < <(grep -vxE 'api|front|migrate' <<<"$services")
     ((${#beside[@]} == 0)) || compose up --detach --no-recreate --wait "${beside[@]}"
     if grep -qx migrate <<<"$services"; then
       step migrate
-      compose run --rm -T --no-deps migrate
+      LIMIT=$(setting MIGRATE_SECONDS 300) compose run --rm -T --no-deps migrate ||
+        fail "the migration failed, or took more than $(setting MIGRATE_SECONDS 300) s (MIGRATE_SECONDS in .env)"
     fi
 
     step start
@@ -290,8 +319,8 @@ deploy() { # a tag; and 'forward' when it must not be older than what is live
     serve
     step prove
     prove
-    step drain
-    sleep "$DRAIN_SECONDS"
+    step watch
+    watch
     outcome=live # from here on there is nothing to go back to
     remove "${live[@]}"
     keep_names
@@ -336,15 +365,15 @@ main() {
   for name in IMAGE_TAG DEPLOY_ID; do
     grep -q "^$name=" .env || refuse "the line $name= is missing in $PWD/.env; .env.prod shows where it stands"
   done
-  for name in API_REPLICAS KEEP_RELEASES MIN_FREE_MB HEALTH_SECONDS; do
+  for name in API_REPLICAS KEEP_RELEASES MIN_FREE_MB HEALTH_SECONDS WATCH_SECONDS MIGRATE_SECONDS; do
     [[ $(setting "$name" 1) =~ ^[1-9][0-9]*$ ]] || refuse "$name in $PWD/.env is '$(setting "$name")', not a number from 1 on"
   done
   case $request in
     *status) status ;;
-    *deploy*) deploy "${request##* }" forward ;;
+    *deploy*) follow "${request##* }" forward ;;
     *)
       [[ $(setting IMAGE_TAG) =~ ^[0-9a-f]{40}$ ]] || refuse "IMAGE_TAG in $PWD/.env is '$(setting IMAGE_TAG)', not a commit (40 hex digits)"
-      deploy "$(setting IMAGE_TAG)" any
+      follow "$(setting IMAGE_TAG)" any
       ;;
   esac
 }
