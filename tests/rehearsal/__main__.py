@@ -8,10 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.rehearsal.faults import FAULTS
 from tests.rehearsal.images import PREFIX, ROOT, base_images, need
 from tests.rehearsal.report import add_figures, print_table, write_report
 from tests.rehearsal.repository import Repository
-from tests.rehearsal.scenarios import Rehearsal
+from tests.rehearsal.scenarios import SCENARIOS, Rehearsal
 from tests.rehearsal.server import Server
 from tests.rehearsal.traffic import Summary
 
@@ -65,7 +66,7 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     server.set_up(repository.folder)
     server.provide(bases)
     rehearsal = Rehearsal(server, repository, bases, options.rate)
-    rehearsal.play(options.only)
+    rehearsal.play((*SCENARIOS, *FAULTS), options.only)
     summary = rehearsal.end_traffic() if rehearsal.traffic else Summary([])
     for scenario in rehearsal.run["scenarios"]:
         if failures := summary.failures_between(scenario["started"], scenario["ended"]):

@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 from tests.rehearsal.repository import STEP, Repository
@@ -34,12 +34,12 @@ class Rehearsal:
         self.commits: dict[str, str] = {}
         self.run = {"started": time.time(), "replacements": 0, "lost": 0, "doubled": 0, "scenarios": []}
 
-    def play(self, chosen: str = "") -> None:
+    def play(self, scenarios: Sequence[Callable[["Rehearsal"], None]], chosen: str) -> None:
         """Play the scenarios, in order; all but the first may fail without ending it."""
-        for scenario in SCENARIOS:
-            if chosen in scenario.__name__ or scenario is SCENARIOS[0]:
+        for scenario in scenarios:
+            if chosen in scenario.__name__ or scenario is scenarios[0]:
                 self._play(scenario)
-                if scenario is SCENARIOS[0] and not self.run["scenarios"][0]["passed"]:
+                if scenario is scenarios[0] and not self.run["scenarios"][0]["passed"]:
                     break
         self.run["ended"] = time.time()
 
@@ -58,7 +58,7 @@ class Rehearsal:
             time.sleep(SETTLED)
         entry |= {"ended": time.time(), "live_after": self.live()}
         if entry["live_before"]:
-            self.run["replacements"] += sum(step["name"] == "drain" for step in entry["steps"])
+            self.run["replacements"] += sum(step["name"] == "watch" for step in entry["steps"])
         begun = [step["at"] for step in entry["steps"] if step["name"] == "repair"]
         over = [step["at"] for step in entry["steps"] if step["name"] in ("live", "refused")]
         if begun and over:
@@ -110,6 +110,23 @@ class Rehearsal:
         output = "".join(printed)
         expect(deploy.returncode == 0, f"deploy.sh failed ({deploy.returncode}): {output}")
         return output
+
+    def start_deploy(self, tag: str) -> subprocess.Popen:
+        """Ask for a deploy with the key, and go on."""
+        command = self.server.ssh_command(f"deploy {tag}")
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def deploy_by_key(self, tag: str) -> subprocess.CompletedProcess:
+        """Ask for a deploy with the key, and hear how it ends."""
+        printed = []
+        with self.start_deploy(tag) as deploy:
+            for line in deploy.stdout:
+                printed.append(line)
+                if step := STEP.search(line):
+                    self.on_step(step.group(1))
+        return subprocess.CompletedProcess(deploy.args, deploy.returncode, "".join(printed), "")
 
     def is_live(self, name: str) -> None:
         """Everything that can tell what is live tells the same."""

@@ -150,41 +150,28 @@ class Server:
         """A value of the server's .env."""
         return self.exec(f"sed -n 's/^{name}=//p' {DIR}/.env")
 
-    def ssh(self, *command: str, options: tuple[str, ...] = (), timeout: float = 60) -> subprocess.CompletedProcess:
-        """What the key that cd.yml holds can ask for."""
+    def ssh_command(self, *command: str, options: tuple[str, ...] = ()) -> list[str]:
+        """The ssh that asks for a command with the key that cd.yml holds."""
         key, known_hosts = self.folder / "key", self.folder / "known_hosts"
         if not key.exists():
             key.touch(mode=0o600)
             key.write_text(self.secrets["DEPLOY_KEY"] + "\n")
             known_hosts.write_text(self.variables["DEPLOY_KNOWN_HOSTS"] + "\n")
+        told = (f"UserKnownHostsFile={known_hosts}", "BatchMode=yes", "StrictHostKeyChecking=yes")
+        return [
+            *("ssh", "-F", "none", "-i", str(key), "-p", str(self.ssh_port)),
+            *(word for option in told for word in ("-o", option)),
+            *(*options, "deploy@127.0.0.1", "--", *command),
+        ]
+
+    def ssh(self, *command: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+        """What that key gets, at most a minute of it."""
         return subprocess.run(
-            [
-                *(
-                    "ssh",
-                    "-F",
-                    "none",
-                    "-i",
-                    str(key),
-                    "-o",
-                    f"UserKnownHostsFile={known_hosts}",
-                    "-o",
-                    "BatchMode=yes",
-                ),
-                *(
-                    "-o",
-                    "StrictHostKeyChecking=yes",
-                    "-p",
-                    str(self.ssh_port),
-                    *options,
-                    "deploy@127.0.0.1",
-                    "--",
-                    *command,
-                ),
-            ],
+            self.ssh_command(*command, options=options),
             capture_output=True,
             text=True,
             check=False,
-            timeout=timeout,
+            timeout=60,
             stdin=subprocess.DEVNULL,
         )
 
