@@ -90,17 +90,19 @@ take_lock() {
 
 # Back to rest, whatever a dead deploy left: what the pointer names is live, and all else goes.
 repair() {
-  local upstream stale running=(--filter status=running --filter status=restarting --filter status=paused)
+  local upstream found stale running=(--filter status=running --filter status=restarting --filter status=paused)
   upstream=$(cat releases/upstream 2>/dev/null || echo api)
-  mapfile -t live < <(containers api "${running[@]}" --filter "label=quai.deploy=${upstream#api-}")
-  if ((${#live[@]} == 0)) && [[ $upstream != nobody ]]; then
-    mapfile -t live < <(containers api "${running[@]}")
+  # An engine that does not answer must not pass for one where nothing runs.
+  found=$(containers api "${running[@]}" --filter "label=quai.deploy=${upstream#api-}") || return 1
+  if [[ -z $found && $upstream != nobody ]]; then
+    found=$(containers api "${running[@]}") || return 1
   fi
+  mapfile -t live < <(printf '%s' "$found")
   docker rm --force "$(setting COMPOSE_PROJECT_NAME)-unpack" >/dev/null 2>&1 || true
   mapfile -t stale < <(containers migrate)
   ((${#stale[@]} == 0)) || docker rm --force "${stale[@]}" >/dev/null # at once: it may hold locks, and commits at its end
-  mapfile -t stale < <(containers api | grep -vxF "$(printf '%s\n' "${live[@]:-none}")")
-  remove "${stale[@]}"
+  mapfile -t stale < <(containers api | grep -vxF "${found:-none}")
+  remove "${stale[@]}" || return 1
   point api
 }
 
@@ -149,7 +151,7 @@ unpack() { # the release's files, out of its image
 start() { # the new containers, beside the old ones; requests still go to the old ones only
   local replicas
   replicas=$(setting API_REPLICAS 1)
-  point "$([[ -z ${live[*]} ]] && echo nobody || echo "api-$(deploy_id "${live[0]}")")"
+  point "$back"
   compose up --detach --no-deps --no-recreate --scale "api=$((${#live[@]} + replicas))" api
   mapfile -t candidate < <(containers api --filter "label=quai.deploy=$id")
   ((${#candidate[@]} == replicas)) || fail "${#candidate[@]} containers were started, not $replicas"
@@ -238,23 +240,18 @@ conclude() {
     exit "$status"
   fi
   if [[ $image ]]; then
-    if [[ ${live[*]} ]]; then
-      point "api-$(deploy_id "${live[0]}")"
-      write_env "$(docker inspect --format '{{.Config.Image}}' "${live[0]}" | sed 's/.*://')" "$(deploy_id "${live[0]}")"
-    else
-      point nobody
-    fi
+    point "$back"
+    [[ $back == nobody ]] || write_env "$live_tag" "${back#api-}"
     evidence
     if [[ $(readlink releases/current) != "$files" ]]; then
       use_files_of "$files"
-      [[ -z ${live[*]} ]] || (serve)
+      [[ $back == nobody ]] || (serve)
     fi
-    repair
+    repair && prune
     record refused "$reason"
-    prune
   fi
   say "refused: $reason"
-  if [[ $image && -z ${live[*]} ]]; then say "still live: nothing"; else say "still live: $(setting IMAGE_TAG nothing)"; fi
+  if [[ $image && $back == nobody ]]; then say "still live: nothing"; else say "still live: $(setting IMAGE_TAG nothing)"; fi
   exit $((status ? status : 1))
 }
 
@@ -274,7 +271,7 @@ follow() {
 
 deploy() { # a tag; and 'forward' when it must not be older than what is live
   local problem services beside
-  tag=$1 live=() candidate=()
+  tag=$1 live=() candidate=() back=nobody live_tag=''
   outcome='' reason='' image='' doing='' seconds=''
   trap conclude EXIT
   trap '' HUP
@@ -282,11 +279,15 @@ deploy() { # a tag; and 'forward' when it must not be older than what is live
   take_lock
   id=$(date +%s) # after the lock, so that no two deploys have the same
   docker version >/dev/null || fail "Docker does not answer to $(id -un)"
-  image=$(setting IMAGE):$tag
-  files=$(readlink releases/current)
-
   step repair
-  repair
+  repair || fail "Docker does not do as it is told: see above"
+  if [[ ${live[*]} ]]; then
+    back=api-$(deploy_id "${live[0]}")
+    live_tag=$(docker inspect --format '{{.Config.Image}}' "${live[0]}" | sed 's/.*://')
+  fi
+  files=$(readlink releases/current)
+  image=$(setting IMAGE):$tag # from here on there is something to take back
+
   if ! already_live; then
     step pull "$image"
     check_disk
