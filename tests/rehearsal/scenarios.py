@@ -6,6 +6,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 from tests.rehearsal.repository import STEP, Repository
 from tests.rehearsal.server import DIR, Server
@@ -58,7 +59,8 @@ class Rehearsal:
             time.sleep(SETTLED)
         entry |= {"ended": time.time(), "live_after": self.live()}
         if entry["live_before"]:
-            self.run["replacements"] += sum(step["name"] == "watch" for step in entry["steps"])
+            names = [step["name"] for step in entry["steps"]]
+            self.run["replacements"] += list(pairwise(names)).count(("watch", "live"))
         begun = [step["at"] for step in entry["steps"] if step["name"] == "repair"]
         over = [step["at"] for step in entry["steps"] if step["name"] in ("live", "refused")]
         if begun and over:
