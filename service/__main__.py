@@ -6,6 +6,7 @@ import sys
 
 import uvicorn
 
+from service.answers import LOGGING
 from service.app import create_app
 from service.settings import settings_or_exit
 
@@ -27,7 +28,9 @@ def main() -> None:
         reload=options.reload,
         reload_dirs=["service"] if options.reload else None,
         timeout_keep_alive=75,
-        access_log=options.reload,
+        access_log=False,  # answers.Frame writes it
+        log_config=LOGGING,
+        forwarded_allow_ips="*",  # the front is the only one that reaches a container
         server_header=False,
     )
 

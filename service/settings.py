@@ -24,7 +24,8 @@ class Settings:
     app_env: str
     api_port: int
     db_conn: str = field(repr=False)
-    api_token: str = field(repr=False)
+    api_token: tuple[str, ...] = field(repr=False)
+    read_access: str
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None, directory: Path | None = None) -> "Settings":
@@ -52,6 +53,7 @@ class Settings:
             api_port=setting("API_PORT", _api_port),
             db_conn=setting("DB_CONN", _db_conn),
             api_token=setting("API_TOKEN", _api_token),
+            read_access=setting("READ_ACCESS", _read_access),
         )
 
 
@@ -113,7 +115,15 @@ def _db_conn(value: str, source: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _api_token(value: str, source: str) -> str:
-    if not re.fullmatch("[!-~]{16,}", value):
-        raise _malformed("API_TOKEN", "16 or more printable ASCII characters without spaces", source)
+def _api_token(value: str, source: str) -> tuple[str, ...]:
+    tokens = tuple(value.split(","))
+    if not all(re.fullmatch("[!-~]{16,}", token) for token in tokens):
+        wanted = "16 or more printable ASCII characters without spaces (or several such, with commas between)"
+        raise _malformed("API_TOKEN", wanted, source)
+    return tokens
+
+
+def _read_access(value: str, source: str) -> str:
+    if value not in ("public", "token"):
+        raise _malformed("READ_ACCESS", "public or token", source)
     return value

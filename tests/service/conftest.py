@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def migrated(engine):
 
 @pytest.fixture
 def settings(db_conn):
-    return Settings(app_env="dev", api_port=8000, db_conn=db_conn, api_token=TOKEN)
+    return Settings(app_env="dev", api_port=8000, db_conn=db_conn, api_token=(TOKEN,), read_access="public")
 
 
 @pytest.fixture
@@ -76,7 +77,57 @@ def environ(db_conn):
     """The environment of a real process, with nothing of this one's settings."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     service = {"APP_ENV": "dev", "API_PORT": str(free_port()), "DB_CONN": db_conn, "API_TOKEN": TOKEN}
-    return inherited | service | {"PYTHONPATH": str(ROOT)}
+    return inherited | service | {"READ_ACCESS": "public", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def server(environ, migrated, tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command("service"), env=environ, cwd=tmp_path, stdout=log, stderr=log)
+    process.port = int(environ["API_PORT"])
+    process.log = tmp_path / "log"
+    try:
+        until(lambda: process.poll() is not None or answers(process.port))
+        assert process.poll() is None, process.log.read_text()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def deploy(outcome="live", ended="2026-01-02T03:04:05Z", **more):
+    """The body that records a deploy."""
+    return {"outcome": outcome, "ended_at": ended} | more
+
+
+def record(client, tag, attempt=None, body=None):
+    path = f"/releases/{tag}/deploys/{attempt or f'of-{tag}'[:64]}"
+    return client.put(path, json=body or deploy(), headers=AUTHENTICATED)
+
+
+def add_note(client, tag, text, key=None):
+    headers = AUTHENTICATED | ({"Idempotency-Key": key} if key else {})
+    return client.post(f"/releases/{tag}/notes", json={"text": text}, headers=headers)
+
+
+def is_problem(answer, status):
+    """Whether this is our one answer for errors; what it says."""
+    body = answer.json()
+    assert (answer.status_code, body["status"]) == (status, status)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert body.keys() - {"errors"} == {"type", "title", "status", "detail", "request_id"}
+    assert body["type"] == "about:blank"
+    assert body["title"] == HTTPStatus(status).phrase
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    return body
 
 
 def free_port():
@@ -89,13 +140,19 @@ def command(module):
     return [sys.executable, "-m", module]
 
 
-def run(module, environ, directory):
+def run(module, environ, directory, *arguments):
     return subprocess.run(
-        command(module), env=environ, cwd=directory, capture_output=True, text=True, timeout=30, check=False
+        [*command(module), *arguments],
+        env=environ,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
 
-def until(condition, seconds=15):
+def until(condition, seconds=30):
     """Poll until the condition holds; its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -3,26 +3,19 @@ import json
 import re
 import signal
 import socket
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
-from conftest import AUTHENTICATED, TOKEN, command, free_port, until
+from conftest import AUTHENTICATED, TOKEN, add_note, answers, deploy, free_port, is_problem, record, until
 from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.database import needed_revision
 
-
-def record(client, tag):
-    return client.post("/releases", json={"tag": tag}, headers=AUTHENTICATED)
-
-
-def add_note(client, tag, text):
-    return client.post(f"/releases/{tag}/notes", json={"text": text}, headers=AUTHENTICATED)
+READS = ("/releases", "/releases/a", "/releases/a/notes", "/deploys", "/live", "/rollbacks", "/figures")
 
 
 def is_recent_utc(moment):
@@ -45,19 +38,15 @@ def test_healthy_when_the_schema_is_newer(client, set_revision):
 def test_unhealthy_when_the_schema_is_older(client, set_revision):
     set_revision("0000")
     answer = client.get("/healthz")
-    assert answer.status_code == 503
-    assert answer.json()["reason"] == (
+    assert is_problem(answer, 503)["detail"] == (
         f"schema is 0000, this code needs {needed_revision()}: run python -m service.migrate"
     )
 
 
 def test_unhealthy_without_a_schema(settings):
     with TestClient(create_app(settings)) as client:
-        answer = client.get("/healthz")
-        assert answer.status_code == 503
-        assert answer.json()["status"] == "unavailable"
-        assert answer.json()["reason"].startswith("schema is none, this code needs ")
-        assert client.get("/releases").status_code == 503
+        assert is_problem(client.get("/healthz"), 503)["detail"].startswith("schema is none, this code needs ")
+        assert client.get("/version").status_code == 200
 
 
 @pytest.fixture(params=["no such directory", "not a database", "nobody listens"])
@@ -74,23 +63,21 @@ def broken(request, settings, tmp_path):
 
 def test_a_database_that_does_not_answer_is_503_everywhere(broken):
     health = broken.get("/healthz")
-    assert health.status_code == 503
-    assert health.json()["reason"].startswith("database does not answer: ")
-    assert "\n" not in health.json()["reason"]
-    answers = [health, record(broken, "a"), add_note(broken, "a", "x")]
-    answers += [broken.get("/releases"), broken.get("/releases/a/notes")]
-    assert [answer.status_code for answer in answers] == [503] * 5
-    assert all("hunter2" not in answer.text for answer in answers)
+    assert is_problem(health, 503)["detail"].startswith("database does not answer: ")
+    assert "\n" not in health.json()["detail"]
+    answers = [record(broken, "a"), add_note(broken, "a", "x"), *(broken.get(path) for path in READS)]
+    assert {is_problem(answer, 503)["detail"] for answer in answers} == {"the database is not available"}
+    assert all("hunter2" not in answer.text for answer in [health, *answers])
     assert broken.get("/version").status_code == 200
 
 
-def test_it_serves_again_when_the_database_is_back(client, engine):
+def test_what_is_wrong_in_our_own_sql_is_500_and_not_the_database_away(client, engine):
     with engine.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE releases RENAME TO away"))
-    assert record(client, "a").status_code == 503
-    with engine.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE away RENAME TO releases"))
-    assert record(client, "a").status_code == 201
+        connection.execute(sa.text("ALTER TABLE releases RENAME TO elsewhere"))
+    detail = "the service failed; its log has the reason"
+    assert is_problem(record(client, "a"), 500)["detail"] == detail
+    assert is_problem(client.get("/releases"), 500)["detail"] == detail
+    assert client.get("/healthz").status_code == 200
 
 
 def test_version_names_the_release_of_the_image(settings, monkeypatch):
@@ -117,25 +104,11 @@ def test_the_page_of_docs_stays_out_of_production(settings):
 # --- releases and notes
 
 
-def test_record_and_list(client):
-    answer = record(client, "v1.0_a-B")
-    assert answer.status_code == 201
-    assert answer.json().keys() == {"tag", "recorded_at"}
-    assert is_recent_utc(answer.json()["recorded_at"])
-    assert client.get("/releases").json() == {"items": [answer.json()], "next": None}
-
-
-def test_recording_again_is_409(client):
-    assert record(client, "a").status_code == 201
-    answer = record(client, "a")
-    assert (answer.status_code, answer.json()) == (409, {"detail": "release a is already recorded"})
-    assert len(client.get("/releases").json()["items"]) == 1
-
-
-def test_recording_at_the_same_time_is_201_once(client):
-    with ThreadPoolExecutor(8) as pool:
-        codes = sorted(pool.map(lambda _: record(client, "a").status_code, range(8)))
-    assert codes == [201] + [409] * 7
+def test_a_deploy_records_its_release(client):
+    assert record(client, "v1.0_a-B").status_code == 201
+    listed = client.get("/releases").json()
+    assert listed == {"items": [{"tag": "v1.0_a-B", "recorded_at": listed["items"][0]["recorded_at"]}], "next": None}
+    assert is_recent_utc(listed["items"][0]["recorded_at"])
 
 
 def test_a_note_that_is_acknowledged_is_committed(client, engine):
@@ -158,9 +131,8 @@ def test_notes_are_of_their_release(client):
 
 
 def test_a_release_that_was_not_recorded_is_404(client):
-    assert add_note(client, "a", "x").status_code == 404
-    answer = client.get("/releases/a/notes")
-    assert (answer.status_code, answer.json()) == (404, {"detail": "no release a was recorded"})
+    for answer in (add_note(client, "a", "x"), client.get("/releases/a/notes"), client.get("/releases/a")):
+        assert is_problem(answer, 404)["detail"] == "no release a was recorded"
 
 
 @pytest.mark.parametrize(
@@ -178,28 +150,46 @@ def test_a_release_that_was_not_recorded_is_404(client):
 )
 def test_writing_needs_the_token(client, headers):
     record(client, "a")
-    for path, body in (("/releases", {"tag": "b"}), ("/releases/a/notes", {"text": "x"})):
-        answer = client.post(path, json=body, headers=headers)
-        assert answer.status_code == 401
+    for method, path, body in (
+        ("PUT", "/releases/b/deploys/1", deploy()),
+        ("POST", "/deploys", {"id": "1", "tag": "b", "time": "2026-01-02T03:04:05Z", "outcome": "live"}),
+        ("POST", "/releases/a/notes", {"text": "x"}),
+    ):
+        answer = client.request(method, path, json=body, headers=headers)
+        assert is_problem(answer, 401)["detail"] == "a valid bearer token is needed"
         assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert [release["tag"] for release in client.get("/releases").json()["items"]] == ["a"]
     assert client.get("/releases/a/notes").json()["items"] == []
 
 
 # NaN, halves of surrogate pairs and NUL are what JSON, UTF-8 and PostgreSQL cannot hold.
-@pytest.mark.parametrize("value", ['""', "null", "1", "NaN", '"\\ud800"', '"a\\u0000"', "[]", json.dumps("x" * 2001)])
-@pytest.mark.parametrize(("path", "name"), [("/releases", "tag"), ("/releases/a/notes", "text")])
-def test_a_body_that_is_wrong_is_422(client, path, name, value):
+@pytest.mark.parametrize("value", ['""', "null", "1", "NaN", '"\\ud800"', '"a\\u0000"', "[]", json.dumps("x" * 10001)])
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [("PUT", "/releases/a/deploys/1", "outcome"), ("PUT", "/releases/a/deploys/1", "ended_at")]
+    + [("POST", "/deploys", name) for name in ("id", "tag", "time", "outcome")]
+    + [("POST", "/releases/a/notes", "text")],
+)
+def test_a_body_that_is_wrong_is_422_and_names_the_field(client, method, path, name, value):
     record(client, "a")
-    body = f'{{"{name}": {value}}}'
-    answer = client.post(path, content=body, headers=AUTHENTICATED | {"Content-Type": "application/json"})
-    assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["body", name]
+    good = {"text": "x", "id": "2", "tag": "a", "time": "2026-01-02T03:04:05Z", **deploy()}
+    body = json.dumps(good | {name: "HERE"}).replace('"HERE"', value)
+    headers = AUTHENTICATED | {"Content-Type": "application/json"}
+    answer = client.request(method, path, content=body, headers=headers)
+    assert [error["field"] for error in is_problem(answer, 422)["errors"]] == [name]
+    assert name in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("tag", ["x" * 65, "a b", "a/b", "a\n", "é"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'"x"', b'{"text": "\xff"}'], ids=repr)
+def test_a_body_that_is_not_an_object_of_json_is_422(client, content):
+    record(client, "a")
+    headers = AUTHENTICATED | {"Content-Type": "application/json"}
+    assert is_problem(client.post("/releases/a/notes", content=content, headers=headers), 422)
+
+
+@pytest.mark.parametrize("tag", ["x" * 65, "a b", "a\n", "é"])
 def test_a_tag_that_is_wrong_is_422(client, tag):
-    assert record(client, tag).status_code == 422
+    assert is_problem(record(client, quote(tag), "1"), 422)["errors"][0]["field"] == "tag"
 
 
 def test_the_longest_values_fit(client):
@@ -210,22 +200,23 @@ def test_the_longest_values_fit(client):
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=101", "limit=x", "before=0", "before=x", "before=9223372036854775808"]
 )
-@pytest.mark.parametrize("path", ["/releases", "/releases/a/notes"])
+@pytest.mark.parametrize("path", ["/releases", "/releases/a/notes", "/deploys"])
 def test_a_query_that_is_wrong_is_422(client, path, query):
     record(client, "a")
-    assert client.get(f"{path}?{query}").status_code == 422
+    answer = is_problem(client.get(f"{path}?{query}"), 422)
+    assert [error["field"] for error in answer["errors"]] == [query.partition("=")[0]]
 
 
 def test_a_tag_that_no_database_holds_is_422(client):
     assert client.get("/releases/%00/notes").status_code == 422
 
 
-@pytest.mark.parametrize("what", ["releases", "notes"])
+@pytest.mark.parametrize("what", ["releases", "notes", "deploys"])
 @pytest.mark.parametrize("count", [0, 1, 6, 7, 20])
 def test_pages_are_complete_and_steady_while_rows_are_added(client, what, count):
     record(client, "first")
-    path, name = ("/releases", "tag") if what == "releases" else ("/releases/first/notes", "text")
-    if what == "releases":
+    path, name = {"notes": ("/releases/first/notes", "text")}.get(what, (f"/{what}", "tag"))
+    if what != "notes":
         add, expected = (lambda value: record(client, value)), ["first"]
     else:
         add, expected = (lambda value: add_note(client, "first", value)), []
@@ -248,29 +239,6 @@ def test_pages_are_complete_and_steady_while_rows_are_added(client, what, count)
 # --- the real process
 
 
-@pytest.fixture
-def server(environ, migrated, tmp_path):
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command("service"), env=environ, cwd=tmp_path, stdout=log, stderr=log)
-    process.port = int(environ["API_PORT"])
-    process.log = tmp_path / "log"
-    try:
-        until(lambda: process.poll() is not None or answers(process.port))
-        assert process.poll() is None, process.log.read_text()
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 def test_the_process_serves_and_keeps_to_itself(server):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     connection.request("GET", "/healthz")
@@ -284,13 +252,13 @@ def test_the_process_serves_and_keeps_to_itself(server):
 
 
 def test_sigterm_finishes_a_request_in_flight(server, engine):
-    body = b'{"tag": "in-flight"}'
+    body = json.dumps(deploy()).encode()
     idle = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     request = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     with idle, request:
         # "100 Continue" says that the application has the request and waits for its body.
         request.sendall(
-            b"POST /releases HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+            b"PUT /releases/in-flight/deploys/1 HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
             b"Expect: 100-continue\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
             b"Content-Length: " + str(len(body)).encode() + b"\r\n\r\n"
         )

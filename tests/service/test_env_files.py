@@ -20,7 +20,7 @@ def compose_reads():
 
 def deploy_reads():
     text = (ROOT / "scripts/deploy.sh").read_text()
-    return set(re.findall(r"\bsetting ([A-Z][A-Z0-9_]*)", text))
+    return set(re.findall(r"\bsettings\[([A-Z][A-Z0-9_]*)\]", text))
 
 
 def names(file):

@@ -6,7 +6,7 @@ from conftest import TOKEN, run
 
 from service.settings import Settings, SettingsError
 
-GOOD = {"APP_ENV": "dev", "API_PORT": "8000", "DB_CONN": "sqlite:///./x.db", "API_TOKEN": TOKEN}
+GOOD = {"APP_ENV": "dev", "API_PORT": "8000", "DB_CONN": "sqlite:///./x.db", "API_TOKEN": TOKEN, "READ_ACCESS": "token"}
 
 
 def error(environ, directory):
@@ -19,7 +19,7 @@ def error(environ, directory):
 
 def test_all_from_the_environment(tmp_path):
     settings = Settings.read(GOOD, tmp_path)
-    assert settings == Settings("dev", 8000, "sqlite:///./x.db", TOKEN)
+    assert settings == Settings("dev", 8000, "sqlite:///./x.db", (TOKEN,), "token")
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -56,6 +56,10 @@ def test_empty_setting_hides_the_files_and_is_refused(tmp_path, name, value):
         ("API_TOKEN", "hunter2"),
         ("API_TOKEN", "hunter2 hunter2 hunter2"),
         ("API_TOKEN", "hunter2-hunter2-é"),
+        ("API_TOKEN", "hunter2-hunter2-hunter2,hunter2"),
+        ("API_TOKEN", "hunter2-hunter2-hunter2,"),
+        ("API_TOKEN", ",hunter2-hunter2-hunter2"),
+        ("READ_ACCESS", "nobody"),
     ],
 )
 def test_malformed_setting_names_itself_and_the_file_but_not_its_value(tmp_path, name, value):
@@ -75,11 +79,25 @@ def test_placeholder_is_refused_in_production_only(tmp_path, name):
     assert message == f"{name} still holds the placeholder change-me: mend it in the environment"
 
 
+def test_a_placeholder_among_several_tokens_is_refused_in_production(tmp_path):
+    message = error(GOOD | {"API_TOKEN": f"{TOKEN},change-me-to-a-long-token", "APP_ENV": "prod"}, tmp_path)
+    assert "placeholder" in message
+
+
+def test_tokens_with_commas_between_are_several(tmp_path):
+    assert Settings.read(GOOD | {"API_TOKEN": f"{TOKEN},another-token-0123"}, tmp_path).api_token == (
+        TOKEN,
+        "another-token-0123",
+    )
+
+
 def test_environment_before_env_before_env_of_app_env(tmp_path):
     (tmp_path / ".env").write_text("APP_ENV=prod\nAPI_PORT=2\nDB_CONN=sqlite:///./two.db\n")
-    (tmp_path / ".env.prod").write_text(f"API_PORT=3\nDB_CONN=sqlite:///./three.db\nAPI_TOKEN={TOKEN}\n")
+    (tmp_path / ".env.prod").write_text(
+        f"API_PORT=3\nDB_CONN=sqlite:///./three.db\nAPI_TOKEN={TOKEN}\nREAD_ACCESS=public\n"
+    )
     (tmp_path / ".env.dev").write_text("API_PORT=4\nAPI_TOKEN=of-the-other-environment\n")
-    assert Settings.read({"API_PORT": "1"}, tmp_path) == Settings("prod", 1, "sqlite:///./two.db", TOKEN)
+    assert Settings.read({"API_PORT": "1"}, tmp_path) == Settings("prod", 1, "sqlite:///./two.db", (TOKEN,), "public")
 
 
 def test_app_env_is_not_taken_from_the_file_that_it_chooses(tmp_path):

@@ -1,80 +1,376 @@
 "use strict";
 
+const EVERY = 15_000; // milliseconds, while the page is seen
+const RETRY = 10_000; // while the API does not answer
+const PATIENCE = 8_000; // with one request
+const FIRST = 5; // rollbacks that are shown at once
+const WORDS = { live: "went live", refused: "refused", rolled_back: "rolled back to" };
+
+// In memory only: a browser may write sessionStorage to disk, and who has this may write to the ledger.
+let token = "";
+
 const element = (id) => document.getElementById(id);
 
-async function ask(path) {
-  const answer = await fetch(path, { cache: "no-store" });
-  if (!answer.ok) throw new Error(`${path} answered ${answer.status}`);
-  return answer.json();
-}
-
-/** Run a task and say on the page whether the API answered. */
-async function attempt(task) {
-  try {
-    await task();
-    element("trouble").hidden = true;
-  } catch (error) {
-    element("trouble").textContent = `The API does not answer (${error.message}). Reload to try again.`;
-    element("trouble").hidden = false;
+/** A new element; data goes into it as text only. */
+function make(name, attributes, ...children) {
+  const svg = name.startsWith("svg:") && "http://www.w3.org/2000/svg";
+  const node = svg ? document.createElementNS(svg, name.slice(4)) : document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (typeof value === "function") node.addEventListener(key, value);
+    else node.setAttribute(key, value);
   }
-}
-
-function make(name, ...children) {
-  const node = document.createElement(name);
   node.append(...children);
   return node;
 }
 
+/** Replace what is in `parent`; the keyboard's focus stays on what has the same data-key. */
+function fill(parent, ...children) {
+  const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.key : "";
+  parent.replaceChildren(...children);
+  if (focused) focus(focused);
+}
+
+const focus = (key) => document.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+
+const seen = {};
+/** Whether this is other data than last time. */
+const changed = (name, data) => seen[name] !== (seen[name] = JSON.stringify(data));
+
+const steps = (seconds) => Object.entries(seconds).map(([step, took]) => `${step} ${number(took)}`).join(", ");
+const total = (seconds) => Object.values(seconds).reduce((sum, each) => sum + each, 0);
+const number = (value) => value.toLocaleString(undefined, { maximumFractionDigits: 1 });
+const day = (iso) => new Date(iso).toLocaleDateString(undefined, { day: "numeric", month: "short" });
+
+const short = (text) => (text.length > 200 ? `${text.slice(0, 160)}…` : text);
+
+function duration(seconds) {
+  if (seconds < 100) return `${number(seconds)} s`;
+  if (seconds < 100 * 60) return `${number(seconds / 60)} min`;
+  if (seconds < 48 * 3600) return `${number(seconds / 3600)} h`;
+  return `${number(seconds / 86400)} days`;
+}
+
+/** The local time, with UTC for who hovers and for machines. */
 function moment(iso) {
-  const time = make("time", new Date(iso).toLocaleString());
-  time.dateTime = iso;
-  return time;
+  const local = new Date(iso).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  const utc = new Date(iso).toISOString().replace("T", " ").slice(0, 19);
+  return make("time", { datetime: iso, title: `${utc} UTC` }, local);
 }
 
-/** A page of a list into `list`; the button asks for the next one until there is none. */
-async function fill(list, button, path, show) {
-  const url = button.dataset.next ? `${path}?before=${button.dataset.next}` : path;
-  const page = await ask(url);
-  list.append(...page.items.map(show));
-  button.dataset.next = page.next ?? "";
-  button.hidden = page.next === null;
+const problem = (status, detail) => Object.assign(new Error(detail), { status });
+
+/** What the API answers; when it is an error, a problem with the API's own words. */
+async function ask(path, { bearer = token, headers = {}, ...options } = {}) {
+  if (bearer) headers.Authorization = `Bearer ${bearer}`;
+  let answer;
+  try {
+    answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE), headers, ...options });
+  } catch {
+    throw problem(0, "no answer from the server");
+  }
+  const body = await answer.json().catch(() => null);
+  if (!answer.ok || !body) throw problem(answer.status, body?.detail ?? `status ${answer.status}`);
+  return body;
 }
 
-function showNote(note) {
-  return make("li", moment(note.created_at), " ", note.text);
+// --- what is shown
+
+/** A button, with what only a screen reader needs to hear of it. */
+function button(text, more, key, click) {
+  return make("button", { type: "button", "data-key": key, click }, text, make("span", { class: "unseen" }, more));
 }
 
-function showRelease(release) {
-  const list = make("ul");
-  const more = make("button", "Older notes");
-  more.type = "button";
-  more.hidden = true;
-  const path = `/releases/${encodeURIComponent(release.tag)}/notes`;
-  const load = () => attempt(() => fill(list, more, path, showNote));
-  more.addEventListener("click", load);
+const notesButton = (tag, key) => button("Notes", ` on ${tag}`, key, () => openNotes(tag, key));
 
-  const notes = make("details", make("summary", "Notes"), list, more);
-  notes.addEventListener("toggle", () => {
-    if (!notes.open) return;
-    list.replaceChildren();
-    more.dataset.next = "";
-    load();
+function showLive(version, live, last) {
+  element("live").hidden = false;
+  element("refused").hidden = last?.outcome !== "refused";
+  if (last) element("refused").textContent = `The last deploy, of ${last.tag}, was refused: ${short(last.reason)}`;
+  if (!changed("live", [version, live])) return;
+  element("live-tag").textContent = version.tag;
+  const started = make("p", {}, `${version.environment}, started `, moment(version.started_at));
+  if (live === undefined) return fill(element("live-facts"), started);
+  if (live?.tag === version.tag) {
+    const parts = steps(live.seconds);
+    const took = parts && `Its deploy took ${duration(total(live.seconds))}: ${parts}.`;
+    const since = make("p", {}, "since ", moment(live.since), live.by && ` by ${live.by}`);
+    return fill(element("live-facts"), since, make("p", { class: "quiet" }, took), notesButton(live.tag, "notes-live"));
+  }
+  const known = live
+    ? ["The ledger was not told of its deploy yet; the last that it knows of is ", make("code", {}, live.tag), "."]
+    : [
+        "The ledger was not told of any deploy that went live. deploy.sh tells it when the server's .env says ",
+        make("code", {}, `NOTIFY_URL=${location.origin}/deploys`), " and, as ", make("code", {}, "NOTIFY_TOKEN"),
+        ", one of ", make("code", {}, "API_TOKEN"), ".",
+      ];
+  fill(element("live-facts"), started, make("p", {}, ...known));
+}
+
+function showEarlier(items) {
+  if (!changed("earlier", items)) return;
+  element("back-none").hidden = items.length > 0;
+  element("back").hidden = items.length === 0;
+  element("back-more").hidden = items.length <= FIRST;
+  fill(element("back-first"), ...items.slice(0, FIRST).map(earlier));
+  fill(element("back-rest"), ...items.slice(FIRST).map(earlier));
+}
+
+function earlier({ tag, live_at }) {
+  const line = make("code", {}, `IMAGE_TAG=${tag}`);
+  const copy = button("Copy", ` IMAGE_TAG=${tag}`, `copy-${tag}`, () => copyLine(line, copy));
+  return make("li", {}, line, make("span", { class: "quiet" }, "went live ", moment(live_at)), copy);
+}
+
+async function copyLine(line, pressed) {
+  let copied = true;
+  try {
+    await navigator.clipboard.writeText(line.textContent);
+  } catch {
+    // There is no clipboard over plain HTTP, nor where it is forbidden.
+    getSelection().selectAllChildren(line);
+    copied = document.execCommand("copy");
+  }
+  pressed.firstChild.data = copied ? "Copied" : "Selected";
+  const next = "Put it into the server's .env, then run deploy.sh.";
+  element("news").textContent = copied ? `Copied ${line.textContent}. ${next}` : `Copy what is selected. ${next}`;
+  setTimeout(() => (pressed.firstChild.data = "Copy"), 4000);
+}
+
+let deploys = [];
+let older = null;
+
+/** The newest deploys, before those that are shown already. */
+function addDeploys({ items, next }) {
+  const last = deploys.findIndex((each) => each.attempt === items.at(-1)?.attempt);
+  const news = deploys.length && items[0]?.attempt !== deploys[0].attempt && items[0];
+  const kept = last < 0 ? [] : deploys.slice(last + 1);
+  if (!kept.length) older = next;
+  deploys = [...items, ...kept];
+  if (news) element("news").textContent = `${news.tag} ${WORDS[news.outcome]}.`;
+}
+
+function showDeploys() {
+  element("deploys-none").hidden = deploys.length > 0;
+  element("deploys").hidden = deploys.length === 0;
+  element("older").hidden = older === null;
+  if (!changed("deploys", deploys)) return;
+  fill(element("rows"), ...deploys.map(row));
+  draw();
+}
+
+function row(deploy) {
+  const cell = (attributes, ...children) => make("td", { role: "cell", ...attributes }, ...children);
+  const brief = short(deploy.reason);
+  const reason = brief === deploy.reason ? brief : make("details", {}, make("summary", {}, brief), deploy.reason);
+  const parts = steps(deploy.seconds);
+  return make("tr", { role: "row" },
+    make("th", { role: "rowheader", scope: "row" }, make("code", { title: deploy.tag }, deploy.tag)),
+    cell({ class: "how" }, make("b", { class: deploy.outcome }, WORDS[deploy.outcome]), deploy.reason && ": ", reason),
+    cell({}, moment(deploy.ended_at), deploy.actor && make("span", { class: "quiet" }, ` by ${deploy.actor}`)),
+    cell({ class: "number", title: parts }, parts ? duration(total(deploy.seconds)) : "–"),
+    cell({ class: "act" }, notesButton(deploy.tag, `notes-${deploy.attempt}`)));
+}
+
+/** A bar for each deploy, as many as there is room for; what they say is in the table, too. */
+function draw() {
+  const width = element("chart").clientWidth;
+  const [height, left, top, base] = [170, 34, 10, 146];
+  if (!width || !deploys.length) return;
+  const shown = deploys.slice(0, Math.floor((width - left) / 8)).reverse();
+  const seconds = shown.map((deploy) => total(deploy.seconds));
+  const most = Math.max(...seconds, 1);
+  const step = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600].find((each) => most / each <= 4) ?? most;
+  const y = (value) => base - ((base - top) * value) / (Math.ceil(most / step) * step);
+  const slot = (width - left) / Math.max(shown.length, 12);
+  const wide = Math.min(slot * 0.7, 28);
+  const parts = [];
+  for (let value = 0; value < most + step; value += step) {
+    parts.push(make("svg:line", { x1: left, x2: width, y1: y(value), y2: y(value) }),
+      make("svg:text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, number(value)));
+  }
+  let free = 0; // where the next day has room for its name
+  shown.forEach((deploy, index) => {
+    const [x, when] = [left + index * slot, day(deploy.ended_at)];
+    if (x >= free && x < width - 40 && when !== (index && day(shown[index - 1].ended_at))) {
+      parts.push(make("svg:text", { x, y: height - 6 }, when));
+      free = x + 64;
+    }
+    const bar = { class: deploy.outcome, x: x + 1, width: wide, rx: 1 };
+    const tall = Math.max(base - y(seconds[index]), 2);
+    const label = `${deploy.tag} ${WORDS[deploy.outcome]}, ${when}, ${duration(seconds[index])}`;
+    parts.push(make("svg:rect", { ...bar, y: base - tall, height: tall }, make("svg:title", {}, label)));
   });
-  return make("li", make("code", release.tag), " ", moment(release.recorded_at), notes);
+  element("chart").replaceChildren(...parts);
+  const sorted = seconds.toSorted((a, b) => a - b);
+  const count = (outcome) => shown.filter((deploy) => deploy.outcome === outcome).length;
+  element("chart-text").textContent =
+    `Seconds that ${shown.length === 1 ? "the last deploy" : `each of the last ${shown.length} deploys`} took, ` +
+    `from ${day(shown[0].ended_at)} to ${day(shown.at(-1).ended_at)}: ${count("live")} went live, ` +
+    `${count("refused")} refused, ${count("rolled_back")} rolled back to; median ` +
+    `${duration(sorted[Math.floor(sorted.length / 2)])}, longest ${duration(sorted.at(-1))}.`;
 }
 
-async function showLive() {
-  const live = await ask("/version");
-  element("live").replaceChildren(make("code", live.tag), ` (${live.environment}) since `, moment(live.started_at));
+function often(perDay) {
+  if (perDay >= 1) return `${number(perDay)} a day`;
+  return perDay * 7 >= 1 ? `${number(perDay * 7)} a week` : `${number(perDay * 30)} a month`;
 }
 
-async function showReleases() {
-  await fill(element("releases"), element("more"), "/releases", showRelease);
-  element("none").hidden = element("releases").childElementCount > 0;
+function showFigures({ days, ...figures }) {
+  const shapes = { deploys_per_day: often, change_failure_rate: (rate) => `${number(rate * 100)} %` };
+  element("days").textContent = days;
+  for (const [name, value] of Object.entries(figures)) {
+    element(name).textContent = value === null ? "no data yet" : (shapes[name] ?? duration)(value);
+    element(name).className = value === null ? "none" : "value";
+  }
 }
 
-element("more").addEventListener("click", () => attempt(showReleases));
-attempt(async () => {
-  await showLive();
-  await showReleases();
+// --- asking again and again
+
+let timer;
+let asking = false;
+let shownAt = "";
+
+async function refresh() {
+  if (asking || document.hidden) return;
+  clearTimeout(timer);
+  asking = true;
+  let wait = EVERY;
+  try {
+    const version = await ask("/version");
+    const nothing = (error) => (error.status === 404 ? null : Promise.reject(error));
+    const asked = [ask("/live").catch(nothing), ask("/deploys"), ask("/rollbacks"), ask("/figures")];
+    const [live, page, back, figures] = await Promise.all(asked).catch((error) => {
+      if (error.status === 401) showLive(version);
+      throw error;
+    });
+    showLive(version, live, page.items[0]);
+    showEarlier(back.items);
+    addDeploys(page);
+    element("ledger").hidden = false;
+    element("locked").hidden = true;
+    showDeploys();
+    showFigures(figures);
+    answered();
+  } catch (error) {
+    wait = error.status === 401 ? 0 : RETRY;
+    if (error.status === 401) lock(error);
+    else failed(error);
+  }
+  asking = false;
+  if (wait) timer = setTimeout(refresh, wait);
+}
+
+function answered() {
+  if (!element("trouble").hidden) element("news").textContent = "The API answers again.";
+  element("trouble").hidden = true;
+  shownAt = new Date().toLocaleTimeString();
+  element("updated").textContent = `as of ${shownAt}`;
+}
+
+function failed(error) {
+  const old = shownAt ? `What is shown is of ${shownAt}.` : "";
+  const text = `The API does not answer (${error.message}). ${old} It is asked again every ${RETRY / 1000} s.`;
+  if (element("trouble").textContent !== text) element("trouble").textContent = text; // said aloud once
+  element("trouble").hidden = false;
+  if (!shownAt) element("updated").textContent = "";
+}
+
+function lock(error) {
+  element("trouble").hidden = true;
+  element("updated").textContent = "";
+  element("locked-said").textContent = token ? `Not shown: ${error.message}.` : "";
+  element("locked").hidden = false;
+  token = "";
+}
+
+element("locked").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = element("read-token").value;
+  refresh();
 });
+
+element("older").addEventListener("click", async () => {
+  try {
+    const { items, next } = await ask(`/deploys?before=${older}`);
+    deploys.push(...items);
+    older = next;
+    showDeploys();
+  } catch (error) {
+    failed(error);
+  }
+});
+
+document.addEventListener("visibilitychange", refresh);
+new ResizeObserver(draw).observe(element("chart"));
+refresh();
+
+// --- notes
+
+let noted = { tag: "", key: "", next: null }; // the release, and what opened its notes
+let draft = {};
+let sending = false;
+
+function say(text, wrong = false) {
+  element("note-said").textContent = text;
+  element("note-said").className = wrong ? "wrong" : "";
+}
+
+const notesPath = () => `/releases/${encodeURIComponent(noted.tag)}/notes`;
+
+function openNotes(tag, key) {
+  noted = { tag, key, next: null };
+  element("notes-tag").textContent = tag;
+  element("notes-list").replaceChildren();
+  element("notes-none").hidden = element("notes-older").hidden = true;
+  element("note-token").value = token;
+  say("");
+  element("notes").showModal();
+  loadNotes();
+}
+
+/** The newest notes, or those before `before`. */
+async function loadNotes(before = "") {
+  const asked = noted;
+  try {
+    const { items, next } = await ask(`${notesPath()}${before && `?before=${before}`}`);
+    if (asked !== noted) return;
+    if (!before) element("notes-list").replaceChildren();
+    const shown = items.map((note) => make("li", {}, moment(note.created_at), make("p", {}, note.text)));
+    element("notes-list").append(...shown);
+    element("notes-none").hidden = element("notes-list").childElementCount > 0;
+    element("notes-older").hidden = next === null;
+    noted.next = next;
+  } catch (error) {
+    if (asked === noted) say(`The notes cannot be read: ${error.message}.`, true);
+  }
+}
+
+/** A key for one note. crypto.randomUUID is not there over plain HTTP. */
+const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+
+async function leaveNote(event) {
+  event.preventDefault();
+  const [tag, text, bearer] = [noted.tag, element("note-text").value, element("note-token").value];
+  if (sending) return;
+  sending = true;
+  // The key stays while the note is the same: sent again after an answer was lost, it is still left once.
+  if (draft.tag !== tag || draft.text !== text) draft = { tag, text, key: newKey() };
+  say("Sending…");
+  try {
+    const headers = { "Content-Type": "application/json", "Idempotency-Key": draft.key };
+    await ask(notesPath(), { method: "POST", bearer, headers, body: JSON.stringify({ text }) });
+    [token, draft] = [bearer, {}];
+    element("note-text").value = "";
+    say("The note is left.");
+    await loadNotes();
+  } catch (error) {
+    const again = error.status && error.status < 500 ? "" : " Send it again: it will not be left twice.";
+    say(`Not left: ${error.message}.${again}`, true);
+  }
+  sending = false;
+}
+
+element("note").addEventListener("submit", leaveNote);
+element("notes-older").addEventListener("click", () => loadNotes(noted.next));
+element("notes-close").addEventListener("click", () => element("notes").close());
+element("notes").addEventListener("close", () => focus(noted.key));

@@ -5,6 +5,7 @@ from alembic import op
 
 revision = "0001"
 down_revision = None
+floor = "0001"  # the oldest revision whose code can still run on this schema
 
 ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 

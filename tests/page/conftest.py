@@ -1,0 +1,186 @@
+"""Chromium, Caddy as `nox -s dev` runs it, and for each test an API with an empty ledger."""
+
+import os
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx2
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.rehearsal.images import need
+from tests.service.conftest import AUTHENTICATED, ROOT, TOKEN, answers, command, deploy, free_port, run, until
+
+PICTURES = ROOT / ".nox/page-pictures"
+QUIET = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_configure():
+    if browser_path():
+        return
+    try:
+        need("chromium", "chromium")  # says so before it installs anything
+    except (subprocess.CalledProcessError, SystemExit):
+        pytest.exit("no Chromium: install one (Debian: apt-get install chromium), or name it in CHROMIUM", 1)
+
+
+def browser_path():
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def tag(number):
+    """A commit's id, made of a number."""
+    return f"{number:02x}" * 20
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=browser_path(), args=[*QUIET.split(), "--disable-sync"], chromium_sandbox=os.geteuid() != 0
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def front(tmp_path_factory):
+    """Caddy with the repository's page and Caddyfile, on a port that is free here."""
+    folder = tmp_path_factory.mktemp("front")
+    port, api_port = free_port(), free_port()
+    settings = {"PAGE": ROOT / "service/front/page", "BIND": "127.0.0.1", "FRONT_PORT": port}
+    settings |= {"API_HOST": "127.0.0.1", "API_PORT": api_port}
+    private = {"CADDY_ADMIN": f"localhost:{free_port()}", "XDG_CONFIG_HOME": folder, "XDG_DATA_HOME": folder}
+    environment = os.environ | {name: str(value) for name, value in (settings | private).items()}
+    caddy = ["caddy", "run", "--adapter", "caddyfile", "--config", str(ROOT / "service/front/Caddyfile")]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(caddy, env=environment, stdout=log, stderr=log)
+    process.url, process.api_port = f"http://localhost:{port}", api_port
+    try:
+        until(lambda: process.poll() is not None or answers(port))
+        assert process.poll() is None, (folder / "log").read_text()
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Site:
+    """What the page is served from: the API can be stopped and started, and told of deploys."""
+
+    def __init__(self, front, folder: Path):
+        self.url, self.folder, self.process = front.url, folder, None
+        self.environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
+            "APP_ENV": "dev",
+            "API_PORT": str(front.api_port),
+            "DB_CONN": f"sqlite:///{folder}/page.db",
+            "API_TOKEN": TOKEN,
+            "READ_ACCESS": "public",
+            "PYTHONPATH": str(ROOT),
+            "RELEASE": tag(12),
+        }
+        done = run("service.migrate", self.environ, folder)
+        assert done.returncode == 0, done.stderr
+
+    def start(self, **changes):
+        self.environ |= changes
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                command("service"), env=self.environ, cwd=self.folder, stdout=log, stderr=log
+            )
+        until(lambda: answers(int(self.environ["API_PORT"])))
+
+    def stop(self):
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+    def record(self, number, outcome="live", hours=0.0, **more):
+        ended = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+        body = deploy(outcome, ended, **{"actor": "the deploy key", "seconds": {"pull": 2.5, "wait": 4}} | more)
+        attempt = f"{number}-{outcome}-{int(hours * 60)}"
+        answer = httpx2.put(f"{self.url}/releases/{tag(number)}/deploys/{attempt}", json=body, headers=AUTHENTICATED)
+        assert answer.status_code == 201, answer.text
+
+    def history(self):
+        """Two weeks, with a refused deploy and a rollback; tag(12) is live."""
+        for number in range(1, 13):
+            hours = (12 - number) * 26 + 1.5
+            committed = (datetime.now(UTC) - timedelta(hours=hours, minutes=9)).isoformat()
+            seconds = {"pull": 1.2 + number % 4, "migrate": 0.6, "start": 0.9, "wait": 1.9, "prove": 0.4, "watch": 5.1}
+            if number == 6:
+                reason = "the new container was not healthy within 60 s"
+                self.record(6, "refused", hours, reason=reason, seconds={"pull": 3, "wait": 60}, committed_at=committed)
+                continue
+            self.record(number, "live", hours, seconds=seconds, committed_at=committed)
+            if number == 9:
+                self.record(8, "rolled_back", hours - 0.5, actor="root", seconds={"start": 1.1, "wait": 2, "watch": 5})
+
+    def notes(self, number):
+        return [note["text"] for note in httpx2.get(f"{self.url}/releases/{tag(number)}/notes").json()["items"]]
+
+
+@pytest.fixture
+def empty(front, tmp_path):
+    """A site whose ledger is empty."""
+    site = Site(front, tmp_path)
+    try:
+        site.start()
+        yield site
+    finally:
+        site.stop()
+
+
+@pytest.fixture
+def site(empty):
+    """A site with a history."""
+    empty.history()
+    return empty
+
+
+@pytest.fixture
+def visit(chromium):
+    """Open a site's page as some browser; afterwards nothing must have gone wrong in it that was not expected."""
+    contexts = []
+
+    def visit(site, ready="as of", **options):
+        context = chromium.new_context(**{"viewport": {"width": 1100, "height": 900}, "locale": "en-GB"} | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.expected, page.complaints, page.asked = [], [], []
+        page.on("console", lambda line: page.complaints.append(f"{line.text} {line.location.get('url')}"))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.clock.install()
+        page.goto(site.url)
+        page.get_by_text(ready).first.wait_for()
+        page.site = site
+        return page
+
+    yield visit
+    for context in contexts:
+        for page in context.pages:
+            elsewhere = [url for url in page.asked if not url.startswith(page.site.url + "/")]
+            assert not elsewhere
+            unexpected = [line for line in page.complaints if not any(each in line for each in page.expected)]
+            assert not unexpected
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def picture():
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    return lambda page, name, full_page=True: page.screenshot(path=PICTURES / f"{name}.png", full_page=full_page)
+
+
+@pytest.fixture(scope="session")
+def served(front):
+    def served(path):
+        answer = httpx2.get(front.url + path)
+        return answer.headers, answer.text
+
+    return served
