@@ -17,8 +17,9 @@ Usage: sudo scripts/setup-server.sh --image IMAGE [options]     (on the server, 
   --new-key       replace the deploy key
 
 Installs a Docker engine if none answers (system packages), makes the user, the directory with
-.env and deploy.sh, and a key that can ask for a deploy and nothing else. What is already there
-stays as it is. At the end it prints what to put into GitHub.
+.env and deploy.sh, a unit that makes .env true again after a reboot, and a key that can ask for a
+deploy and nothing else. What is already there stays as it is. At the end it prints what to put
+into GitHub.
 TEXT
 }
 
@@ -59,6 +60,41 @@ make_directory() {
   ln -sfn releases/current/deploy.sh "$dir/deploy.sh"
   ln -sfn releases/current/docker-compose.prod.yml "$dir/docker-compose.prod.yml"
   chown -h "$user:$user" "$dir"/{deploy.sh,docker-compose.prod.yml,releases,releases/current}
+}
+
+# Else each upgrade of the engine would stop all containers.
+keep_containers_running() {
+  local file=/etc/docker/daemon.json
+  [[ $(docker info --format '{{.LiveRestoreEnabled}} {{.Swarm.LocalNodeState}}') == 'false inactive' ]] || return 0
+  if [[ -e $file ]]; then
+    say "$file is yours and stays as it is; with \"live-restore\": true in it, containers outlive a restart of the engine"
+  else
+    echo '{"live-restore": true}' >"$file"
+    kill -HUP "$(cat /run/docker.pid)" # the engine reads it again
+  fi
+}
+
+# After a reboot in the middle of a deploy, too, what .env says serves again.
+make_unit() {
+  local units=/etc/systemd/system unit
+  unit=$(basename "$dir").service
+  mkdir -p "$units/multi-user.target.wants"
+  cat >"$units/$unit" <<TEXT
+[Unit]
+Description=What $dir/.env says is live
+Requires=docker.service
+After=docker.service
+
+[Service]
+Type=oneshot
+User=$user
+ExecStart=$dir/deploy.sh
+
+[Install]
+WantedBy=multi-user.target
+TEXT
+  ln -sf "$units/$unit" "$units/multi-user.target.wants/"
+  [[ ! -d /run/systemd/system ]] || systemctl daemon-reload
 }
 
 secret() { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
@@ -137,9 +173,11 @@ main() {
   "$HERE/engine.sh"
   say "user $user"
   make_user
+  keep_containers_running
   say "directory $dir"
   make_directory
   make_env
+  make_unit
   say "deploy key"
   make_key
   print_next

@@ -91,15 +91,19 @@ def test_a_key_gets_a_deploy(server):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"IMAGE": ""}, "IMAGE is missing or empty"),
-        ({"COMPOSE_PROJECT_NAME": ""}, "COMPOSE_PROJECT_NAME is missing or empty"),
-        ({"IMAGE_TAG": ""}, "IMAGE_TAG in"),
-        ({"IMAGE_TAG": "latest"}, "'latest', not a commit"),
+        ({"IMAGE": ""}, "must be the name of an image"),
+        ({"COMPOSE_PROJECT_NAME": ""}, "must be a name in lower case"),
+        ({"COMPOSE_PROJECT_NAME": "quai # ours"}, "must be a name in lower case"),
+        ({"IMAGE_TAG": ""}, "must be a commit (40 hex digits)"),
+        ({"IMAGE_TAG": "latest"}, "must be a commit (40 hex digits)"),
+        ({"WATCH_SECONDS": "0"}, "must be a number from 1 on"),
+        ({"NOTIFY_URL": "chat.example.com"}, "must be a URL"),
     ],
 )
 def test_a_wrong_setting_is_named(server, settings, message):
     done = server(**settings)
     assert done.returncode == 2
+    assert f"{next(iter(settings))} in " in done.stderr
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
@@ -115,6 +119,21 @@ def test_without_settings_it_says_where_they_come_from(server):
 def test_a_quoted_setting_is_read_as_compose_reads_it(server, quoted):
     done = server(IMAGE_TAG=quoted.format(COMMIT))
     assert "Docker does not answer" in done.stdout
+
+
+def test_a_deploy_that_waited_too_long_says_for_whom(server):
+    script = server.directory / "deploy.sh"
+    script.write_text(script.read_text().replace("LOCK_SECONDS=900", "LOCK_SECONDS=1"))
+    (server.directory / "deploy.lock").write_text("somebody's deploy\n")
+    with subprocess.Popen(["flock", server.directory / "deploy.lock", "cat"], stdin=subprocess.PIPE) as holder:
+        while not run("-c", f"flock --nonblock {server.directory}/deploy.lock true").returncode:
+            pass  # until it is held
+        done = server(IMAGE_TAG=COMMIT)
+        holder.stdin.close()
+    assert done.returncode == 1
+    assert "waiting up to 1 s for another deploy: somebody's deploy" in done.stdout
+    assert "refused: another deploy still runs: somebody's deploy" in done.stdout
+    assert done.stdout.endswith("nothing was deployed\n")
 
 
 def test_branches_are_made_once(tmp_path):
