@@ -4,12 +4,16 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
+from tests.rehearsal.endurance import ENDURANCE
 from tests.rehearsal.faults import FAULTS
 from tests.rehearsal.images import PREFIX, ROOT, base_images, need
+from tests.rehearsal.ledger import LEDGER
+from tests.rehearsal.mutants import mutants
 from tests.rehearsal.report import add_figures, print_table, write_report
 from tests.rehearsal.repository import Repository
 from tests.rehearsal.scenarios import SCENARIOS, Rehearsal
@@ -22,11 +26,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="nox -s rehearse --", description=__doc__)
     parser.add_argument("--rate", type=float, default=120, help="requests a second (default: 120)")
     parser.add_argument(
-        "--only", default="", metavar="NAME", help="after the first deploy, only scenarios with this in their name"
+        "--only",
+        nargs="+",
+        default=[""],
+        metavar="NAME",
+        help="after the first deploy, only those with this in their name",
     )
+    parser.add_argument(
+        "--kills", type=int, metavar="N", help="only N kills of a deploy; 0: at each point of deploy.sh"
+    )
+    parser.add_argument("--soak", type=int, metavar="N", help="only a series of N deploys")
+    parser.add_argument(
+        "--mutants",
+        nargs="*",
+        metavar="NAME",
+        help="only deploy.sh with a guard taken out, one at a time (those with this in their name)",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="what chance starts from (default: 1)")
     parser.add_argument("--keep", action="store_true", help="leave the server running, and say how to reach it")
     options = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearsal: ended by SIGTERM"))  # so that the server goes
     need("ssh", "openssh-client")
     print("rehearsal: base images", flush=True)
     bases = base_images()
@@ -66,8 +86,18 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     server.set_up(repository.folder)
     server.provide(bases)
     rehearsal = Rehearsal(server, repository, bases, options.rate)
-    rehearsal.play((*SCENARIOS, *FAULTS), options.only)
+    rehearsal.seed = options.seed
+    if options.kills is not None:
+        rehearsal.kills, options.only = options.kills, ["killed"]
+    if options.soak is not None:
+        rehearsal.soak, options.only = options.soak, ["soak"]
+    scenarios = (*SCENARIOS, *LEDGER, *FAULTS, *ENDURANCE)
+    if options.mutants is not None:
+        rehearsal.chosen, options.only, scenarios = options.mutants or [""], ["mutants"], (SCENARIOS[0], mutants)
+    rehearsal.play(scenarios, options.only)
     summary = rehearsal.end_traffic() if rehearsal.traffic else Summary([])
+    if options.mutants is not None:  # without a guard, requests fail
+        return int(not all(scenario["passed"] for scenario in rehearsal.run["scenarios"]))
     for scenario in rehearsal.run["scenarios"]:
         if failures := summary.failures_between(scenario["started"], scenario["ended"]):
             scenario["passed"] = False

@@ -1,11 +1,15 @@
 """What goes wrong with releases, and around a deploy; with traffic on, and no request may fail."""
 
 import hashlib
+import json
+import re
+import secrets
+import subprocess
 import time
 
-from tests.rehearsal.images import run
-from tests.rehearsal.scenarios import Rehearsal, expect
-from tests.rehearsal.server import DIR
+from tests.rehearsal.images import ROOT, run
+from tests.rehearsal.scenarios import Failed, Rehearsal, expect
+from tests.rehearsal.server import DIR, wait_for
 
 SERVE_500 = """
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,18 +18,45 @@ class Handler(BaseHTTPRequestHandler):
         self.send_error(500)
 HTTPServer(("", 8000), Handler).serve_forever()
 """
+HOOK = """
+import sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Hook(BaseHTTPRequestHandler):
+    def do_POST(self):
+        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        allowed = self.headers["Authorization"] == "Bearer " + sys.argv[2]
+        print(self.path if allowed else "nobody", text, flush=True)
+        time.sleep(300 * (self.path == "/hangs"))
+        self.send_response(204)
+        self.end_headers()
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Hook).serve_forever()
+"""
 HOLD_A_LOCK = """
 import os, time, psycopg
 connection = psycopg.connect(os.environ["DB_CONN"].replace("+psycopg", ""))
 connection.execute("LOCK TABLE notes")
 time.sleep(600)
 """
+LOSE_NOTES = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision, floor = "0999", "0002", "0999"
+def upgrade():
+    op.execute("DELETE FROM notes")
+    op.execute(sa.text("UPDATE schema_floor SET revision = :floor").bindparams(floor=floor))
+"""
+
+MOST = 120  # seconds that any one of these deploys may take, however busy the machine is
+CRASH = """CMD ["python", "-c", "raise SystemExit('boom')"]"""
 
 
-def variant(r: Rehearsal, name: str, *lines: str) -> str:
-    """Push a release that differs from the last merge by some lines of a Dockerfile; gives its tag."""
+def variant(r: Rehearsal, name: str, *lines: str, created: str = "") -> str:
+    """Push a release that differs from the last merge by some lines of a Dockerfile; gives its tag.
+
+    `created` is the moment of its commit, in ISO 8601; now unless given.
+    """
     tag = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
-    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    created = created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     image = f"{r.server.registry}/quai"
     dockerfile = [
         f"FROM {image}:{r.commits.get('forward', r.commits['first'])}",
@@ -42,37 +73,53 @@ def variant(r: Rehearsal, name: str, *lines: str) -> str:
 
 
 def python(code: str) -> str:
-    """Lines of a Dockerfile that make `python -m service.migrate` run this code."""
-    return f"COPY <<END /app/service/migrate.py\n{code}\nEND\nRUN rm -r /app/service/__pycache__"
+    """Lines of a Dockerfile that make `python -m service.migrate` run this code, when there is something to do."""
+    check = 'import sys\nif "--check" in sys.argv: sys.exit(3)'
+    return f"COPY <<END /app/service/migrate.py\n{check}\n{code}\nEND\nRUN rm -r /app/service/__pycache__"
 
 
 def is_refused(r: Rehearsal, name: str, because: str, *lines: str) -> None:
     """A deploy of such a release must be refused, with the evidence in its output."""
     tag = variant(r, name, *lines)
+    began = time.monotonic()
     with r.refused(name):
         got = r.deploy_by_key(tag)
     expect(got.returncode != 0, f"{name}: went live: {got.stdout}")
+    expect(time.monotonic() - began < MOST, f"{name}: refused after {time.monotonic() - began:.0f} s only")
     expect(because in got.stdout + got.stderr, f"{name}: the output does not say {because!r}: {got.stdout}{got.stderr}")
 
 
 def goes_live(r: Rehearsal, name: str, *lines: str) -> None:
     """A deploy of such a release must go live."""
-    got = r.deploy_by_key(variant(r, name, *lines))
+    tag, began = variant(r, name, *lines), time.monotonic()
+    got = r.deploy_by_key(tag)
     expect(got.returncode == 0, f"{name}: refused: {got.stdout}{got.stderr}")
+    expect(time.monotonic() - began < MOST, f"{name}: live after {time.monotonic() - began:.0f} s only")
     r.is_live(name)
+
+
+def until(deploy: subprocess.Popen, step: str) -> None:
+    """Read what a deploy says until a step begins."""
+    said = ""
+    while step not in said:
+        line = deploy.stdout.readline()
+        expect(bool(line), f"the deploy ended before {step!r}: {said}")
+        said += line
 
 
 def bad_releases(r: Rehearsal) -> None:
     """Releases that crash, answer 500, end after the switch, or carry broken files are refused."""
-    is_refused(r, "crashes", "boom", """CMD ["python", "-c", "raise SystemExit('boom')"]""")
+    is_refused(r, "crashes", "boom", CRASH)
     is_refused(
         r, "answers 500", "not healthy within", f"COPY <<END /app/500.py{SERVE_500}END", 'CMD ["python", "/app/500.py"]'
     )
     # It ends as an application does that gives up; one that is killed takes the requests in it along.
     ends = 'CMD ["sh", "-c", "python -m service & sleep 6; kill $!; wait"]'
-    is_refused(r, "ends", "the new container is crashing", ends)
+    is_refused(r, "ends", "the new api is crashing", ends)
+    is_refused(r, "cannot tell its health", "the image has no HEALTHCHECK", "HEALTHCHECK NONE")
+    is_refused(r, "lies", "to the proxy, not", "ENV RELEASE=somebody-else")
     is_refused(r, "broken compose file", "do not fit", "RUN echo 'services: [' >/release/docker-compose.prod.yml")
-    is_refused(r, "broken Caddyfile", "the Caddyfile is not valid", "RUN echo '{' >>/release/front/Caddyfile")
+    is_refused(r, "broken Caddyfile", "the new front is crashing", "RUN echo '{' >>/release/front/Caddyfile")
     is_refused(r, "broken deploy.sh", "failed at: pull", "RUN echo 'if' >>/release/deploy.sh")
     is_refused(r, "no files", "/release", "RUN rm -r /release")
     goes_live(r, "good after bad")
@@ -88,6 +135,32 @@ def bad_migrations(r: Rehearsal) -> None:
     goes_live(r, "good after a bad migration")
 
 
+def restores(r: Rehearsal) -> None:
+    """A migration loses data, and no older release can run on its schema: the dump from before it is put back."""
+
+    def notes() -> str:
+        return r.server.compose("exec -T db psql -U quai -d quai -At -c 'select count(*) from notes'").strip()
+
+    with r.without_traffic():
+        before, old = notes(), r.server.setting("IMAGE_TAG")
+        goes_live(
+            r, "loses notes", f"COPY <<END /app/service/migrations/versions/0999_lose_notes.py\n{LOSE_NOTES}\nEND"
+        )
+        expect(before != "0" and notes() == "0", f"{notes()} notes are left of {before}")
+        with r.refused("a release that cannot run on the schema"):
+            r.server.set(IMAGE_TAG=old)
+            back = ["docker", "exec", r.server.name, f"{DIR}/deploy.sh"]
+            got = subprocess.run(back, capture_output=True, text=True, check=False)
+        expect("put back the backup" in got.stdout, f"it does not say what to do: {got.stdout}")
+        dump = r.server.exec(f"ls {DIR}/backups/*.dump | tail -n 1")
+        told = re.search(r"### How to restore .*?```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        for line in told.group(1).replace("\\\n", "").splitlines():
+            line = line.partition("   #")[0].replace("backups/<id>.dump", dump).replace("<commit>", old)
+            r.server.exec(f"cd {DIR}; {line}")
+        expect(notes() == before, f"{notes()} notes came back, of {before}")
+        r.at_rest(old)
+
+
 def odd_releases(r: Rehearsal) -> None:
     """A release that starts slowly goes live, and one that ignores SIGTERM is replaced."""
     r.server.set(HEALTH_SECONDS="60")
@@ -98,7 +171,15 @@ def odd_releases(r: Rehearsal) -> None:
 
 
 def bad_surroundings(r: Rehearsal) -> None:
-    """The registry is down: refused. Two deploys at once: one after the other."""
+    """The registry is down before or in the pull: refused. Two deploys at once: one after the other."""
+    heavy = variant(r, "heavy", "RUN head -c 256M /dev/urandom >/blob")
+    with r.refused("a registry that goes down"):
+        cut = r.start_deploy(heavy)
+        until(cut, "==> pull")
+        run("docker", "kill", f"{r.server.name}-registry")
+        said = cut.communicate(timeout=200)[0]
+    run("docker", "start", f"{r.server.name}-registry")
+    expect(cut.returncode != 0 and "cannot be pulled" in said, f"the registry went down: {said}")
     first, second = variant(r, "one of two"), variant(r, "two of two")
     run("docker", "stop", f"{r.server.name}-registry")
     with r.refused("a registry that is down"):
@@ -106,8 +187,7 @@ def bad_surroundings(r: Rehearsal) -> None:
     run("docker", "start", f"{r.server.name}-registry")
     expect(got.returncode != 0 and "cannot be pulled" in got.stdout, f"registry down: {got.stdout}")
     one = r.start_deploy(first)
-    while "==> pull" not in one.stdout.readline():
-        expect(one.poll() is None, "the first of two deploys ended at once")
+    until(one, "==> pull")
     two = r.deploy_by_key(second)
     one.communicate(timeout=200)
     expect(one.returncode == 0 and two.returncode == 0, f"two at once: {two.stdout}")
@@ -119,8 +199,7 @@ def cut_off(r: Rehearsal) -> None:
     """The connection is cut in mid-deploy: the deploy ends by itself, and asking again says so."""
     tag = variant(r, "cut off")
     deploy = r.start_deploy(tag)
-    while "==> start" not in deploy.stdout.readline():
-        expect(deploy.poll() is None, "the deploy ended before it started anything")
+    until(deploy, "==> start")
     deploy.kill()
     deploy.wait()
     got = r.deploy_by_key(tag)
@@ -130,4 +209,130 @@ def cut_off(r: Rehearsal) -> None:
     expect(logs == "2", f"{logs} logs of the deploy were kept, of 2 attempts")
 
 
-FAULTS = (bad_releases, bad_migrations, odd_releases, bad_surroundings, cut_off)
+def notified(r: Rehearsal) -> None:
+    """NOTIFY_URL hangs: the deploy goes live all the same. It answers again: it is told what it missed."""
+    usual = {name: r.server.setting(name) for name in ("NOTIFY_URL", "NOTIFY_TOKEN")}
+    hook, port, token = f"{r.server.name}-hook", 9000, secrets.token_hex(16)
+    # It shares the server's network, and keeps what it got in its log.
+    shared = ("--network", f"container:{r.server.name}", r.bases["PYTHON_IMAGE"])
+    run("docker", "run", "--detach", "--name", hook, *shared, "python3", "-u", "-c", HOOK, str(port), token)
+    try:
+        r.server.set(NOTIFY_URL=f"http://127.0.0.1:{port}/hangs", NOTIFY_TOKEN=token)
+        goes_live(r, "told later")
+        r.server.set(NOTIFY_URL=f"http://127.0.0.1:{port}/hook")
+        is_refused(r, "told as refused", "boom", CRASH)
+        r.server.set(**usual)
+        told = [line.split(" ", 1) for line in run("docker", "logs", hook).splitlines()]
+    finally:
+        run("docker", "rm", "--force", hook)
+    got = [(path, tell["tag"], tell["outcome"]) for path, text in told if (tell := json.loads(text))]
+    wanted = [
+        ("/hangs", "told later", "live"),
+        ("/hook", "told later", "live"),
+        ("/hook", "told as refused", "refused"),
+    ]
+    expect(got == [(path, r.commits[name], outcome) for path, name, outcome in wanted], f"NOTIFY_URL was told: {got}")
+
+
+def prunes(r: Rehearsal) -> None:
+    """What is live and the last KEEP_RELEASES are kept, and what another project uses; the rest goes."""
+    names = ["one to prune", "used elsewhere", "to go back to", "live now"]
+    image = f"{r.server.registry}/quai"
+    was = r.server.setting("KEEP_RELEASES")
+    for name in names[:2]:
+        goes_live(r, name)
+    r.server.exec(f"docker run --detach --name elsewhere {image}:{r.commits[names[1]]} sleep 600")
+    r.server.exec(f"docker tag {image}:{r.commits[names[0]]} another/project:1")
+    r.server.set(KEEP_RELEASES="1")
+    for name in names[2:]:
+        got = r.deploy_by_key(variant(r, name))
+        expect(got.returncode == 0, f"refused: {got.stdout}")
+    kept = r.server.exec("docker images --format '{{.Repository}} {{.Tag}}'").splitlines()
+    folders = r.server.exec(f"ls {DIR}/releases").split()
+    runs = r.server.exec("docker ps --format '{{.Names}}'").splitlines()
+    r.server.exec("docker rm --force elsewhere; docker rmi another/project:1")
+    r.server.set(KEEP_RELEASES=was)
+    tags = {line.split()[1] for line in kept if line.startswith(f"{image} ")}
+    wanted = {r.commits[name] for name in names[1:]}
+    expect(tags == wanted, f"the images kept are {tags}, not {wanted}")
+    expect("another/project 1" in kept and "elsewhere" in runs, f"what another project uses is gone: {kept}, {runs}")
+    expect({name for name in folders if len(name) == 40} == {r.commits[name] for name in names[2:]}, f"kept: {folders}")
+
+
+def engine_restarts(r: Rehearsal) -> None:
+    """The engine restarts, at rest and in mid-deploy: no request fails, and the next deploy goes live."""
+    restart = "kill -TERM $(cat /run/docker.pid)"
+
+    def answers() -> bool:
+        return bool(r.server.exec("docker version >/dev/null 2>&1 && echo yes || true")) and r.live() is not None
+
+    before = r.server.exec("cat /run/docker.pid")
+    r.server.exec(restart)
+    wait_for("another engine", lambda: answers() and r.server.exec("cat /run/docker.pid") != before)
+    for step in ("==> start", "==> watch"):
+        tag = variant(r, f"engine restarts at {step}")
+        deploy = r.start_deploy(tag)
+        until(deploy, step)
+        r.server.exec(restart)
+        deploy.communicate(timeout=200)
+        wait_for("the engine", answers)
+        got = r.deploy_by_key(tag)
+        expect(got.returncode == 0, f"after the engine restarted at {step}: {got.stdout}")
+        r.at_rest(tag)
+
+
+def reboots(r: Rehearsal) -> None:
+    """The server reboots, at rest and in mid-deploy: what .env says serves again by itself."""
+    with r.without_traffic():
+        for step in ("at rest", "==> wait", "==> watch"):
+            tag = r.server.setting("IMAGE_TAG")
+            if step != "at rest":
+                until(r.start_deploy(variant(r, f"reboots at {step}")), step)
+            run("docker", "restart", "--time", "0", r.server.name)
+            run("docker", "restart", "--time", "0", f"{r.server.name}-registry")
+            came_back(r, tag, step)
+
+
+def came_back(r: Rehearsal, tag: str, step: str) -> None:
+    """By itself the server must come to rest at this tag."""
+
+    def rests() -> bool:
+        try:
+            r.at_rest(tag)
+        except Failed:
+            return False
+        return True
+
+    wait_for(f"what .env says, after a reboot {step},", rests, 180)
+
+
+def database_down(r: Rehearsal) -> None:
+    """The database goes down in mid-deploy: refused; the next deploy starts it again."""
+    with r.without_traffic():
+        tag = variant(r, "database down")
+        before = r.server.setting("IMAGE_TAG")
+        deploy = r.start_deploy(tag)
+        until(deploy, "==> start")
+        r.server.exec("docker stop quai-db-1")
+        said = deploy.communicate(timeout=200)[0]
+        expect(deploy.returncode != 0 and "not healthy within" in said, f"the database was down: {said}")
+        expect("database does not answer" in said, f"nothing tells why: {said}")
+        expect(r.server.setting("IMAGE_TAG") == before, ".env was changed")
+        got = r.deploy_by_key(tag)
+        expect(got.returncode == 0, f"the next deploy: {got.stdout}")
+        r.at_rest(tag)
+
+
+FAULTS = (
+    bad_releases,
+    bad_migrations,
+    restores,
+    odd_releases,
+    bad_surroundings,
+    cut_off,
+    notified,
+    prunes,
+    engine_restarts,
+    reboots,
+    database_down,
+)

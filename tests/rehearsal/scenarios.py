@@ -8,16 +8,21 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
-from tests.rehearsal.repository import STEP, Repository
+from tests.rehearsal.images import run
+from tests.rehearsal.repository import STEP, Repository, runner_environment
 from tests.rehearsal.server import DIR, Server
 from tests.rehearsal.traffic import Summary, Traffic, lost_and_doubled
 
 NOBODYS = "0" * 40  # no commit
+MOST_SECONDS = 8 * 3600.0  # of traffic
 SETTLED = 2.0  # seconds of traffic after each scenario, so that what it broke later is seen, too
 
 
 class Failed(Exception):
     """A scenario did not end as it must; the message says how."""
+
+
+FAILURES = (Failed, OSError, ValueError, RuntimeError, TimeoutError, subprocess.SubprocessError)
 
 
 def expect(true: bool, otherwise: str) -> None:
@@ -29,16 +34,19 @@ def expect(true: bool, otherwise: str) -> None:
 class Rehearsal:
     """One server, one repository, traffic throughout; `run` is what the report tells."""
 
+    kills, soak, seed = 8, 12, 1  # how many of each, 0 for every kill; and where chance starts
+
     def __init__(self, server: Server, repository: Repository, bases: dict[str, str], rate: float) -> None:
         self.server, self.repository, self.bases, self.rate = server, repository, bases, rate
         self.traffic: Traffic | None = None
+        self.records: list[dict] = []
         self.commits: dict[str, str] = {}
         self.run = {"started": time.time(), "replacements": 0, "lost": 0, "doubled": 0, "scenarios": []}
 
-    def play(self, scenarios: Sequence[Callable[["Rehearsal"], None]], chosen: str) -> None:
+    def play(self, scenarios: Sequence[Callable[["Rehearsal"], None]], chosen: Sequence[str]) -> None:
         """Play the scenarios, in order; all but the first may fail without ending it."""
         for scenario in scenarios:
-            if chosen in scenario.__name__ or scenario is scenarios[0]:
+            if scenario is scenarios[0] or any(name in scenario.__name__ for name in chosen):
                 self._play(scenario)
                 if scenario is scenarios[0] and not self.run["scenarios"][0]["passed"]:
                     break
@@ -52,7 +60,10 @@ class Rehearsal:
         try:
             scenario(self)
             entry["passed"] = True
-        except (Failed, OSError, ValueError, RuntimeError, TimeoutError, subprocess.SubprocessError) as error:
+        except KeyError as name:
+            entry["error"] = f"it needs the release {name}, which an earlier scenario makes: name that, too"
+            print(f"rehearsal: FAILED: {entry['error']}", flush=True)
+        except FAILURES as error:
             entry["error"] = str(error)
             print(f"rehearsal: FAILED: {error}", flush=True)
         if self.traffic:
@@ -134,14 +145,29 @@ class Rehearsal:
         """Everything that can tell what is live tells the same."""
         commit = self.commits[name]
         expect(self.live() == commit, f"the public address answers {self.live()}, not {commit}")
-        expect(self.server.setting("IMAGE_TAG") == commit, "IMAGE_TAG in .env is not what is live")
-        images = [line for line in self.server.containers() if "-api-" in line or "-migrate-" in line]
-        expect([line.split(":")[-1] for line in images] == [commit], f"containers besides the live one: {images}")
-        expect(self.server.exec(f"cat {DIR}/releases/upstream") == "api", "the pointer is not at rest")
+        self.at_rest(commit)
         expect(f"live: {commit}" in self.server.ssh("status").stdout, "status does not say what is live")
         before = self.server.containers()
         self.server.compose("up --detach")
         expect(self.server.containers() == before, "a plain 'docker compose up -d' changed the containers")
+
+    def at_rest(self, commit: str) -> None:
+        """The server runs this release and nothing else, as if no deploy had ever been cut short."""
+        looked = self.server.exec(
+            f"cd {DIR}; . ./.env; echo $IMAGE_TAG $DEPLOY_ID $API_REPLICAS $(readlink releases/current)"
+            " $(<releases/upstream);"
+            "find . -name '*.new' -o -path './backups/new'; docker ps --all --format "
+            """'{{.Names}} {{.Image}} {{.Status}} {{.Label "quai.deploy"}} {{.Label "quai.tag"}}' | sort"""
+        ).splitlines()
+        tag, deploy, replicas, files, pointer = looked[0].split(" ")
+        expect((tag, files, pointer) == (commit, commit, "front"), f"not at rest at {commit}: {looked}")
+        served = [line for line in looked[1:] if "-proxy-" not in line and "-db-" not in line]
+        wanted = [f"quai-api-{number + 1}" for number in range(int(replicas))] + ["quai-front-1"]
+        ours = [line for line in served if f":{commit} Up " in line or line.startswith("quai-front-1 ")]
+        ready = [line for line in ours if " Up " in line and line.endswith(f"(healthy) {deploy} {commit}")]
+        expect(served == ready and [line.split()[0] for line in ready] == wanted, f"not {wanted} of {commit}: {looked}")
+        expect(len(looked) == len(wanted) + 3, f"there is more or less than that: {looked}")
+        expect(self.live() == commit, f"the public address answers {self.live()}, not {commit}")
 
     @contextmanager
     def refused(self, what: str):
@@ -153,9 +179,23 @@ class Rehearsal:
         expect(before == after, f"{what} changed production: {before} became {after}")
         expect(link == self.server.exec(f"readlink {DIR}/releases/current"), f"{what} changed the release's files")
 
+    def start_traffic(self) -> None:
+        """Send requests until the traffic is ended."""
+        file = self.server.folder / "requests.jsonl"
+        token = self.server.setting("API_TOKEN")
+        self.traffic = Traffic(self.server.url, token, self.commits["first"], self.rate, file, MOST_SECONDS)
+        self.traffic.start()
+
+    @contextmanager
+    def without_traffic(self):
+        """For what no deploy can help: requests fail while the machine or the database is away."""
+        self.records += self.traffic.stop().records
+        yield
+        self.start_traffic()
+
     def end_traffic(self) -> Summary:
         """Stop the traffic and count what it was promised against the database."""
-        summary = self.traffic.stop()
+        summary = Summary(self.records + self.traffic.stop().records)
         self.traffic = None
         stored = self.server.compose("exec -T db psql -U quai -d quai -At -c 'select text from notes'").splitlines()
         lost, doubled = lost_and_doubled(summary.acknowledged, stored)
@@ -163,18 +203,34 @@ class Rehearsal:
         return summary
 
 
+FIRST_THAT_CRASHES = """
+ARG BASE
+FROM $BASE
+COPY docker-compose.prod.yml scripts/deploy.sh /release/
+COPY service/front /release/front
+WORKDIR /app
+RUN mkdir service && touch service/migrate.py
+HEALTHCHECK CMD true
+CMD echo boom; exit 1
+"""
+
+
 def first_deploy(r: Rehearsal) -> None:
-    """First deploy onto an empty server."""
+    """First deploy onto an empty server, after one that was refused."""
+    r.server.set(NOTIFY_URL="http://127.0.0.1/deploys", NOTIFY_TOKEN=r.server.setting("API_TOKEN"))
+    tag = "1" * 40
+    image = f"{r.server.registry}/quai:{tag}"
+    options = ("--quiet", "--build-arg", f"BASE={r.bases['PYTHON_IMAGE']}", "--tag", image, "--file", "-")
+    run("docker", "build", *options, str(r.repository.folder), input=FIRST_THAT_CRASHES)
+    run("docker", "push", "--quiet", image)
+    refused = r.deploy_by_key(tag)
+    expect(refused.returncode == 1 and "boom" in refused.stdout, f"not refused: {refused.stdout}{refused.stderr}")
+    expect("refused: the new api is crashing\n==> still live: nothing" in refused.stdout, f"says {refused.stdout}")
+    left = [line.split()[0] for line in r.server.containers()]
+    expect(left == ["quai-db-1"], f"a first release that was refused left {left}")
+    expect("live: nothing" in r.server.ssh("status").stdout, "status says that something is live")
     r.merge_goes_live("first", "The service")
-    token, commit = r.server.setting("API_TOKEN"), r.commits["first"]
-    request = urllib.request.Request(  # noqa: S310 - loopback
-        f"{r.server.url}/releases",
-        json.dumps({"tag": commit}).encode(),
-        {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-    )
-    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 - loopback
-    r.traffic = Traffic(r.server.url, token, commit, r.rate, r.server.folder / "requests.jsonl")
-    r.traffic.start()
+    r.start_traffic()
 
 
 def code_change(r: Rehearsal) -> None:
@@ -185,19 +241,22 @@ def code_change(r: Rehearsal) -> None:
 
 
 def configuration_and_page_change(r: Rehearsal) -> None:
-    """A change of docker-compose.prod.yml and of the page."""
+    """A change of docker-compose.prod.yml, of the Caddyfile and of the page."""
     r.repository.replace(
         "docker-compose.prod.yml",
         "memory: 512M, pids: 256}\n\n  # Run once",
         "memory: 500M, pids: 256}\n\n  # Run once",
     )
     r.repository.replace("service/front/page/index.html", "</title>", ", rehearsed</title>")
-    front = [line for line in r.server.containers() if "-front-" in line]
-    r.merge_goes_live("page", "Change the page and the memory limit")
+    r.repository.replace("service/front/Caddyfile", "Referrer-Policy no-referrer", "Referrer-Policy same-origin")
+    proxy = [line for line in r.server.containers() if "-proxy-" in line]
+    r.merge_goes_live("page", "Change the page, its headers and the memory limit")
+    with urllib.request.urlopen(r.server.url, timeout=10) as page:  # noqa: S310 - loopback
+        expect(page.headers["Referrer-Policy"] == "same-origin", "the Caddyfile that serves is not the changed one")
     expect("rehearsed</title>" in r.get("/"), "the page that is served is not the changed one")
     memory = r.server.exec("docker inspect --format '{{.HostConfig.Memory}}' $(docker ps -q --filter name=-api-)")
     expect(memory == str(500 * 2**20), f"the memory limit is {memory}")
-    expect(front == [line for line in r.server.containers() if "-front-" in line], "the front was recreated")
+    expect(proxy == [line for line in r.server.containers() if "-proxy-" in line], "the proxy was recreated")
 
 
 def never_healthy(r: Rehearsal) -> None:
@@ -209,6 +268,7 @@ def never_healthy(r: Rehearsal) -> None:
         "def _why_not(engine, needed: str) -> str | None:\n",
         "def _why_not(engine, needed: str) -> str | None:\n" + add,
     )
+    r.repository.replace("service/app.py", "import secrets\n", "import os\nimport secrets\n")
     r.repository.replace("docker-compose.prod.yml", "    API_TOKEN: $", "    PARTNER: ${PARTNER:-}\n    API_TOKEN: $")
     for name in (".env.example", ".env.prod"):
         path = r.repository.folder / name
@@ -250,11 +310,40 @@ def order(r: Rehearsal) -> None:
     expect(older.returncode != 0 and "older" in older.stdout, f"not refused as older: {older.stdout}")
     r.server.set(API_REPLICAS="2")
     r.deploy_by_hand()
-    running = r.server.exec("docker ps -q --filter name=-api- | wc -l")
-    expect(running == "2", f"{running} containers after API_REPLICAS=2")
-    r.server.set(API_REPLICAS="1")
-    r.deploy_by_hand()
     r.is_live("forward")
+
+
+def roll_back_under_load(r: Rehearsal) -> None:
+    """Rollback and roll forward with two replicas and twice the traffic, by the line that status prints."""
+    more = Traffic(
+        r.server.url, r.server.setting("API_TOKEN"), r.commits["first"], r.rate, r.server.folder / "more.jsonl"
+    )
+    more.start()
+    try:
+        for name in ("code", "forward"):
+            line = next(line for line in r.server.ssh("status").stdout.splitlines() if r.commits[name] in line)
+            began = time.monotonic()
+            r.server.exec(line)
+            print(
+                f"  {time.monotonic() - began:.1f} s for {name}, two replicas, {2 * r.rate:.0f} requests/s", flush=True
+            )
+            r.is_live(name)
+        r.server.set(API_REPLICAS="1")
+        r.deploy_by_hand()
+        r.is_live("forward")
+    finally:
+        r.records += more.stop().records
+
+
+def public_lie(r: Rehearsal) -> None:
+    """The public address does not answer with the release: the job is red."""
+    given = r.server.variables | r.server.secrets | {"PUBLIC_URL": f"{r.server.url}/releases"}
+    command = ["scripts/nox", "-s", "deploy"]
+    environment = runner_environment() | given
+    folder = r.repository.folder
+    with r.refused("a deploy of what is live"):
+        got = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    expect(got.returncode != 0 and f"not {r.commits['forward']}" in got.stderr, f"not red: {got.stdout}{got.stderr}")
 
 
 def locked_down(r: Rehearsal) -> None:
@@ -285,12 +374,13 @@ def wrong_input(r: Rehearsal) -> None:
     """Wrong arguments and settings get one clear line, and change nothing."""
     wrong = {
         "IMAGE_TAG in": {"IMAGE_TAG": ""},
-        "'latest', not a commit": {"IMAGE_TAG": "latest"},
+        "must be a commit": {"IMAGE_TAG": "latest"},
         "cannot be pulled": {"IMAGE_TAG": NOBODYS},
-        "IMAGE is missing": {"IMAGE": ""},
+        "IMAGE in": {"IMAGE": ""},
         "set DB_CONN in .env": {"DB_CONN": ""},
         "set API_TOKEN in .env": {"API_TOKEN": ""},
         "API_REPLICAS in": {"API_REPLICAS": "many"},
+        "NOTIFY_URL in": {"NOTIFY_URL": "chat.example.com"},
         "MIN_FREE_MB is 99999999": {"MIN_FREE_MB": "99999999", "IMAGE_TAG": r.commits["code"]},
     }
     for message, settings in wrong.items():
@@ -304,6 +394,16 @@ def wrong_input(r: Rehearsal) -> None:
         expect(got.returncode != 0, f"{settings} exits 0: {output}")
         told = [line for line in output.splitlines() if message in line]
         expect(len(told) == 1, f"{settings} is not told in one line with {message!r}: {output}")
+    for message, command in {
+        f"no .env in {DIR}": "mv .env .env.away",
+        f"cannot read {DIR}/.env": "mv .env .env.away; install -m 000 -o deploy .env.away .env",
+        "the line IMAGE_TAG= is missing": "cp -p .env .env.away; sed -i /^IMAGE_TAG=/d .env",
+    }.items():
+        with r.refused(command):
+            r.server.exec(f"cd {DIR}; {command}")
+            got = r.server.ssh(f"deploy {r.commits['code']}")
+            r.server.exec(f"cd {DIR}; mv -f .env.away .env")
+        expect(got.returncode == 2 and got.stderr.count(message) == 1, f"{command!r} is told so: {got.stderr}")
 
 
 SCENARIOS = (
@@ -314,6 +414,8 @@ SCENARIOS = (
     roll_back,
     roll_forward,
     order,
+    roll_back_under_load,
+    public_lie,
     locked_down,
     wrong_input,
 )

@@ -1,11 +1,23 @@
 #!/usr/bin/env bash
-# What an init system does on a real server: sshd with keys of its own, and the engine.
+# What an init system does on a real server: sshd with keys of its own, the engine, then the units
+# that setup-server.sh made.
 set -euo pipefail
+
+start_units() {
+  local unit
+  until docker version >/dev/null 2>&1; do sleep 0.2; done
+  for unit in /etc/systemd/system/multi-user.target.wants/*.service; do
+    [[ -e $unit ]] || continue
+    runuser --user "$(sed -n 's/^User=//p' "$unit")" -- "$(sed -n 's/^ExecStart=//p' "$unit")" >>/var/log/units.log 2>&1 || true
+  done
+}
 
 main() {
   ssh-keygen -A
+  mkdir -p /run/sshd
   /usr/sbin/sshd
-  exec dockerd >/var/log/dockerd.log 2>&1
+  start_units &
+  while :; do dockerd >>/var/log/dockerd.log 2>&1 || sleep 0.2; done
 }
 
 main "$@"

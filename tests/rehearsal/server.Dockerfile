@@ -10,8 +10,7 @@ FROM ${DEBIAN_IMAGE} AS server
 RUN apt-get update -qq \
     && apt-get install -qq -y --no-install-recommends openssh-server sudo curl procps iptables \
         docker.io docker-cli docker-compose docker-buildx >/dev/null \
-    && apt-get clean && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \
-    && mkdir -p /run/sshd
+    && apt-get clean && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_*
 VOLUME /var/lib/docker
 STOPSIGNAL SIGTERM
 COPY server-start.sh /usr/local/bin/server-start

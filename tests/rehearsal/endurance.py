@@ -1,0 +1,207 @@
+"""Deploys that are killed at each of their steps, and long series of deploys; with traffic on."""
+
+import random
+import subprocess
+from itertools import cycle
+
+from tests.rehearsal.faults import CRASH, python, variant
+from tests.rehearsal.images import HERE, run
+from tests.rehearsal.scenarios import Rehearsal, expect
+from tests.rehearsal.server import DIR, wait_for
+
+POINTS = "/usr/local/lib/points.sh"
+KILLED = 137
+GOOD = ("red", "green", "blue", "white")
+THEN = ("the same", "the old", "a third")
+# What a soak does, and how often against each other.
+SOAKED = {"deploy": 8, "fetch and deploy": 4, "roll back": 6, "refuse": 4, "kill": 4, "scale": 2}
+
+
+def prepare(r: Rehearsal) -> dict[str, str]:
+    """Releases of one moment, so that none is older than another, and one that crashes; gives their tags.
+
+    Each says that it has something to migrate, so that its deploy takes all steps.
+    """
+    run("docker", "cp", str(HERE / "points.sh"), f"{r.server.name}:{POINTS}")
+    r.server.set(WATCH_SECONDS="1", KEEP_RELEASES="5")
+    moment = "2100-01-01T00:00:00Z"
+    tags = {name: variant(r, name, python(""), created=moment) for name in GOOD}
+    return tags | {"crashes": variant(r, "crashes again", python(""), CRASH, created=moment)}
+
+
+def deploy(r: Rehearsal, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    """Run deploy.sh in a process group of its own, with points.sh when it gets variables."""
+    told = {"BASH_ENV": POINTS, **variables} if variables else {}
+    return subprocess.run(
+        [
+            *("docker", "exec", *(f"--env={name}={value}" for name, value in told.items()), r.server.name),
+            *("setsid", "--wait", "runuser", "--user", "deploy", "--", f"{DIR}/deploy.sh", *arguments),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def deploys(r: Rehearsal, tag: str, *arguments: str) -> None:
+    """Run deploy.sh; it must make the tag live."""
+    done = deploy(r, *arguments)
+    expect(done.returncode == 0, f"deploy.sh {' '.join(arguments)} failed: {done.stdout}")
+    r.at_rest(tag)
+
+
+def rolls_back(r: Rehearsal, tag: str) -> None:
+    """Edit IMAGE_TAG and run deploy.sh; it must make the tag live."""
+    r.server.set(IMAGE_TAG=tag)
+    deploys(r, tag)
+
+
+def forget(r: Rehearsal, tag: str) -> None:
+    """Have the server fetch a release again that is not live, and prune one of long ago."""
+    expect(tag != r.server.setting("IMAGE_TAG"), f"{tag} is live: to forget it would break the server")
+    image = f"{r.server.registry}/quai:{tag}"
+    r.server.exec(f"docker image rm --force {image} >/dev/null 2>&1 || true; rm -rf {DIR}/releases/{tag}")
+    r.server.exec(f"mkdir -p {DIR}/releases/{'f' * 40}")
+
+
+def points_of(r: Rehearsal, tag: str) -> list[str]:
+    """Where a deploy of this tag can be killed: before and after each external command that it runs."""
+    forget(r, tag)
+    file = "/var/tmp/points"  # noqa: S108 - of a server of our own
+    r.server.exec(f"rm -f {file}")
+    deploy(r, "deploy", tag, POINTS=file)
+    found, after = {}, False
+    for line in r.server.exec(f"cat {file}").splitlines():
+        kind, _, point = line.partition(" ")
+        if kind == "file" or after:
+            found[point] = True
+        after = kind == "file"
+    return list(found)
+
+
+def killed_at(r: Rehearsal, point: str, tags: dict[str, str], name: str, signal: str, then: str) -> None:
+    """Kill the deploy of a release there, then deploy once more; everything must be as if nothing had been."""
+    old = r.server.setting("IMAGE_TAG")
+    new = next(tag for tag in (tags[name], *tags.values()) if tag != old)
+    for _ in range(3):  # a loop that waits passes some points only at times
+        forget(r, new)
+        done = deploy(r, "deploy", new, AT=point, SIGNAL=signal)
+        if done.returncode == KILLED or signal != "KILL":
+            break
+        rolls_back(r, old)
+    else:
+        expect(False, f"never came to this point: {point}")
+    wait_for("the end of the deploy", lambda: r.server.exec(f"flock --nonblock {DIR}/deploy.lock true; echo over"), 60)
+    if then == "the old":
+        rolls_back(r, old)
+    elif then == "the same" and name == "crashes":
+        done = deploy(r, "deploy", new)
+        expect(done.returncode == 1, f"a release that crashes went live: {done.stdout}")
+        r.at_rest(old)
+    else:
+        third = next(tags[name] for name in GOOD if tags[name] not in (old, new))
+        tag = new if then == "the same" else third
+        deploys(r, tag, "deploy", tag)
+
+
+def killed(r: Rehearsal) -> None:
+    """A deploy is killed, at points taken from deploy.sh itself; the next one repairs."""
+    tags = prepare(r)
+    deploys(r, tags["red"], "deploy", tags["red"])
+    good = points_of(r, tags["green"])
+    bad = [point for point in points_of(r, tags["crashes"]) if point not in set(good)]
+    every = [(point, "green", "KILL", then) for point in good for then in THEN]
+    every += [(point, "crashes", "KILL", then) for point in bad for then in THEN]
+    signals = [
+        (point, "green", signal, then)
+        for point, signal, then in zip(good, cycle(("TERM", "INT", "HUP")), cycle(THEN), strict=False)
+    ]
+    chosen = [*every, *signals]
+    if r.kills:
+        chance = random.Random(r.seed)  # noqa: S311 - no secret
+        chosen = [*chance.sample(every, min(r.kills, len(every))), *chance.sample(signals, max(1, r.kills // 4))]
+    print(
+        f"  {len(good)} points of a deploy, {len(bad)} more of a refused one, {len(chosen)} kills, seed {r.seed}",
+        flush=True,
+    )
+    wrong = []
+    for number, (point, name, signal, then) in enumerate(chosen):
+        what = f"{signal} at {point!r}, then {then}"
+        if number % 10 == 0:
+            print(f"  {number} of {len(chosen)}: {what}", flush=True)
+        try:
+            killed_at(r, point, tags, name, signal, then)
+        except Exception as error:  # each point is tried, whatever the one before did
+            wrong.append(f"{what}: {error}")
+            print(f"  WRONG: {wrong[-1]}", flush=True)
+    expect(not wrong, f"{len(wrong)} of {len(chosen)} kills did not end as they must; the first: {(wrong or [''])[0]}")
+
+
+def held(r: Rehearsal) -> dict[str, int]:
+    """What the server holds that must not grow; sizes in MB, images and release files without the logs."""
+    counted = r.server.exec(
+        "docker ps --all --quiet | wc -l; docker images --all --quiet | sort -u | wc -l;"
+        "docker network ls --quiet | wc -l; docker volume ls --quiet | wc -l;"
+        f"ls {DIR}/releases | wc -l; ls {DIR}/backups | wc -l;"
+        f"du -sm {DIR}/releases | cut -f1; du -sm /var/lib/docker/overlay2 | cut -f1"
+    ).split()
+    names = ("containers", "images", "networks", "volumes", "releases", "dumps", "MB of releases", "MB of layers")
+    return dict(zip(names, map(int, counted), strict=True))
+
+
+def soak(r: Rehearsal) -> None:
+    """A long series of deploys, rollbacks, bad releases and kills; nothing grows."""
+    tags = prepare(r)
+    r.server.set(HEALTH_SECONDS="20")
+    tags["Caddyfile"] = variant(
+        r, "broken Caddyfile again", "RUN echo '{' >>/release/front/Caddyfile", created="2100-01-01T00:00:00Z"
+    )
+    good = [tags[name] for name in GOOD]
+    chance = random.Random(r.seed)  # noqa: S311 - no secret
+    deploys(r, good[0], "deploy", good[0])
+    points = points_of(r, good[1])
+    for tag in good:  # so that each was there once before it is counted
+        deploys(r, tag, "deploy", tag)
+    live, counts, before = good[-1], dict.fromkeys(SOAKED, 0), held(r)
+    for number in range(r.soak):
+        kind = chance.choices(list(SOAKED), SOAKED.values())[0]
+        other = chance.choice([tag for tag in good if tag != live])
+        counts[kind] += 1
+        if number % 10 == 0:
+            print(f"  {number} of {r.soak}", flush=True)
+        if kind == "roll back":
+            lines = [line for line in r.server.ssh("status").stdout.splitlines() if line.startswith("sudo sed")]
+            line = chance.choice(lines)
+            r.server.exec(line)
+            live = line.partition("IMAGE_TAG=.*/IMAGE_TAG=")[2][:40]
+        elif kind == "refuse":
+            done = deploy(r, "deploy", tags[chance.choice(["crashes", "Caddyfile"])])
+            expect(done.returncode == 1, f"went live: {done.stdout}")
+        elif kind == "kill":
+            deploy(r, "deploy", other, AT=chance.choice(points), SIGNAL="KILL")
+            deploys(r, other, "deploy", other)
+            live = other
+        elif kind == "scale":
+            r.server.set(API_REPLICAS=str(3 - int(r.server.setting("API_REPLICAS"))))
+            deploys(r, live)
+        else:
+            if kind == "fetch and deploy":
+                forget(r, other)
+            deploys(r, other, "deploy", other)
+            live = other
+        r.at_rest(live)
+    r.server.set(API_REPLICAS="1")
+    deploys(r, live)
+    after = held(r)
+    print(f"  {counts}, seed {r.seed}", flush=True)
+    print(f"  the server held {before}", flush=True)
+    print(f"  and at the end  {after}", flush=True)
+    # A megabyte is what rounding does.
+    grown = [name for name in after if after[name] > before[name] + name.startswith("MB")]
+    expect(not grown, f"{' and '.join(grown)} grew from {before} to {after}")
+
+
+ENDURANCE = (killed, soak)

@@ -1,0 +1,82 @@
+"""What the service and the pipeline tell of each other; with traffic on, and no request may fail."""
+
+import json
+import threading
+import uuid
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from http.client import HTTPConnection
+
+from tests.rehearsal.faults import goes_live
+from tests.rehearsal.scenarios import Rehearsal, expect
+from tests.rehearsal.server import DIR
+from tests.rehearsal.traffic import loopback
+
+CLIENTS = 50
+PAUSE = 0.5  # seconds between two notes of a client
+
+
+def same_story(r: Rehearsal) -> None:
+    """deploy.sh told the ledger of each deploy: its log, the ledger, status and this report tell the same."""
+    logged = [json.loads(line) for line in r.server.exec(f"cat {DIR}/deploys.log").splitlines()]
+    told = json.loads(r.get("/deploys?limit=100"))["items"][::-1]
+    expect(
+        [(one["attempt"], one["tag"], one["outcome"], one["reason"], one["actor"], one["seconds"]) for one in told]
+        == [(one["id"], one["tag"], one["outcome"], one["reason"], one["by"], one["seconds"]) for one in logged],
+        f"the log tells {logged}, the ledger {told}",
+    )
+    expect({"live", "refused", "rolled_back"} <= {one["outcome"] for one in told}, f"not of every kind: {told}")
+    live = json.loads(r.get("/live"))["tag"]
+    expect(live == r.live(), f"the ledger says that {live} is live, and {r.live()} answers")
+    lines = [line for line in r.server.ssh("status").stdout.splitlines() if "IMAGE_TAG=.*" in line]
+    earlier = [one["tag"] for one in json.loads(r.get("/rollbacks"))["items"]]
+    expect(len(lines) >= 2, f"status names {len(lines)} releases to roll back to")
+    expect(all(map(str.__contains__, lines, earlier)), f"to roll back to, status names {lines}, the ledger {earlier}")
+    for scenario in r.run["scenarios"][:-1]:
+        then = [
+            one["tag"]
+            for one in told
+            if one["outcome"] != "refused" and datetime.fromisoformat(one["ended_at"]).timestamp() <= scenario["ended"]
+        ]
+        expect(then[-1] == scenario["live_after"], f"after {scenario['name']!r} the ledger says {then[-1]}")
+
+
+def write_notes(r: Rehearsal, over: threading.Event) -> dict[str, set[int]]:
+    """One client's notes until it is over, every second one sent again a pause later: the ids that each key got."""
+    where, ids, again = f"/releases/{r.commits['first']}/notes", defaultdict(set), ""
+    headers = {"Authorization": f"Bearer {r.server.setting('API_TOKEN')}", "Content-Type": "application/json"}
+    connection = HTTPConnection(*loopback(r.server.url), timeout=10)
+    while not over.wait(PAUSE):
+        new = f"key-{uuid.uuid4()}"
+        for key in filter(None, (new, again)):
+            connection.request("POST", where, json.dumps({"text": key}), headers | {"Idempotency-Key": key})
+            answer = connection.getresponse()
+            body, wanted = answer.read(), 201 if key == new else 200
+            expect(answer.status == wanted, f"the note {key} got {answer.status}, not {wanted}: {body}")
+            ids[key].add(json.loads(body)["id"])
+        again = "" if again else new
+    connection.close()
+    return ids
+
+
+def notes_with_keys(r: Rehearsal) -> None:
+    """50 clients write notes with keys, half of them twice, through two deploys and a rollback: each is there once."""
+    over, back = threading.Event(), r.server.setting("IMAGE_TAG")
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(write_notes, r, over) for _ in range(CLIENTS)]
+        try:
+            goes_live(r, "under notes")
+            goes_live(r, "under more notes")
+            r.server.set(IMAGE_TAG=back)
+            r.server.exec(f"{DIR}/deploy.sh")
+        finally:
+            over.set()
+        ids = {key: got for client in clients for key, got in client.result().items()}
+    stored = r.server.compose("exec -T db psql -U quai -d quai -At -c \"select text from notes where text ~ '^key-'\"")
+    expect(sorted(stored.splitlines()) == sorted(ids), "the database has not each note exactly once")
+    expect(all(len(got) == 1 for got in ids.values()), "a note that was sent twice got two ids")
+    print(f"  {CLIENTS} clients, {len(ids)} keys: each note there once", flush=True)
+
+
+LEDGER = (same_story, notes_with_keys)
