@@ -22,7 +22,7 @@ nox.options.error_on_external_run = True
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "tests", "dockerlint"]
 
-PROOF_SECONDS = 60  # how long the public address may take to answer with a new release
+PROOF_SECONDS = 30  # how long the public address may take to answer with a new release
 BOOT_SECONDS = 90  # how long an image may take to become healthy
 
 
@@ -79,8 +79,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def postgres(session: nox.Session) -> None:
-    """Run the service's tests against PostgreSQL, in a container."""
-    install(session, "tests", service=True)
+    """Run the service's tests against PostgreSQL, in a container, and whatever else its OpenAPI allows."""
+    install(session, "tests", "properties", service=True)
     session.run("scripts/engine.sh", external=True, log=False)
     image = base_images(session, "DB_IMAGE", stand_ins=True).get("DB_IMAGE")
     if not image:
@@ -96,9 +96,16 @@ def postgres(session: nox.Session) -> None:
         docker("exec", name, "timeout", str(BOOT_SECONDS), "sh", "-c", until_ready)
         address = docker("port", name, "5432").split()[0]
         url = f"postgresql+psycopg://quai:{password}@{address}/quai"
-        session.run("pytest", "tests/service", env={"TEST_DB_CONN": url})
+        session.run("pytest", "tests/service", *session.posargs, env={"TEST_DB_CONN": url})
     finally:
         docker("rm", "--force", "--volumes", name)
+
+
+@nox.session(default=False)
+def page(session: nox.Session) -> None:
+    """Use the page in Chromium as people do, and leave pictures of it in .nox/page-pictures."""
+    install(session, "tests", "dev", "page", service=True)
+    session.run("pytest", "tests/page", *session.posargs)
 
 
 @nox.session
@@ -169,11 +176,10 @@ def build(session: nox.Session, target: str, commit: str, python_image: str, *op
 
 
 def boot(session: nox.Session, name: str, commit: str, bases: dict[str, str]) -> None:
-    """Run the image as docker-compose.prod.yml says, with its database and front; ask it who it is."""
+    """Run the image as docker-compose.prod.yml says, with all that is beside it; ask it who it is."""
     with tempfile.TemporaryDirectory() as folder:
-        live = Path(folder, "releases")
-        shutil.copytree("service/front", live / "current/front")
-        Path(live, "upstream").write_text("api")
+        shutil.copytree("service/front", Path(folder, "releases", commit, "front"))
+        Path(folder, "releases/upstream").write_text("front")
         project = f"quai-image-{os.getpid()}"
         where = ("--project-name", project, "--project-directory", folder)
         # .env.prod as a server would have it, but on a port of this machine alone; empty is any.
@@ -201,12 +207,13 @@ def boot(session: nox.Session, name: str, commit: str, bases: dict[str, str]) ->
         session.log("booting it as docker-compose.prod.yml says")
         try:
             services = compose("config", "--services", silent=True).split()
-            if beside := set(services) - {"api", "front", "migrate"}:
+            if beside := set(services) - {"api", "front", "proxy", "check", "backup", "migrate"}:
                 compose("up", "--detach", "--quiet-pull", "--wait", *beside)
             if "migrate" in services:
                 compose("run", "--rm", "-T", "migrate")
-            compose("up", "--detach", "--quiet-pull", "--wait", "--wait-timeout", str(BOOT_SECONDS), "api", "front")
-            address = compose("port", "front", "80", silent=True).strip()
+            up = ("up", "--detach", "--quiet-pull", "--wait", "--wait-timeout", str(BOOT_SECONDS))
+            compose(*up, "api", "front", "proxy")
+            address = compose("port", "proxy", "80", silent=True).strip()
             answer = ask(f"http://{address}/version")
             if answer.get("tag") != commit:
                 session.error(f"/version answers {answer}, not {commit}")
@@ -292,32 +299,38 @@ def dev(session: nox.Session) -> None:
         "import dotenv, os; print((dotenv.dotenv_values('.env.dev') | dotenv.dotenv_values() | os.environ)['API_PORT'])"
     )
     port = session.run("python", "-c", read, silent=True, log=False).strip()
-    environment = {"APP_ENV": "dev", "API_PORT": port, "SITE_ADDRESS": "http://localhost:8080"}
+    environment = {"APP_ENV": "dev", "API_PORT": port}
     if Path("service/migrate.py").exists():
         session.run("python", "-m", "service.migrate", env=environment)
-    with tempfile.TemporaryDirectory() as folder:
-        # What a server has in releases/, which the Caddyfile reads.
-        Path(folder, "upstream").write_text("127.0.0.1")
-        Path(folder, "current").mkdir()
-        Path(folder, "current/front").symlink_to(Path("service/front").resolve())
-        front = ["caddy", "run", "--watch", "--adapter", "caddyfile", "--config", "service/front/Caddyfile"]
-        session.log(f"the page: http://localhost:8080; the API: http://localhost:{port}/docs; Ctrl-C ends both")
-        path = os.pathsep.join([session.bin, os.environ["PATH"]])
-        only_here = {"LIVE": folder, "BIND": "127.0.0.1"}
-        with subprocess.Popen(front, env={**os.environ, **environment, **only_here, "PATH": path}) as caddy:
-            try:
-                session.run("python", "-m", "service", "--reload", "--host", "127.0.0.1", env=environment)
-            finally:
-                caddy.terminate()
+    front = ["caddy", "run", "--watch", "--adapter", "caddyfile", "--config", "service/front/Caddyfile"]
+    session.log(f"the page: http://localhost:8080; the API: http://localhost:{port}/docs; Ctrl-C ends both")
+    path = os.pathsep.join([session.bin, os.environ["PATH"]])
+    only_here = {"PAGE": "service/front/page", "API_HOST": "127.0.0.1", "BIND": "127.0.0.1"}
+    with subprocess.Popen(front, env={**os.environ, **environment, **only_here, "PATH": path}) as caddy:
+        try:
+            session.run("python", "-m", "service", "--reload", "--host", "127.0.0.1", env=environment)
+        finally:
+            caddy.terminate()
+
+
+def throwaway_server(session: nox.Session, module: str) -> None:
+    """Run a module that makes a server of its own; its --help needs no engine."""
+    install(session, "rehearse")
+    if not {"--help", "-h"} & set(session.posargs):
+        session.run("scripts/engine.sh", external=True, log=False)
+    session.run("python", "-m", module, *session.posargs)
 
 
 @nox.session(default=False)
 def rehearse(session: nox.Session) -> None:
     """Rehearse production: merges go live on a throwaway server, with traffic on; `-- --help` tells more."""
-    install(session, "rehearse")
-    if not {"--help", "-h"} & set(session.posargs):
-        session.run("scripts/engine.sh", external=True, log=False)
-    session.run("python", "-m", "tests.rehearsal", *session.posargs)
+    throwaway_server(session, "tests.rehearsal")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Compare ways of replacing the container on a throwaway server, with traffic on; `-- --help` tells more."""
+    throwaway_server(session, "tests.rehearsal.bench")
 
 
 @nox.session(default=False)
