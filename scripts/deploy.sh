@@ -58,7 +58,6 @@ read_env() { # as compose does: the last of a name counts, and quotes around a v
   done <.env
 }
 
-
 write_env() { # IMAGE_TAG, DEPLOY_ID: at once, and not before all of it is on the disk
   (umask 077 && sed -E "s/^IMAGE_TAG=.*/IMAGE_TAG=$1/; s/^DEPLOY_ID=.*/DEPLOY_ID=$2/" .env >.env.new && sync .env.new) &&
     mv .env.new .env && read_env
@@ -145,12 +144,10 @@ repair() {
 }
 
 already_live() { # the same tag and settings, all of it there and healthy
-  [[ ${live[*]} && $live_tag == "$tag" && -d releases/$tag ]] && ((${#live[@]} == settings[API_REPLICAS] + 1)) || return 1
-  local container its id=${back#front-} # as which compose is to see it
-  for container in "${live[@]}"; do
-    its=$(docker inspect "$container" --format '{{index .Config.Labels "com.docker.compose.service"}} {{index .Config.Labels "com.docker.compose.config-hash"}}')
-    [[ $its == "$(compose config --hash "${its% *}" 2>/dev/null)" ]] || return 1
-  done
+  [[ $live_tag == "$tag" && -d releases/$tag ]] && ((${#live[@]} == settings[API_REPLICAS] + 1)) || return 1
+  local id=${back#front-} # as which compose is to see it
+  [[ $(docker inspect "${live[@]}" --format '{{index .Config.Labels "com.docker.compose.service"}} {{index .Config.Labels "com.docker.compose.config-hash"}}' | sort -u) == \
+    "$(compose config --hash api,front 2>/dev/null | sort)" ]] || return 1
   (wait_until_healthy "${live[@]}") # after a reboot they are still starting
 }
 
@@ -204,20 +201,15 @@ start() { # the new containers, beside the old ones; requests still go to the ol
 start_proxy() { compose up --detach --no-deps --no-recreate --wait proxy; }
 
 wait_until_healthy() {
-  local deadline=$((SECONDS + settings[HEALTH_SECONDS])) container service state waiting
+  local deadline=$((SECONDS + settings[HEALTH_SECONDS])) states service state
   while :; do
-    waiting=
-    for container; do
-      read -r service state < <(docker inspect "$container" --format \
-        '{{index .Config.Labels "com.docker.compose.service"}} {{if not .State.Health}}blind{{else if or .RestartCount (not .State.Running)}}crashing{{else}}{{.State.Health.Status}}{{end}}')
-      case $state in
-        healthy) ;;
-        starting) waiting=yes ;;
-        blind) fail "the image has no HEALTHCHECK, so nobody can tell when it is ready: add one to the Dockerfile" ;;
-        *) fail "the new ${service:-container} is ${state:-gone}" ;;
-      esac
-    done
-    [[ $waiting ]] || return 0
+    states=$(docker inspect "$@" --format '{{index .Config.Labels "com.docker.compose.service"}} {{if not .State.Health}}blind{{else if or .RestartCount (not .State.Running)}}crashing{{else}}{{.State.Health.Status}}{{end}}') ||
+      states='container gone'
+    if read -r service state < <(grep -vE ' (healthy|starting)$' <<<"$states"); then
+      [[ $state != blind ]] || fail "the image has no HEALTHCHECK, so nobody can tell when it is ready: add one to the Dockerfile"
+      fail "the new $service is $state"
+    fi
+    [[ $states == *' starting'* ]] || return 0
     ((SECONDS < deadline)) || fail "the new release was not healthy within ${settings[HEALTH_SECONDS]} s (HEALTH_SECONDS in .env)"
     sleep 0.2
   done
