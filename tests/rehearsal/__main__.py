@@ -102,6 +102,10 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
         if failures := summary.failures_between(scenario["started"], scenario["ended"]):
             scenario["passed"] = False
             scenario["error"] = f"{len(failures)} requests failed; {scenario['error'] or 'otherwise it passed'}"
+            print(f"rehearsal: {scenario['name']!r}, what failed first:")
+            for failure in failures[:5]:
+                steps = [step["name"] for step in scenario["steps"] if step["at"] <= failure["at"]]
+                print(f"  {failure['at'] - scenario['started']:.2f} s, in {steps[-1:]}: {failure}")
     run = rehearsal.run | {
         "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
         "stand_ins": stand_ins,

@@ -13,6 +13,7 @@ from tests.rehearsal.images import ROOT, run
 JOB_SECONDS = 1200
 # What deploy.sh says when a step begins, by itself or in act's log.
 STEP = re.compile(r"(?:^|\| )==> (repair|pull|migrate|start|wait|switch|prove|watch|live|refused)\b")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def runner_environment() -> dict[str, str]:
@@ -88,6 +89,7 @@ class Repository:
             ) as act,
         ):
             for line in act.stdout:
+                line = COLOUR.sub("", line)
                 log.write(line)
                 printed.append(line)
                 if name := re.search(r"Run Main (.*)", line):

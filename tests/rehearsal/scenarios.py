@@ -179,19 +179,31 @@ class Rehearsal:
         expect(before == after, f"{what} changed production: {before} became {after}")
         expect(link == self.server.exec(f"readlink {DIR}/releases/current"), f"{what} changed the release's files")
 
-    def start_traffic(self) -> None:
+    def start_traffic(self, *, writes: bool = True) -> None:
         """Send requests until the traffic is ended."""
         file = self.server.folder / "requests.jsonl"
-        token = self.server.setting("API_TOKEN")
-        self.traffic = Traffic(self.server.url, token, self.commits["first"], self.rate, file, MOST_SECONDS)
+        what = (self.server.setting("API_TOKEN"), self.commits["first"], self.rate, file, MOST_SECONDS)
+        self.traffic = Traffic(self.server.url, *what, writes=writes)
         self.traffic.start()
 
     @contextmanager
     def without_traffic(self):
         """For what no deploy can help: requests fail while the machine or the database is away."""
         self.records += self.traffic.stop().records
-        yield
-        self.start_traffic()
+        try:
+            yield
+        finally:
+            self.start_traffic()
+
+    @contextmanager
+    def reading_only(self):
+        """For what no deploy can help: a process that ends by itself may take along what is being written."""
+        with self.without_traffic():
+            self.start_traffic(writes=False)
+            try:
+                yield
+            finally:
+                self.records += self.traffic.stop().records
 
     def end_traffic(self) -> Summary:
         """Stop the traffic and count what it was promised against the database."""

@@ -104,14 +104,24 @@ class Summary:
 class Traffic:
     """The generator in a process of its own, so that what the harness does never slows it."""
 
-    def __init__(self, base_url: str, token: str, release_tag: str, rate: float, records: Path, seconds: float = 3600):
+    def __init__(
+        self,
+        base_url: str,
+        token: str,
+        release_tag: str,
+        rate: float,
+        records: Path,
+        seconds: float = 3600,
+        *,
+        writes: bool = True,
+    ) -> None:
         """`rate` is in requests a second, `seconds` bounds the run. ValueError unless on loopback."""
         loopback(base_url)
         self.records = records.resolve()
         self._environment = os.environ | {CREDENTIAL_VARIABLE: token}
         self._command = [sys.executable, "-m", "tests.rehearsal.traffic", "--base-url", base_url]
         self._command += ["--release-tag", release_tag, "--rate", str(rate), "--seconds", str(seconds)]
-        self._command += ["--records", str(self.records)]
+        self._command += ["--records", str(self.records), *([] if writes else ["--read-only"])]
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -159,7 +169,8 @@ class Traffic:
 def send(connection: HTTPConnection, number: int, options: argparse.Namespace, late: float) -> dict:
     """Make the request of this number, once: of five, one writes a note and two ask for the version."""
     notes = f"/releases/{quote(options.release_tag, safe='')}/notes"
-    target = (notes, "/version", f"{notes}?limit=5", "/version", "/")[number % 5]
+    first = "/version" if options.read_only else notes
+    target = (first, "/version", f"{notes}?limit=5", "/version", "/")[number % 5]
     note = str(uuid.uuid4()) if target == notes else None
     payload = json.dumps({"text": note}).encode() if note else None
     headers = {"Authorization": f"Bearer {options.token}", "Content-Type": "application/json"} if note else {}
@@ -221,6 +232,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=150, help="requests a second (default %(default)s)")
     parser.add_argument("--workers", type=int, default=16, help="keep-alive connections (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3600, help="stop after this long (default %(default)s)")
+    parser.add_argument("--read-only", action="store_true", help="write no notes")
     options = parser.parse_args()
     options.token = os.environ.get(CREDENTIAL_VARIABLE, "")
     try:
@@ -230,6 +242,8 @@ def main() -> None:
     if not options.token or min(options.rate, options.workers, options.seconds) <= 0:
         parser.error(f"{CREDENTIAL_VARIABLE} must be set; rate, workers and seconds must be above 0")
     generate(options)
+    if not options.records.exists():
+        return  # who wanted it is gone
     met = Summary.read(options.records)
     print(f"{met.requests} requests, {met.failed} failed, {met.rate:.1f} a second, latest {met.latest:.3f} s")
 
