@@ -55,11 +55,12 @@ def variant(r: Rehearsal, name: str, *lines: str, created: str = "") -> str:
 
     `created` is the moment of its commit, in ISO 8601; now unless given.
     """
-    tag = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    base = r.commits.get("forward", r.commits["first"])
+    tag = hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
     created = created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     image = f"{r.server.registry}/quai"
     dockerfile = [
-        f"FROM {image}:{r.commits.get('forward', r.commits['first'])}",
+        f"FROM {image}:{base}",
         f"ENV RELEASE={tag}",
         "USER root",
         *lines,
@@ -113,13 +114,17 @@ def bad_releases(r: Rehearsal) -> None:
     is_refused(
         r, "answers 500", "not healthy within", f"COPY <<END /app/500.py{SERVE_500}END", 'CMD ["python", "/app/500.py"]'
     )
-    with r.reading_only():  # a request is asked again if it only reads
-        ends = 'CMD ["sh", "-c", "python -m service & sleep 6; kill $!; wait"]'
+    # After some requests, so soon after the switch. What only reads is asked again.
+    served = "[ $(wc -l </tmp/log) -gt 99 ]"
+    ends = f'CMD ["sh", "-c", "python -m service >/tmp/log 2>&1 & until {served}; do sleep 0.1; done; kill $!; wait"]'
+    with r.reading_only():
         is_refused(r, "ends", "the new api is crashing", ends)
     is_refused(r, "cannot tell its health", "the image has no HEALTHCHECK", "HEALTHCHECK NONE")
     is_refused(r, "lies", "to the proxy, not", "ENV RELEASE=somebody-else")
     is_refused(r, "broken compose file", "do not fit", "RUN echo 'services: [' >/release/docker-compose.prod.yml")
     is_refused(r, "broken Caddyfile", "the new front is crashing", "RUN echo '{' >>/release/front/Caddyfile")
+    nowhere = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
+    is_refused(r, "another Caddyfile", "does not answer to the proxy", nowhere)
     is_refused(r, "broken deploy.sh", "failed at: pull", "RUN echo 'if' >>/release/deploy.sh")
     is_refused(r, "no files", "/release", "RUN rm -r /release")
     goes_live(r, "good after bad")
@@ -221,9 +226,9 @@ def notified(r: Rehearsal) -> None:
         goes_live(r, "told later")
         r.server.set(NOTIFY_URL=f"http://127.0.0.1:{port}/hook")
         is_refused(r, "told as refused", "boom", CRASH)
-        r.server.set(**usual)
         told = [line.split(" ", 1) for line in run("docker", "logs", hook).splitlines()]
     finally:
+        r.server.set(**usual)
         run("docker", "rm", "--force", hook)
     got = [(path, tell["tag"], tell["outcome"]) for path, text in told if (tell := json.loads(text))]
     wanted = [
@@ -239,19 +244,21 @@ def prunes(r: Rehearsal) -> None:
     names = ["one to prune", "used elsewhere", "to go back to", "live now"]
     image = f"{r.server.registry}/quai"
     was = r.server.setting("KEEP_RELEASES")
-    for name in names[:2]:
-        goes_live(r, name)
-    r.server.exec(f"docker run --detach --name elsewhere {image}:{r.commits[names[1]]} sleep 600")
-    r.server.exec(f"docker tag {image}:{r.commits[names[0]]} another/project:1")
-    r.server.set(KEEP_RELEASES="1")
-    for name in names[2:]:
-        got = r.deploy_by_key(variant(r, name))
-        expect(got.returncode == 0, f"refused: {got.stdout}")
-    kept = r.server.exec("docker images --format '{{.Repository}} {{.Tag}}'").splitlines()
-    folders = r.server.exec(f"ls {DIR}/releases").split()
-    runs = r.server.exec("docker ps --format '{{.Names}}'").splitlines()
-    r.server.exec("docker rm --force elsewhere; docker rmi another/project:1")
-    r.server.set(KEEP_RELEASES=was)
+    try:
+        for name in names[:2]:
+            goes_live(r, name)
+        r.server.exec(f"docker run --detach --name elsewhere {image}:{r.commits[names[1]]} sleep 600")
+        r.server.exec(f"docker tag {image}:{r.commits[names[0]]} another/project:1")
+        r.server.set(KEEP_RELEASES="1")
+        for name in names[2:]:
+            got = r.deploy_by_key(variant(r, name))
+            expect(got.returncode == 0, f"refused: {got.stdout}")
+        kept = r.server.exec("docker images --format '{{.Repository}} {{.Tag}}'").splitlines()
+        folders = r.server.exec(f"ls {DIR}/releases").split()
+        runs = r.server.exec("docker ps --format '{{.Names}}'").splitlines()
+    finally:
+        r.server.exec("docker rm --force elsewhere || true; docker rmi another/project:1 || true")
+        r.server.set(KEEP_RELEASES=was)
     tags = {line.split()[1] for line in kept if line.startswith(f"{image} ")}
     wanted = {r.commits[name] for name in names[1:]}
     expect(tags == wanted, f"the images kept are {tags}, not {wanted}")

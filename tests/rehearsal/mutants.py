@@ -34,7 +34,6 @@ MUTANTS = (
     ("the proof before the switch", '  answers "http://front-$id:8080"\n', "", bad_releases),
     ("the reading of deploy.sh", '  bash -n "releases/$tag.new/deploy.sh"\n', "", bad_releases),
     ("the evidence", "    evidence\n", "", bad_releases),
-    ("the way back", '    point "$back"\n    sleep 1 #', "    : #", bad_releases),
     ("what the candidate leaves", 'remove "${stale[@]}" && point front', "point front", bad_releases),
     ("the migration's limit", "\n  LIMIT=${settings[MIGRATE_SECONDS]} ", "\n  LIMIT=130 ", bad_migrations),
     ("the end of one-shots", "|| docker rm --force", "|| true", bad_migrations),
@@ -57,6 +56,8 @@ def mutants(r: Rehearsal) -> None:
     clean = (ROOT / "scripts/deploy.sh").read_text()
     good = r.commits["first"]
     r.commits |= {"forward": good, "code": variant(r, "old code", created="2020-01-01T00:00:00Z")}
+    names = ("API_REPLICAS", "WATCH_SECONDS", "KEEP_RELEASES", "MIGRATE_SECONDS", "NOTIFY_URL", "NOTIFY_TOKEN")
+    usual = {name: r.server.setting(name) for name in names} | {"HEALTH_SECONDS": "20"}
     unseen = []
     for what, guard, instead, scenario in MUTANTS:
         if not any(name in what for name in r.chosen):
@@ -66,7 +67,7 @@ def mutants(r: Rehearsal) -> None:
         lines = f"COPY --chmod=755 <<END_OF_SCRIPT /release/deploy.sh\n{changed}END_OF_SCRIPT"
         r.commits["forward"] = good
         r.commits["forward"] = variant(r, f"without {what}", lines)
-        r.server.set(API_REPLICAS="1", HEALTH_SECONDS="20", WATCH_SECONDS="5", IMAGE_TAG=r.commits["forward"])
+        r.server.set(**usual, IMAGE_TAG=r.commits["forward"])
         r.deploy_by_hand()
         before = len(Summary.read(r.traffic.records).records)
         try:
@@ -79,7 +80,7 @@ def mutants(r: Rehearsal) -> None:
         print(f"  {what}: {f'seen by {scenario.__name__}: {seen}' if seen else 'NOT SEEN'}", flush=True)
         unseen += [] if seen else [what]
         run("docker", "cp", str(ROOT / "scripts/deploy.sh"), f"{r.server.name}:{DIR}/releases/current/deploy.sh")
-        r.server.set(IMAGE_TAG=good)
+        r.server.set(**usual, IMAGE_TAG=good)
         r.deploy_by_hand()
         r.at_rest(good)
     expect(not unseen, f"not seen: {', '.join(unseen)}")

@@ -1,6 +1,7 @@
 """What happens to a server between two Fridays, in the order in which it happens here."""
 
 import json
+import re
 import subprocess
 import time
 import urllib.request
@@ -215,15 +216,31 @@ class Rehearsal:
         return summary
 
 
-FIRST_THAT_CRASHES = """
+# Healthy, and gone once it has been asked before and after the switch.
+FIRST_THAT_ENDS = """
 ARG BASE
 FROM $BASE
 COPY docker-compose.prod.yml scripts/deploy.sh /release/
 COPY service/front /release/front
 WORKDIR /app
 RUN mkdir service && touch service/migrate.py
-HEALTHCHECK CMD true
-CMD echo boom; exit 1
+COPY <<END ends.py
+import http.server, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+class Handler(http.server.BaseHTTPRequestHandler):
+    asked = 0
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"tag": "TAG"}')
+        Handler.asked += 1
+server = http.server.HTTPServer(("", 8000), Handler)
+while Handler.asked < 2:
+    server.handle_request()
+print("boom")
+END
+HEALTHCHECK --start-period=60s --start-interval=1s CMD true
+CMD ["python3", "ends.py"]
 """
 
 
@@ -233,13 +250,13 @@ def first_deploy(r: Rehearsal) -> None:
     tag = "1" * 40
     image = f"{r.server.registry}/quai:{tag}"
     options = ("--quiet", "--build-arg", f"BASE={r.bases['PYTHON_IMAGE']}", "--tag", image, "--file", "-")
-    run("docker", "build", *options, str(r.repository.folder), input=FIRST_THAT_CRASHES)
+    run("docker", "build", *options, str(r.repository.folder), input=FIRST_THAT_ENDS.replace("TAG", tag))
     run("docker", "push", "--quiet", image)
     refused = r.deploy_by_key(tag)
     expect(refused.returncode == 1 and "boom" in refused.stdout, f"not refused: {refused.stdout}{refused.stderr}")
     expect("refused: the new api is crashing\n==> still live: nothing" in refused.stdout, f"says {refused.stdout}")
     left = [line.split()[0] for line in r.server.containers()]
-    expect(left == ["quai-db-1"], f"a first release that was refused left {left}")
+    expect(left == ["quai-db-1", "quai-proxy-1"], f"a first release that was refused left {left}")
     expect("live: nothing" in r.server.ssh("status").stdout, "status says that something is live")
     r.merge_goes_live("first", "The service")
     r.start_traffic()
@@ -320,7 +337,13 @@ def order(r: Rehearsal) -> None:
     with r.refused("an older commit"):
         older = r.server.ssh(f"deploy {r.commits['code']}")
     expect(older.returncode != 0 and "older" in older.stdout, f"not refused as older: {older.stdout}")
-    r.server.set(API_REPLICAS="2")
+    was = r.server.setting("API_TOKEN")
+    r.server.set(API_TOKEN=f"{was},{'another-token-' * 3}")
+    r.deploy_by_hand()
+    r.is_live("forward")
+    tokens = r.server.exec("docker exec quai-api-1 printenv API_TOKEN")
+    expect(tokens == r.server.setting("API_TOKEN"), "a changed setting was not applied")
+    r.server.set(API_TOKEN=was, API_REPLICAS="2")
     r.deploy_by_hand()
     r.is_live("forward")
 
@@ -333,7 +356,8 @@ def roll_back_under_load(r: Rehearsal) -> None:
     more.start()
     try:
         for name in ("code", "forward"):
-            line = next(line for line in r.server.ssh("status").stdout.splitlines() if r.commits[name] in line)
+            told = r.server.ssh("status").stdout.splitlines()
+            line = next(line for line in told if line.startswith("sudo sed") and r.commits[name] in line)
             began = time.monotonic()
             r.server.exec(line)
             print(
@@ -404,7 +428,7 @@ def wrong_input(r: Rehearsal) -> None:
             r.server.set(**was)
         output = got.stdout + got.stderr
         expect(got.returncode != 0, f"{settings} exits 0: {output}")
-        told = [line for line in output.splitlines() if message in line]
+        told = [line for line in output.splitlines() if re.match("==> refused:|deploy.sh:", line) and message in line]
         expect(len(told) == 1, f"{settings} is not told in one line with {message!r}: {output}")
     for message, command in {
         f"no .env in {DIR}": "mv .env .env.away",

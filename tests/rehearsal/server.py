@@ -93,7 +93,8 @@ class Server:
             capture_output=True,
             check=False,
         )
-        if images := run("docker", "images", "--format={{.Repository}}:{{.Tag}}", f"{self.registry}/*").split():
+        tagged = ("--filter=dangling=false", "--format={{.Repository}}:{{.Tag}}")
+        if images := run("docker", "images", *tagged, f"{self.registry}/*").split():
             run("docker", "image", "rm", *images)
 
     def exec(self, script: str, timeout: float = 600) -> str:
