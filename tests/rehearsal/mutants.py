@@ -38,7 +38,7 @@ MUTANTS = (
     ("the migration's limit", "\n  LIMIT=${settings[MIGRATE_SECONDS]} ", "\n  LIMIT=130 ", bad_migrations),
     ("the end of one-shots", "|| docker rm --force", "|| true", bad_migrations),
     ("the backup", "  if has backup; then", "  if false; then", restores),
-    ("the question to the schema", "    0) return ;;", "    0 | 1) return ;;", restores),
+    ("the question to the schema", "    0) return ;;", "    0 | 4) return ;;", restores),
     ("that it outlives its connection", '>"$log" 2>&1 </dev/null &', '> >(tee "$log") 2>&1 </dev/null &', cut_off),
     ("the limit of NOTIFY_URL", "--max-time 5", "--max-time 150", notified),
     ("what NOTIFY_URL missed", "401 | 403 | 404 | 408 | 429 | [!24]*)", "401)", notified),

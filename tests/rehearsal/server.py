@@ -83,7 +83,7 @@ class Server:
         )
         run("docker", "cp", str(self.folder / "htpasswd"), f"{self.name}-registry:/htpasswd")
         run("docker", "start", f"{self.name}-registry")
-        wait_for("the server's engine", lambda: self.exec("docker version"))
+        wait_for("the server's engine", lambda: self.exec("docker version >/dev/null 2>&1 && echo up || true"))
         wait_for("the registry", lambda: socket.create_connection(("127.0.0.1", self.registry_port), 1).close() or True)
 
     def close(self) -> None:
