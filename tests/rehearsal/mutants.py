@@ -56,7 +56,15 @@ def mutants(r: Rehearsal) -> None:
     clean = (ROOT / "scripts/deploy.sh").read_text()
     good = r.commits["first"]
     r.commits |= {"forward": good, "code": variant(r, "old code", created="2020-01-01T00:00:00Z")}
-    names = ("API_REPLICAS", "WATCH_SECONDS", "KEEP_RELEASES", "MIGRATE_SECONDS", "NOTIFY_URL", "NOTIFY_TOKEN")
+    names = (
+        "API_REPLICAS",
+        "API_TOKEN",
+        "KEEP_RELEASES",
+        "MIGRATE_SECONDS",
+        "NOTIFY_URL",
+        "NOTIFY_TOKEN",
+        "WATCH_SECONDS",
+    )
     usual = {name: r.server.setting(name) for name in names} | {"HEALTH_SECONDS": "20"}
     unseen = []
     for what, guard, instead, scenario in MUTANTS:
