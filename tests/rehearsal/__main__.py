@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -35,6 +36,9 @@ def main() -> int:
     parser.add_argument(
         "--kills", type=int, metavar="N", help="only N kills of a deploy; 0: at each point of deploy.sh"
     )
+    parser.add_argument(
+        "--part", type=part_of, default=(1, 1), metavar="K/M", help="the Kth of M parts of the kills, for M machines"
+    )
     parser.add_argument("--soak", type=int, metavar="N", help="only a series of N deploys")
     parser.add_argument(
         "--mutants",
@@ -64,6 +68,14 @@ def main() -> int:
                 server.close()
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """(2, 3) of "2/3"; ArgumentTypeError where there is no such part."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 2/3")
+    return int(match[1]), int(match[2])
+
+
 def use_docker_config(folder: Path) -> None:
     """Have docker keep the rehearsal's logins in a folder of their own, beside what else it is told."""
     usual = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
@@ -88,7 +100,7 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     rehearsal = Rehearsal(server, repository, bases, options.rate)
     rehearsal.seed = options.seed
     if options.kills is not None:
-        rehearsal.kills, options.only = options.kills, ["killed"]
+        rehearsal.kills, rehearsal.part, options.only = options.kills, options.part, ["killed"]
     if options.soak is not None:
         rehearsal.soak, options.only = options.soak, ["soak"]
     scenarios = (*SCENARIOS, *LEDGER, *FAULTS, *ENDURANCE)

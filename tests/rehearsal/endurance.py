@@ -123,6 +123,8 @@ def killed(r: Rehearsal) -> None:
     if r.kills:
         chance = random.Random(r.seed)  # noqa: S311 - no secret
         chosen = [*chance.sample(every, min(r.kills, len(every))), *chance.sample(signals, max(1, r.kills // 4))]
+    part, parts = r.part
+    chosen = chosen[part - 1 :: parts]
     print(
         f"  {len(good)} points of a deploy, {len(bad)} more of a refused one, {len(chosen)} kills, seed {r.seed}",
         flush=True,

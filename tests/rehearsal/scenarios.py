@@ -36,6 +36,7 @@ class Rehearsal:
     """One server, one repository, traffic throughout; `run` is what the report tells."""
 
     kills, soak, seed = 8, 12, 1  # how many of each, 0 for every kill; and where chance starts
+    part = (1, 1)  # which of how many parts of the kills
 
     def __init__(self, server: Server, repository: Repository, bases: dict[str, str], rate: float) -> None:
         self.server, self.repository, self.bases, self.rate = server, repository, bases, rate
