@@ -17,8 +17,18 @@ from http.client import HTTPException
 from pathlib import Path
 
 from tests.rehearsal.__main__ import use_docker_config
-from tests.rehearsal.bench_report import figures, markdown, new_bytes, put_into, replica_table, table_text, way_table
+from tests.rehearsal.bench_report import (
+    figures,
+    load_table,
+    markdown,
+    new_bytes,
+    put_into,
+    replica_table,
+    table_text,
+    way_table,
+)
 from tests.rehearsal.images import HERE, PREFIX, ROOT, base_images, run
+from tests.rehearsal.load import CONNECTIONS, ROWS, measure_load
 from tests.rehearsal.picture import picture
 from tests.rehearsal.repository import Repository, runner_environment
 from tests.rehearsal.server import DIR, Server, wait_for
@@ -141,6 +151,9 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=120, help="requests a second (default: 120)")
     parser.add_argument("--ways", default=",".join(WAYS), help="which, with commas between (default: %(default)s)")
     parser.add_argument("--replicas", default="1,2,4,8", help="how many, with commas between (default: %(default)s)")
+    parser.add_argument(
+        "--load", type=int, metavar="SECONDS", help="only the requests a second that the service answers, with wrk"
+    )
     parser.add_argument("--readme", action="store_true", help="put the tables and the picture into README.md")
     options = parser.parse_args(arguments)
     options.ways = [name for name in options.ways.split(",") if name]
@@ -170,6 +183,11 @@ def main() -> int:
         bench = Bench(Server(bases, Path(folder)), options.rate)
         try:
             say("a server, set up by scripts/setup-server.sh")
+            if options.load:
+                bench.make_releases(bases)
+                say(f"{len(ROWS)} times {options.load} s of requests, over {CONNECTIONS} connections")
+                print(table_text(load_table(measure_load(bench.server, options.load))))
+                return 0
             result = {
                 "date": datetime.now(UTC).strftime("%Y-%m-%d"),
                 "command": shlex.join(["scripts/nox", "-s", "bench", *(["--", *sys.argv[1:]] if sys.argv[1:] else [])]),

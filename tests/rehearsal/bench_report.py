@@ -82,6 +82,13 @@ def replica_table(result: dict) -> list[list[str]]:
     return rows
 
 
+def load_table(rows: Iterable[dict]) -> list[list[str]]:
+    """A row per step of a request's way, headings first."""
+    heads = ["over kept connections", "requests a second", "half of them within", "99% within"]
+    cells = [[row["what"], f"{row['rate']:,.0f}", f"{row['p50_ms']:.1f} ms", f"{row['p99_ms']:.1f} ms"] for row in rows]
+    return [heads, *cells]
+
+
 def table_text(rows: Sequence[Sequence[str]]) -> str:
     """An aligned table for the terminal; what was not measured says why at the end of its line."""
     measured = [row for row in rows if any(row[2:])]

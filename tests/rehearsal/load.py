@@ -1,0 +1,57 @@
+"""Requests a second through each step of a request's way, beside an API that only says hello."""
+
+import re
+import urllib.request
+
+from tests.rehearsal.images import need, run
+from tests.rehearsal.server import DIR, Server, wait_for
+
+CONNECTIONS = 32
+HELLO = "import fastapi, uvicorn; app = fastapi.FastAPI(); app.get('/')(lambda: {'hello': 'world'}); "
+HELLO += "uvicorn.run(app, host='0.0.0.0', port=8000, access_log=False)"
+ROWS = (  # what lies between two rows is what that step costs
+    ("a bare FastAPI: hello", 8001, "/"),
+    ("the service: /version", 8002, "/version"),
+    ("and its database: /live", 8002, "/live"),
+    ("/live through the front", 8003, "/live"),
+    ("/live through the proxy, too", 80, "/live"),
+    ("the page", 80, "/"),
+)
+START = f"""cd {DIR}
+docker run --detach --name hello --publish 8001:8000 $(docker inspect --format '{{{{.Config.Image}}}}' quai-api-1) \
+    python -c "{HELLO}"
+docker compose run --detach --no-deps --name asked --publish 8002:8000 api
+docker compose run --detach --no-deps --name asked-front --publish 8003:8080 --env API_HOST=asked front
+"""
+
+
+def measure_load(server: Server, seconds: int) -> list[dict]:
+    """Ask for each row that long with wrk, over connections that are kept; gives requests a second, p50 and p99 in ms.
+
+    RuntimeError when an answer was not 200.
+    """
+    need("wrk", "wrk")
+    server.exec(START)
+    try:
+        host = run(
+            "docker", "inspect", "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", server.name
+        )
+        return [{"what": what, **ask(f"http://{host}:{port}{path}", seconds)} for what, port, path in ROWS]
+    finally:
+        server.exec("docker rm --force --volumes hello asked asked-front")
+
+
+def ask(url: str, seconds: int) -> dict:
+    """The figures of one URL."""
+    wait_for(url, lambda: urllib.request.urlopen(url, timeout=5).read())  # noqa: S310 - the server's address
+    wrk = ("wrk", "--latency", "--threads=1", f"--connections={CONNECTIONS}")
+    run(*wrk, "--duration=2", url)  # first, to warm up
+    said = run(*wrk, f"--duration={seconds}", url)
+    if wrong := re.search(r"(Non-2xx|Socket errors).*", said):
+        raise RuntimeError(f"{url}: {wrong[0]}")
+    milliseconds = {"us": 0.001, "ms": 1, "s": 1000}
+    p50, p99 = (
+        float(found[1]) * milliseconds[found[2]]
+        for found in (re.search(rf"{part}%\s+([\d.]+)(us|ms|s)", said) for part in (50, 99))
+    )
+    return {"rate": float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1]), "p50_ms": p50, "p99_ms": p99}
