@@ -138,6 +138,7 @@ repair() {
     mapfile -t stale < <(printf '%s' "$found")
     ((${#stale[@]} == 0)) || docker rm --force "${stale[@]}" >/dev/null || return 1
   done
+  rm -f backups/new
   found=$(containers releases) || return 1
   mapfile -t stale < <(grep -vxF "${kept:-none}" <<<"$found" | grep .)
   remove "${stale[@]}" && point front
