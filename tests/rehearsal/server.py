@@ -68,7 +68,8 @@ class Server:
             *(f"--publish=127.0.0.1:{outside}:{inside}" for outside, inside in ports),
             image,
         )
-        password = bcrypt.hashpw(self.registry_password.encode(), bcrypt.gensalt()).decode()
+        # The least that bcrypt can do: the registry checks it with each request.
+        password = bcrypt.hashpw(self.registry_password.encode(), bcrypt.gensalt(rounds=4)).decode()
         (self.folder / "htpasswd").write_text(f"{REGISTRY_USER}:{password}\n")
         settings = {
             "REGISTRY_HTTP_ADDR": f":{self.registry_port}",
