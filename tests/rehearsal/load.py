@@ -1,16 +1,29 @@
 """Requests a second through each step of a request's way, beside an API that only says hello."""
 
 import re
+import shlex
 import urllib.request
 
 from tests.rehearsal.images import need, run
 from tests.rehearsal.server import DIR, Server, wait_for
 
 CONNECTIONS = 32
-HELLO = "import fastapi, uvicorn; app = fastapi.FastAPI(); app.get('/')(lambda: {'hello': 'world'}); "
-HELLO += "uvicorn.run(app, host='0.0.0.0', port=8000, access_log=False)"
-ROWS = (  # what lies between two rows is what that step costs
+HELLO = """
+import os, fastapi, sqlalchemy, uvicorn
+app = fastapi.FastAPI()
+engine = sqlalchemy.create_engine(os.environ["DB_CONN"], pool_size=10, max_overflow=5)
+@app.get("/")
+def hello():
+    return {"hello": "world"}
+@app.get("/select")
+def select():
+    with engine.connect() as connection:
+        return {"hello": connection.exec_driver_sql("SELECT 1").scalar()}
+uvicorn.run(app, host="0.0.0.0", access_log=False)
+"""
+ROWS = (  # each differs from one above it by one step of the way
     ("a bare FastAPI: hello", 8001, "/"),
+    ("a bare FastAPI: SELECT 1", 8001, "/select"),
     ("the service: /version", 8002, "/version"),
     ("and its database: /live", 8002, "/live"),
     ("/live through the front", 8003, "/live"),
@@ -18,8 +31,7 @@ ROWS = (  # what lies between two rows is what that step costs
     ("the page", 80, "/"),
 )
 START = f"""cd {DIR}
-docker run --detach --name hello --publish 8001:8000 $(docker inspect --format '{{{{.Config.Image}}}}' quai-api-1) \
-    python -c "{HELLO}"
+docker compose run --detach --no-deps --name hello --publish 8001:8000 api python -c {shlex.quote(HELLO)}
 docker compose run --detach --no-deps --name asked --publish 8002:8000 api
 docker compose run --detach --no-deps --name asked-front --publish 8003:8080 --env API_HOST=asked front
 """
