@@ -98,7 +98,7 @@ notify() {
       curl --config - --silent --show-error --max-time 5 --header 'Content-Type: application/json' --data "$line" \
         --output /dev/null --write-out '%{http_code}') || true
     case $answer in
-      401 | 403 | 404 | 408 | 429 | [!24]*) say "NOTIFY_URL answers $answer: it is told with the next deploy"; return ;;
+      '' | 401 | 403 | 404 | 408 | 429 | [!24]*) say "NOTIFY_URL answers $answer: it is told with the next deploy"; return ;;
       *) echo "$((++told))" >notified ;; # taken, or refused for good
     esac
   done < <(tail -n "+$((told + 1))" deploys.log | head -n 20)
@@ -116,8 +116,13 @@ take_lock() {
   while grep -qs "^{\"id\": \"$id\"" deploys.log; do ((id++)); done
 }
 
-# Back to rest, whatever a dead deploy left: what .env says was proven is live; without it, what requests go to, or
-# whatever runs. All else goes. It is called where a failed command ends nothing, so it looks at each.
+# Back to rest, whatever a dead deploy left. One release stays, and all else goes:
+#   it died               DEPLOY_ID  upstream   stays
+#   before the switch     old        front-old  old
+#   after it              old        front-new  old, since the new one was not watched to the end
+#   with .env written     new        front-new  new
+#   in the first deploy   none       nobody     none; once requests go to it, the new one
+# Without any of these, it is whatever runs. Called where a failed command ends nothing, so it looks at each.
 repair() {
   local upstream any which kept='' wanted one_shot found stale
   upstream=$(cat releases/upstream 2>/dev/null)
@@ -225,9 +230,10 @@ watch() { # the new ones serve, the old ones are still there: whoever dies now i
 }
 
 prove() { # the image that was asked for runs
-  local container wanted
+  local container wanted apis
   wanted=$(docker image inspect --format '{{.Id}}' "$image")
-  for container in $(containers api --filter "label=quai.deploy=$id"); do
+  apis=$(containers api --filter "label=quai.deploy=$id")
+  for container in $apis; do
     [[ $(docker inspect --format '{{.Image}}' "$container") == "$wanted" ]] || fail "container $container does not run $image"
   done
 }
@@ -299,7 +305,13 @@ conclude() {
     notify
   fi
   say "refused: $reason"
-  if [[ $image ]]; then say "still live: ${live_tag:-nothing}"; else say "nothing was deployed"; fi
+  if [[ ! $image ]]; then
+    say "nothing was deployed"
+  elif [[ $left == *containers ]]; then
+    say "not sure to be live: ${live_tag:-nothing}"
+  else
+    say "still live: ${live_tag:-nothing}"
+  fi
   exit $((status ? status : 1))
 }
 
@@ -401,15 +413,16 @@ deploy() { # a tag; and 'forward' when it must not be older than what is live
     prepare "$2"
     replace
   fi
-  proven=yes # from here on there is nothing to go back to
   write_env "$tag" "$id"
+  proven=yes # from here on there is nothing to go back to
+  grep -qs "^{\"id\": \"$id\"" deploys.log || record "$outcome"
+  step clean up
   ln -sfn "$tag" releases/current.new && mv -T releases/current.new releases/current
   remove "${live[@]}"
   keep_names
   point front
-  grep -qs "^{\"id\": \"$id\"" deploys.log || record "$outcome"
   prune
-  notify
+  notify || true
   say "live: $tag"
 }
 

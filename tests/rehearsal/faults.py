@@ -201,6 +201,19 @@ def bad_surroundings(r: Rehearsal) -> None:
     r.is_live("two of two")
 
 
+def unwritable(r: Rehearsal) -> None:
+    """The new release serves, but .env cannot be written: refused, and requests go to the old one as before."""
+    tag = variant(r, "not written down")
+    with r.refused("a release that .env cannot be told of"):
+        r.server.exec(f"mkdir {DIR}/.env.new")
+        got = r.deploy_by_key(tag)
+        r.server.exec(f"rmdir {DIR}/.env.new")
+    expect(got.returncode != 0 and "refused: failed at: watch" in got.stdout, f".env was not written: {got.stdout}")
+    got = r.deploy_by_key(tag)
+    expect(got.returncode == 0, f"the same again: {got.stdout}")
+    r.at_rest(tag)
+
+
 def cut_off(r: Rehearsal) -> None:
     """The connection is cut in mid-deploy: the deploy ends by itself, and asking again says so."""
     tag = variant(r, "cut off")
@@ -337,6 +350,7 @@ FAULTS = (
     restores,
     odd_releases,
     bad_surroundings,
+    unwritable,
     cut_off,
     notified,
     prunes,

@@ -11,6 +11,7 @@ from tests.rehearsal.faults import (
     prunes,
     reboots,
     restores,
+    unwritable,
     variant,
 )
 from tests.rehearsal.images import ROOT, run
@@ -45,8 +46,9 @@ MUTANTS = (
     ("what prune keeps", '; rollback_tags "${settings[IMAGE_TAG]}")', ")", prunes),
     ("prune", "prune() { #", "prune() { return 0 #", prunes),
     ("that .env is written last", "  step switch\n", '  write_env "$tag" "$id"\n  step switch\n', reboots),
+    ("that .env comes first", '  write_env "$tag" "$id"\n', '  proven=yes; write_env "$tag" "$id"\n', unwritable),
     ("the names", "  keep_names\n", "", prunes),
-    ("the pointer at rest", "  point front\n  grep", "  grep", prunes),
+    ("the pointer at rest", "  point front\n  prune", "  prune", prunes),
     ("repair", 'remove "${stale[@]}" && point front', "point front", killed),
 )  # fmt: skip
 

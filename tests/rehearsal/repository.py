@@ -12,7 +12,7 @@ from tests.rehearsal.images import ROOT, run
 
 JOB_SECONDS = 1200
 # What deploy.sh says when a step begins, by itself or in act's log.
-STEP = re.compile(r"(?:^|\| )==> (repair|pull|migrate|start|wait|switch|prove|watch|live|refused)\b")
+STEP = re.compile(r"(?:^|\| )==> (repair|pull|migrate|start|wait|switch|prove|watch|clean|live|refused)\b")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
