@@ -73,7 +73,7 @@ class Rehearsal:
         entry |= {"ended": time.time(), "live_after": self.live()}
         if entry["live_before"]:
             names = [step["name"] for step in entry["steps"]]
-            self.run["replacements"] += list(pairwise(names)).count(("watch", "live"))
+            self.run["replacements"] += list(pairwise(names)).count(("watch", "clean"))
         begun = [step["at"] for step in entry["steps"] if step["name"] == "repair"]
         over = [step["at"] for step in entry["steps"] if step["name"] in ("live", "refused")]
         if begun and over:
