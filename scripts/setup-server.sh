@@ -141,7 +141,8 @@ print_next() {
 This server is ready: $dir, user $user. What is left, on a machine where 'gh auth login' was done,
 in a clone of the repository:
 
-gh api --silent --method PUT 'repos/{owner}/{repo}/environments/production'
+echo '{"deployment_branch_policy": {"protected_branches": false, "custom_branch_policies": true}}' | gh api --silent --method PUT 'repos/{owner}/{repo}/environments/production' --input -
+gh api --silent --method POST 'repos/{owner}/{repo}/environments/production/deployment-branch-policies' -f name=main
 gh variable set IMAGE --env production --body '$image'
 gh variable set DEPLOY_HOST --env production --body '$host'
 gh variable set DEPLOY_PORT --env production --body '$port'
