@@ -111,7 +111,7 @@ def test_older_deploys_stay_when_newer_ones_come(site, visit):
         site.record(1, "refused", hours)
     page = visit(site)
     expect(page.locator("tbody tr")).to_have_count(20)
-    page.get_by_role("button", name="Older deploys").click()
+    page.get_by_role("button", name="Older deploys").dblclick()
     expect(page.locator("tbody tr")).to_have_count(28)
     expect(page.get_by_role("button", name="Older deploys")).to_be_hidden()
     site.record(13, "refused")
@@ -222,6 +222,51 @@ def test_a_note_whose_answer_was_lost_is_sent_again_and_left_once(site, visit):
     write(dialog, "once")  # on purpose
     dialog.get_by_role("button", name="Leave the note").click()
     expect(dialog.get_by_role("listitem")).to_have_count(2)
+
+
+def test_a_note_whose_answer_was_cut_off_is_not_called_lost(site, visit):
+    page = visit(site)
+
+    def cut(route):
+        if route.request.method == "POST":
+            route.fetch()
+            route.fulfill(status=201, body='{"id"')
+        else:
+            route.continue_()
+
+    page.route("**/notes", cut)
+    dialog = open_notes(page)
+    write(dialog, "once")
+    dialog.get_by_role("button", name="Leave the note").click()
+    told = "Not left: the answer was cut off. Send it again: it will not be left twice."
+    expect(dialog.get_by_role("status")).to_have_text(told)
+    page.unroute("**/notes")
+    dialog.get_by_role("button", name="Leave the note").click()
+    expect(dialog.get_by_role("status")).to_have_text("The note is left.")
+    assert site.notes(12) == ["once"]
+
+
+def test_what_is_typed_for_one_release_is_not_left_on_another(site, visit):
+    page = visit(site)
+    held = []
+    page.route(
+        f"**/{tag(12)}/notes", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    dialog = open_notes(page)
+    write(dialog, "of the first")
+    dialog.get_by_role("button", name="Leave the note").click()
+    expect(dialog.get_by_role("status")).to_have_text("Sending…")
+    dialog.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name=f"Notes on {tag(11)}").last.click()
+    dialog = page.get_by_role("dialog", name=f"Notes on {tag(11)}")
+    expect(dialog.get_by_label("A new note")).to_have_value("")
+    write(dialog, "of the second")
+    with page.expect_response(f"**/{tag(12)}/notes"):
+        held[0].continue_()
+    expect(dialog.get_by_label("A new note")).to_have_value("of the second")
+    dialog.get_by_role("button", name="Leave the note").click()
+    expect(dialog.get_by_role("listitem")).to_have_count(1)
+    assert (site.notes(12), site.notes(11)) == (["of the first"], ["of the second"])
 
 
 def test_the_token_is_nowhere_but_in_the_memory_of_the_page(site, visit):

@@ -69,7 +69,8 @@ async function ask(path, { bearer = token, headers = {}, ...options } = {}) {
     throw problem(0, "no answer from the server");
   }
   const body = await answer.json().catch(() => null);
-  if (!answer.ok || !body) throw problem(answer.status, body?.detail ?? `status ${answer.status}`);
+  if (!answer.ok) throw problem(answer.status, body?.detail ?? `status ${answer.status}`);
+  if (!body) throw problem(0, "the answer was cut off");
   return body;
 }
 
@@ -201,7 +202,7 @@ function draw() {
     parts.push(make("svg:rect", { ...bar, y: base - tall, height: tall }, make("svg:title", {}, label)));
   });
   element("chart").replaceChildren(...parts);
-  const sorted = seconds.toSorted((a, b) => a - b);
+  const sorted = [...seconds].sort((a, b) => a - b);
   const count = (outcome) => shown.filter((deploy) => deploy.outcome === outcome).length;
   element("chart-text").textContent =
     `Seconds that ${shown.length === 1 ? "the last deploy" : `each of the last ${shown.length} deploys`} took, ` +
@@ -269,7 +270,8 @@ function answered() {
 
 function failed(error) {
   const old = shownAt ? `What is shown is of ${shownAt}.` : "";
-  const text = `The API does not answer (${error.message}). ${old} It is asked again every ${RETRY / 1000} s.`;
+  const what = "status" in error ? "The API does not answer" : "This page fails in this browser";
+  const text = `${what} (${error.message}). ${old} It is asked again every ${RETRY / 1000} s.`;
   if (element("trouble").textContent !== text) element("trouble").textContent = text; // said aloud once
   element("trouble").hidden = false;
   if (!shownAt) element("updated").textContent = "";
@@ -290,8 +292,10 @@ element("locked").addEventListener("submit", (event) => {
 });
 
 element("older").addEventListener("click", async () => {
+  const before = older;
   try {
-    const { items, next } = await ask(`/deploys?before=${older}`);
+    const { items, next } = await ask(`/deploys?before=${before}`);
+    if (before !== older) return; // pressed twice
     deploys.push(...items);
     older = next;
     showDeploys();
@@ -307,8 +311,7 @@ refresh();
 // --- notes
 
 let noted = { tag: "", key: "", next: null }; // the release, and what opened its notes
-let draft = {};
-let sending = false;
+const drafts = new Map(); // of each release: the text that is typed, and a key of its own
 
 function say(text, wrong = false) {
   element("note-said").textContent = text;
@@ -322,6 +325,7 @@ function openNotes(tag, key) {
   element("notes-tag").textContent = tag;
   element("notes-list").replaceChildren();
   element("notes-none").hidden = element("notes-older").hidden = true;
+  element("note-text").value = drafts.get(tag)?.text ?? "";
   element("note-token").value = token;
   say("");
   element("notes").showModal();
@@ -333,7 +337,7 @@ async function loadNotes(before = "") {
   const asked = noted;
   try {
     const { items, next } = await ask(`${notesPath()}${before && `?before=${before}`}`);
-    if (asked !== noted) return;
+    if (asked !== noted || (before && before !== noted.next)) return;
     if (!before) element("notes-list").replaceChildren();
     const shown = items.map((note) => make("li", {}, moment(note.created_at), make("p", {}, note.text)));
     element("notes-list").append(...shown);
@@ -350,26 +354,31 @@ const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 async function leaveNote(event) {
   event.preventDefault();
-  const [tag, text, bearer] = [noted.tag, element("note-text").value, element("note-token").value];
-  if (sending) return;
-  sending = true;
-  // The key stays while the note is the same: sent again after an answer was lost, it is still left once.
-  if (draft.tag !== tag || draft.text !== text) draft = { tag, text, key: newKey() };
+  const [tag, bearer] = [noted.tag, element("note-token").value];
+  const draft = drafts.get(tag);
+  if (draft.sending) return;
+  draft.sending = true;
   say("Sending…");
   try {
     const headers = { "Content-Type": "application/json", "Idempotency-Key": draft.key };
-    await ask(notesPath(), { method: "POST", bearer, headers, body: JSON.stringify({ text }) });
-    [token, draft] = [bearer, {}];
-    element("note-text").value = "";
+    await ask(notesPath(), { method: "POST", bearer, headers, body: JSON.stringify({ text: draft.text }) });
+    token = bearer;
+    if (drafts.get(tag) === draft) drafts.delete(tag); // else more was typed meanwhile
+    if (noted.tag !== tag) return; // the notes of another are open by now
+    element("note-text").value = drafts.get(tag)?.text ?? "";
     say("The note is left.");
     await loadNotes();
   } catch (error) {
+    draft.sending = false;
     const again = error.status && error.status < 500 ? "" : " Send it again: it will not be left twice.";
-    say(`Not left: ${error.message}.${again}`, true);
+    if (noted.tag === tag) say(`Not left: ${error.message}.${again}`, true);
   }
-  sending = false;
 }
 
+// The key stays while the text is the same: sent again after an answer was lost, it is still left once.
+element("note-text").addEventListener("input", ({ target }) => {
+  drafts.set(noted.tag, { text: target.value, key: newKey(), sending: false });
+});
 element("note").addEventListener("submit", leaveNote);
 element("notes-older").addEventListener("click", () => loadNotes(noted.next));
 element("notes-close").addEventListener("click", () => element("notes").close());
