@@ -87,7 +87,8 @@ async def refused(request: Request, error: HTTPException) -> Response:
     if error.status_code == 405:
         routes = [route for router in request.app.state.routers for route in router.routes]
         fitting = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
-        headers["Allow"] = ", ".join(sorted({method for route in fitting for method in route.methods}))
+        if fitting:  # else the framework's own, which names them all
+            headers["Allow"] = ", ".join(sorted({method for route in fitting for method in route.methods}))
     # FastAPI's only 400 is a body that is not UTF-8: no more valid than one that is not JSON.
     status = 422 if error.status_code == 400 else error.status_code
     return problem(request.state.request_id, status, error.detail, headers)

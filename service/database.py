@@ -119,8 +119,8 @@ def create_engine(db_conn: str) -> Engine:
         connect_args={"connect_timeout": 2, "tcp_user_timeout": 5000},
         hide_parameters=True,
         pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=5,
+        pool_size=5,
+        max_overflow=5,  # PostgreSQL takes 100 connections, and in a deploy there are two of each replica
         pool_timeout=5,
     )
     event.listen(engine, "connect", _prepare_postgresql)

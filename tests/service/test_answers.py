@@ -38,6 +38,7 @@ def test_what_is_not_there_and_what_is_not_allowed_are_problems(client):
         answer = client.patch(path)
         assert is_problem(answer, 405)
         assert answer.headers["Allow"] == allowed
+    assert set(client.patch("/openapi.json").headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,16 @@ def test_a_statement_that_takes_too_long_is_503(client, engine, monkeypatch, sec
     assert is_problem(answer, 503)["detail"] == "the database is not available"
     assert answer.headers["Retry-After"] == "1"
     assert add_note(client, "a", "x").status_code == 201
+
+
+def test_a_connection_that_the_database_ended_is_replaced_unseen(client, engine):
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no connections to end")
+    with client.app.state.engine.connect() as connection:
+        pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar()
+    with engine.begin() as connection:
+        assert connection.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid}).scalar()
+    assert client.get("/releases").status_code == 200
 
 
 # --- ids and lines
