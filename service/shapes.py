@@ -23,7 +23,7 @@ def _utc(value: datetime) -> datetime:
 
 NO_NUL = "^[^\x00]*$"  # PostgreSQL cannot store it
 
-Tag = Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]
+Tag = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_utc)]
 Outcome = Literal["live", "refused", "rolled_back"]
 Actor = Annotated[str, Field(max_length=200, pattern=NO_NUL)]

@@ -187,7 +187,7 @@ def test_a_body_that_is_not_an_object_of_json_is_422(client, content):
     assert is_problem(client.post("/releases/a/notes", content=content, headers=headers), 422)
 
 
-@pytest.mark.parametrize("tag", ["x" * 65, "a b", "a\n", "é"])
+@pytest.mark.parametrize("tag", ["x" * 65, "a b", "a\n", "é", ".a", "-a"])
 def test_a_tag_that_is_wrong_is_422(client, tag):
     assert is_problem(record(client, quote(tag), "1"), 422)["errors"][0]["field"] == "tag"
 
