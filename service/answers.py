@@ -19,7 +19,7 @@ from service import database
 
 log = logging.getLogger("service")
 
-MOST_BYTES = 64 * 1024  # of a request's body
+MOST_BYTES = 128 * 1024  # of a request's body: the longest reason, each character of it escaped
 
 
 def release() -> str:
@@ -88,7 +88,8 @@ async def refused(request: Request, error: HTTPException) -> Response:
         routes = [route for router in request.app.state.routers for route in router.routes]
         fitting = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
         if fitting:  # else the framework's own, which names them all
-            headers["Allow"] = ", ".join(sorted({method for route in fitting for method in route.methods}))
+            methods = {method for route in fitting for method in route.methods}
+            headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
     # FastAPI's only 400 is a body that is not UTF-8: no more valid than one that is not JSON.
     status = 422 if error.status_code == 400 else error.status_code
     return problem(request.state.request_id, status, error.detail, headers)
@@ -147,6 +148,8 @@ class Frame:
             await send(message)
 
         fields = {"request_id": request_id, "method": scope["method"], "path": scope["path"]}
+        if scope["method"] == "HEAD":  # the server itself leaves the body out
+            scope = scope | {"method": "GET"}
         try:
             await self.app(scope, receive_some, send_with_id)
         except Exception:

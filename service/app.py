@@ -93,6 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # /docs loads its scripts from elsewhere, so it stays on the developer's machine.
     docs = "/docs" if settings.app_env == "dev" else None
     app = Application(title="Quai", lifespan=_lifespan, docs_url=docs, redoc_url=None, redirect_slashes=False)
+    app.version = answers.release()
     app.state.settings = settings
     app.state.engine = database.create_engine(settings.db_conn)
     app.state.sessions = sessionmaker(app.state.engine, expire_on_commit=False)

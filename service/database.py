@@ -16,6 +16,7 @@ from sqlalchemy.exc import (
     NotSupportedError,
     ProgrammingError,
     SQLAlchemyError,
+    TimeoutError,
 )
 from sqlalchemy.ext.associationproxy import association_proxy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -175,7 +176,7 @@ def fit(connection: Connection, needed: str) -> tuple[int, str]:
 def is_away(error: SQLAlchemyError) -> bool:
     """Whether the database does not answer, or not in time; otherwise what it was asked is wrong."""
     if not isinstance(error, DBAPIError):
-        return True
+        return isinstance(error, TimeoutError)  # no connection of the pool was free
     wrong = (DataError, IntegrityError, InternalError, NotSupportedError, ProgrammingError)
     return not isinstance(error, wrong) and getattr(error.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
 

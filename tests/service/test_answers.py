@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import AUTHENTICATED, TOKEN, add_note, deploy, is_problem, record
 
+from service import ledger
 from service.answers import MOST_BYTES, JsonLines
 
 
@@ -29,16 +30,26 @@ def test_what_is_not_there_and_what_is_not_allowed_are_problems(client):
     assert is_problem(client.get("/nothing"), 404)["detail"] == "Not Found"
     assert is_problem(client.get("/releases/"), 404)
     for path, allowed in {
-        "/releases": "GET",
-        "/releases/a/notes": "GET, POST",
-        "/deploys": "GET, POST",
+        "/releases": "GET, HEAD",
+        "/releases/a/notes": "GET, HEAD, POST",
+        "/deploys": "GET, HEAD, POST",
         "/releases/a/deploys/1": "PUT",
-        "/healthz": "GET",
+        "/healthz": "GET, HEAD",
     }.items():
         answer = client.patch(path)
         assert is_problem(answer, 405)
         assert answer.headers["Allow"] == allowed
     assert set(client.patch("/openapi.json").headers["Allow"].split(", ")) == {"GET", "HEAD"}
+
+
+def test_head_is_answered_as_get_without_a_body(server):
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        for path, status in {"/healthz": 200, "/version": 200, "/releases": 200, "/live": 404, "/nothing": 404}.items():
+            connection.request("HEAD", path)
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (status, b"")
+            assert int(answer.headers["Content-Length"]) > 10
+    assert '"method": "HEAD", "path": "/version", "status": 200' in server.log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -60,8 +71,16 @@ def test_a_body_that_is_too_long_is_413(server, size, status, chunked):
         assert (answer.status, json.loads(answer.read())["status"]) == (status, status)
 
 
+def test_the_longest_reason_is_taken_however_it_is_written(client):
+    body = json.dumps(deploy(reason="\U0001f6a2" * 10_000))
+    assert len(body) > 10_000 * len(r"\ud83d\udea2")
+    headers = AUTHENTICATED | {"Content-Type": "application/json"}
+    assert client.put("/releases/a/deploys/1", content=body, headers=headers).status_code == 201
+
+
 def test_openapi_tells_each_error_as_it_is(client):
     schema = client.get("/openapi.json").json()
+    assert schema["info"] == {"title": "Quai", "version": client.get("/version").json()["tag"]}
     assert "HTTPValidationError" not in schema["components"]["schemas"]
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
@@ -106,6 +125,14 @@ def test_a_connection_that_the_database_ended_is_replaced_unseen(client, engine)
     with engine.begin() as connection:
         assert connection.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid}).scalar()
     assert client.get("/releases").status_code == 200
+
+
+def test_a_statement_of_ours_that_is_wrong_is_500_and_not_the_database_away(client, monkeypatch):
+    def wrong(*_):
+        raise sa.exc.InvalidRequestError("ours")
+
+    monkeypatch.setattr(ledger, "live", wrong)
+    assert is_problem(client.get("/live"), 500)
 
 
 # --- ids and lines
