@@ -1,3 +1,4 @@
+import importlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,9 +8,8 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from conftest import add_note, free_port, is_problem, run
+from conftest import add_note, free_port, is_problem, record, run
 from fastapi.testclient import TestClient
-from statements_of_0001 import STATEMENTS
 
 from service.app import create_app
 from service.database import Base, alembic_config, create_engine, current_revision, needed_revision
@@ -17,6 +17,9 @@ from service.migrate import main, upgrade
 
 HEAD = needed_revision()
 SCRIPTS = list(reversed(list(ScriptDirectory.from_config(alembic_config()).walk_revisions())))
+BEFORE = SCRIPTS[-2].revision
+# A new migration needs a new file of this kind, with what the code before it asked of the database.
+STATEMENTS = importlib.import_module(f"statements_of_{BEFORE}").STATEMENTS
 
 
 @pytest.fixture
@@ -106,15 +109,21 @@ def test_the_statements_of_the_code_before_still_do(engine):
 
 
 def test_what_the_code_before_wrote_is_read(engine, settings):
-    upgrade_to(engine, "0001")
+    upgrade_to(engine, BEFORE)
     with engine.begin() as connection:
         for each in STATEMENTS[engine.dialect.name]:
             connection.exec_driver_sql(*each).close()
     with TestClient(create_app(settings)) as client:
         assert is_problem(client.get("/healthz"), 503)["detail"] == (
-            f"schema is 0001, this code needs {HEAD}: run python -m service.migrate"
+            f"schema is {BEFORE}, this code needs {HEAD}: run python -m service.migrate"
         )
-        assert upgrade(engine) == f"schema 0001 -> {HEAD}"
+        assert client.get("/version").status_code == 200
+        for path in ("/live", "/deploys", "/rollbacks", "/figures", "/releases", "/releases/a", "/releases/a/notes"):
+            answer = client.get(path)
+            assert answer.status_code == 200 or is_problem(answer, 500)
+        assert is_problem(record(client, "b"), 500)
+        assert is_problem(add_note(client, "a", "z"), 500)
+        assert upgrade(engine) == f"schema {BEFORE} -> {HEAD}"
         assert client.get("/healthz").status_code == 200
         assert [release["tag"] for release in client.get("/releases").json()["items"]] == ["a"]
         assert [note["text"] for note in client.get("/releases/a/notes").json()["items"]] == ["x", "x"]
