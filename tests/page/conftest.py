@@ -58,10 +58,10 @@ def front(tmp_path_factory):
     caddy = ["caddy", "run", "--adapter", "caddyfile", "--config", str(ROOT / "service/front/Caddyfile")]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(caddy, env=environment, stdout=log, stderr=log)
-    process.url, process.api_port = f"http://localhost:{port}", api_port
+    process.url, process.api_port, process.log = f"http://localhost:{port}", api_port, folder / "log"
     try:
         until(lambda: process.poll() is not None or answers(port))
-        assert process.poll() is None, (folder / "log").read_text()
+        assert process.poll() is None, process.log.read_text()
         yield process
     finally:
         process.terminate()

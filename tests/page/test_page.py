@@ -2,11 +2,12 @@
 
 import re
 
+import httpx2
 import pytest
 from conftest import tag
 from playwright.sync_api import expect
 
-from tests.service.conftest import TOKEN
+from tests.service.conftest import AUTHENTICATED, TOKEN, is_problem
 
 LIVE_404 = "404 (Not Found)"  # Chromium's line for /live when nothing is live: expected of an empty ledger
 REFUSED_401 = "401 (Unauthorized)"
@@ -437,3 +438,17 @@ def test_the_front_lets_the_page_do_nothing_but_what_it_does(served):
     assert {policy[f"{each}-src"] for each in ("script", "style", "connect", "img")} == {"'self'"}
     assert headers["Referrer-Policy"] == "no-referrer"
     assert not re.search(r"<style|style=|<script>|\son\w+=|https?://", page)
+
+
+def test_what_the_front_cannot_serve_is_a_problem_too(site, front):
+    long = {"text": "x" * 2_000_000}
+    with httpx2.Client(base_url=site.url, timeout=20) as client:
+        page = client.get("/")
+        is_problem(client.post(f"/releases/{tag(12)}/notes", json=long, headers=AUTHENTICATED), 413)
+        site.stop()
+        answer = client.get("/live")
+    away = is_problem(answer, 502)
+    assert away["detail"] == "the front gets no answer from the API"
+    assert answer.headers["Content-Security-Policy"] == page.headers["Content-Security-Policy"]
+    assert not {"Server", "Via"} & {*answer.headers, *page.headers}
+    assert f'"err_id":"{away["request_id"]}"' in front.log.read_text()
