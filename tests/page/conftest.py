@@ -15,6 +15,7 @@ from tests.service.conftest import AUTHENTICATED, ROOT, TOKEN, answers, command,
 
 PICTURES = ROOT / ".nox/page-pictures"
 QUIET = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+PLAIN = "plain.test"  # this machine, by a name that makes HTTP as insecure as it is elsewhere
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -39,8 +40,9 @@ def tag(number):
 @pytest.fixture(scope="session")
 def chromium():
     with sync_playwright() as playwright:
+        options = [*QUIET.split(), "--disable-sync", f"--host-resolver-rules=MAP {PLAIN} 127.0.0.1"]
         browser = playwright.chromium.launch(
-            executable_path=browser_path(), args=[*QUIET.split(), "--disable-sync"], chromium_sandbox=os.geteuid() != 0
+            executable_path=browser_path(), args=options, chromium_sandbox=os.geteuid() != 0
         )
         yield browser
         browser.close()
@@ -119,6 +121,9 @@ class Site:
             if number == 9:
                 self.record(8, "rolled_back", hours - 0.5, actor="root", seconds={"start": 1.1, "wait": 2, "watch": 5})
 
+    def leave_note(self, number, text):
+        httpx2.post(f"{self.url}/releases/{tag(number)}/notes", json={"text": text}, headers=AUTHENTICATED)
+
     def notes(self, number):
         return [note["text"] for note in httpx2.get(f"{self.url}/releases/{tag(number)}/notes").json()["items"]]
 
@@ -158,13 +163,13 @@ def visit(chromium):
         page.clock.install()
         page.goto(site.url)
         page.get_by_text(ready).first.wait_for()
-        page.site = site
+        page.home = site.url
         return page
 
     yield visit
     for context in contexts:
         for page in context.pages:
-            elsewhere = [url for url in page.asked if not url.startswith(page.site.url + "/")]
+            elsewhere = [url for url in page.asked if not url.startswith(page.home + "/")]
             assert not elsewhere
             unexpected = [line for line in page.complaints if not any(each in line for each in page.expected)]
             assert not unexpected

@@ -4,7 +4,7 @@ import re
 
 import httpx2
 import pytest
-from conftest import tag
+from conftest import PLAIN, tag
 from playwright.sync_api import expect
 
 from tests.service.conftest import AUTHENTICATED, TOKEN, is_problem
@@ -78,6 +78,14 @@ def test_the_figures_are_those_of_the_api(site, visit):
         expect(delivery).to_contain_text(figure)
 
 
+def test_the_seconds_of_each_step_are_there_without_a_mouse(site, visit):
+    page = visit(site)
+    took = page.get_by_role("row").nth(1).locator("summary")
+    expect(took).to_have_text(re.compile(r"^[\d.]+ s$"))
+    took.press("Enter")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("pull 1.2, migrate 0.6, start 0.9, wait 1.9")
+
+
 def test_an_empty_ledger_says_what_to_do(empty, visit, picture):
     page = visit(empty)
     page.expected.append(LIVE_404)
@@ -115,6 +123,7 @@ def test_older_deploys_stay_when_newer_ones_come(site, visit):
     page.get_by_role("button", name="Older deploys").dblclick()
     expect(page.locator("tbody tr")).to_have_count(28)
     expect(page.get_by_role("button", name="Older deploys")).to_be_hidden()
+    expect(page.get_by_role("row").nth(21).get_by_role("button")).to_be_focused()
     site.record(13, "refused")
     page.clock.run_for(16_000)
     expect(page.locator("tbody tr")).to_have_count(29)
@@ -141,12 +150,15 @@ def test_the_button_copies_the_exact_line(site, visit):
     expect(page.get_by_role("status").first).to_contain_text("run deploy.sh")
 
 
-def test_it_copies_where_there_is_no_clipboard_too(site, visit):
-    page = visit(site, permissions=["clipboard-read", "clipboard-write"])
-    page.evaluate("navigator.clipboard.writeText = undefined")
+def test_it_copies_over_plain_http_too_where_no_page_has_a_clipboard(site, visit):
+    site.url = site.url.replace("localhost", PLAIN)
+    page = visit(site)
+    assert page.evaluate("[isSecureContext, navigator.clipboard]") == [False, None]
     copy_button(page, 10).click()
     expect(copy_button(page, 10)).to_contain_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == f"IMAGE_TAG={tag(10)}"
+    note = open_notes(page).get_by_label("A new note")
+    note.press("Control+V")
+    expect(note).to_have_value(f"IMAGE_TAG={tag(10)}")
 
 
 def test_what_was_refused_or_is_live_cannot_be_rolled_back_to(site, visit):
@@ -281,6 +293,24 @@ def test_the_token_is_nowhere_but_in_the_memory_of_the_page(site, visit):
     assert open_notes(page).get_by_label("Token").input_value() == ""
 
 
+def test_it_warns_of_a_token_that_would_be_sent_in_the_clear(site, visit):
+    warning = "This page came over plain HTTP: who is on the way can read it."
+    expect(open_notes(visit(site)).get_by_text(warning)).to_be_hidden()
+    site.url = site.url.replace("localhost", PLAIN)
+    dialog = open_notes(visit(site))
+    expect(dialog.get_by_text(warning)).to_be_visible()
+    expect(dialog.get_by_label("Token")).to_have_accessible_description(re.compile(f"{warning}$"))
+
+
+def test_the_focus_is_not_lost_with_the_button_for_older_notes(site, visit):
+    for number in range(21):
+        site.leave_note(12, f"note {number}")
+    dialog = open_notes(visit(site))
+    dialog.get_by_role("button", name="Older notes").press("Enter")
+    expect(dialog.get_by_role("listitem")).to_have_count(21)
+    expect(dialog.get_by_role("listitem").last).to_be_focused()
+
+
 def test_escape_closes_the_notes_and_gives_the_focus_back(site, visit):
     page = visit(site)
     open_notes(page)
@@ -300,6 +330,7 @@ def test_it_says_when_the_api_does_not_answer_and_when_it_does_again(site, visit
     expect(page.get_by_role("alert")).to_contain_text("The API does not answer", timeout=15_000)
     expect(page.get_by_role("alert")).to_contain_text("What is shown is of")
     expect(live(page)).to_contain_text(tag(12))
+    expect(page.get_by_role("alert")).to_contain_text(re.compile(r"no answer from the API, request \w+\)"))
     picture(page, "down")
     site.start()
     page.clock.run_for(11_000)

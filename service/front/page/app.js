@@ -57,7 +57,8 @@ function moment(iso) {
   return make("time", { datetime: iso, title: `${utc} UTC` }, local);
 }
 
-const problem = (status, detail) => Object.assign(new Error(detail), { status });
+const problem = (status, detail, request = "") => Object.assign(new Error(detail), { status, request });
+const told = (error) => `${error.message}${error.request ?? ""}`;
 
 /** What the API answers; when it is an error, a problem with the API's own words. */
 async function ask(path, { bearer = token, headers = {}, ...options } = {}) {
@@ -69,7 +70,8 @@ async function ask(path, { bearer = token, headers = {}, ...options } = {}) {
     throw problem(0, "no answer from the server");
   }
   const body = await answer.json().catch(() => null);
-  if (!answer.ok) throw problem(answer.status, body?.detail ?? `status ${answer.status}`);
+  const request = answer.status >= 500 && body?.request_id ? `, request ${body.request_id}` : "";
+  if (!answer.ok) throw problem(answer.status, body?.detail ?? `status ${answer.status}`, request);
   if (!body) throw problem(0, "the answer was cut off");
   return body;
 }
@@ -161,14 +163,15 @@ function showDeploys() {
 
 function row(deploy) {
   const cell = (attributes, ...children) => make("td", { role: "cell", ...attributes }, ...children);
+  const more = (brief, all) => make("details", {}, make("summary", {}, brief), all);
   const brief = short(deploy.reason);
-  const reason = brief === deploy.reason ? brief : make("details", {}, make("summary", {}, brief), deploy.reason);
+  const reason = brief === deploy.reason ? brief : more(brief, deploy.reason);
   const parts = steps(deploy.seconds);
   return make("tr", { role: "row" },
     make("th", { role: "rowheader", scope: "row" }, make("code", { title: deploy.tag }, deploy.tag)),
     cell({ class: "how" }, make("b", { class: deploy.outcome }, WORDS[deploy.outcome]), deploy.reason && ": ", reason),
     cell({}, moment(deploy.ended_at), deploy.actor && make("span", { class: "quiet" }, ` by ${deploy.actor}`)),
-    cell({ class: "number", title: parts }, parts ? duration(total(deploy.seconds)) : "–"),
+    cell({ class: "number" }, parts ? more(duration(total(deploy.seconds)), parts) : "–"),
     cell({ class: "act" }, notesButton(deploy.tag, `notes-${deploy.attempt}`)));
 }
 
@@ -271,8 +274,8 @@ function answered() {
 function failed(error) {
   const old = shownAt ? `What is shown is of ${shownAt}.` : "";
   const what = "status" in error ? "The API does not answer" : "This page fails in this browser";
-  const text = `${what} (${error.message}). ${old} It is asked again every ${RETRY / 1000} s.`;
-  if (element("trouble").textContent !== text) element("trouble").textContent = text; // said aloud once
+  const text = (why) => `${what} (${why}). ${old} It is asked again every ${RETRY / 1000} s.`;
+  if (changed("trouble", text(error.message))) element("trouble").textContent = text(told(error)); // said aloud once
   element("trouble").hidden = false;
   if (!shownAt) element("updated").textContent = "";
 }
@@ -299,11 +302,13 @@ element("older").addEventListener("click", async () => {
     deploys.push(...items);
     older = next;
     showDeploys();
+    if (next === null) focus(`notes-${items[0].attempt}`); // the button is gone
   } catch (error) {
     failed(error);
   }
 });
 
+for (const warning of document.querySelectorAll(".plain")) warning.hidden = isSecureContext;
 document.addEventListener("visibilitychange", refresh);
 new ResizeObserver(draw).observe(element("chart"));
 refresh();
@@ -339,13 +344,14 @@ async function loadNotes(before = "") {
     const { items, next } = await ask(`${notesPath()}${before && `?before=${before}`}`);
     if (asked !== noted || (before && before !== noted.next)) return;
     if (!before) element("notes-list").replaceChildren();
-    const shown = items.map((note) => make("li", {}, moment(note.created_at), make("p", {}, note.text)));
+    const shown = items.map((note) => make("li", { tabindex: -1 }, moment(note.created_at), make("p", {}, note.text)));
     element("notes-list").append(...shown);
     element("notes-none").hidden = element("notes-list").childElementCount > 0;
     element("notes-older").hidden = next === null;
+    if (before && next === null) shown[0].focus(); // the button is gone
     noted.next = next;
   } catch (error) {
-    if (asked === noted) say(`The notes cannot be read: ${error.message}.`, true);
+    if (asked === noted) say(`The notes cannot be read: ${told(error)}.`, true);
   }
 }
 
@@ -371,7 +377,7 @@ async function leaveNote(event) {
   } catch (error) {
     draft.sending = false;
     const again = error.status && error.status < 500 ? "" : " Send it again: it will not be left twice.";
-    if (noted.tag === tag) say(`Not left: ${error.message}.${again}`, true);
+    if (noted.tag === tag) say(`Not left: ${told(error)}.${again}`, true);
   }
 }
 
