@@ -80,7 +80,7 @@ def test_the_longest_reason_is_taken_however_it_is_written(client):
 
 def test_openapi_tells_each_error_as_it_is(client):
     schema = client.get("/openapi.json").json()
-    assert schema["info"] == {"title": "Quai", "version": client.get("/version").json()["tag"]}
+    assert schema["info"]["version"] == client.get("/version").json()["tag"]
     assert "HTTPValidationError" not in schema["components"]["schemas"]
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
