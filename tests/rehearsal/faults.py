@@ -8,8 +8,9 @@ import subprocess
 import time
 
 from tests.rehearsal.images import ROOT, run
-from tests.rehearsal.scenarios import Failed, Rehearsal, expect
+from tests.rehearsal.scenarios import SETTLED, Failed, Rehearsal, expect
 from tests.rehearsal.server import DIR, wait_for
+from tests.rehearsal.traffic import is_failed
 
 SERVE_500 = """
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -157,12 +158,13 @@ def restores(r: Rehearsal) -> None:
             back = ["docker", "exec", r.server.name, f"{DIR}/deploy.sh"]
             got = subprocess.run(back, capture_output=True, text=True, check=False)
         told = "put back the backup" in got.stdout and "refused: this release cannot run on the database" in got.stdout
-        dump = r.server.exec(f"ls {DIR}/backups/*.dump | tail -n 1")
+        dump = r.server.exec(f"cd {DIR}/backups; ls *.dump | tail -n 1")
         section = re.search(r"### How to restore .*?```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
         for line in section.group(1).replace("\\\n", "").splitlines():
-            line = line.partition("   #")[0].replace("backups/<id>.dump", dump).replace("<commit>", old)
+            line = line.partition("   #")[0].replace("<id>", dump.removesuffix(".dump")).replace("<commit>", old)
             r.server.exec(f"cd {DIR}; {line}")
         expect(notes() == before, f"{notes()} notes came back, of {before}")
+        r.told()
         r.at_rest(old)
         expect(told, f"it does not say what to do: {got.stdout}")
 
@@ -344,6 +346,30 @@ def database_down(r: Rehearsal) -> None:
         r.at_rest(tag)
 
 
+def database_restarts(r: Rehearsal) -> None:
+    """The database restarts: 503 while it is away, and nothing beside it restarts."""
+    looks = "docker inspect --format '{{.Name}} {{.State.StartedAt}}' $(docker ps --all --quiet) | grep -v quai-db-1"
+    before = r.server.exec(looks)
+    with r.without_traffic():
+        r.start_traffic()
+        try:
+            r.server.exec(
+                "docker restart quai-db-1; until docker exec quai-db-1 pg_isready -qh 127.0.0.1; do sleep 0.1; done"
+            )
+            back = time.time()
+            time.sleep(SETTLED)
+        finally:
+            met = r.traffic.stop().records
+    r.records += [record for record in met if not is_failed(record)]
+    failed = [record for record in met if is_failed(record)]
+    print(f"  {len(failed)} of {len(met)} requests failed while the database was away", flush=True)
+    expect({record["status"] for record in failed} == {503}, f"while the database was away: {failed[:5]}")
+    late = [record for record in failed if record["at"] > back]
+    expect(not late, f"{len(late)} requests failed after the database was back: {late[:5]}")
+    expect(r.server.exec(looks) == before, f"it was {before}, and is {r.server.exec(looks)}")
+    expect(len(met) > r.rate * SETTLED, f"only {len(met)} requests")
+
+
 FAULTS = (
     bad_releases,
     bad_migrations,
@@ -357,4 +383,5 @@ FAULTS = (
     engine_restarts,
     reboots,
     database_down,
+    database_restarts,
 )

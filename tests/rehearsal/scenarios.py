@@ -171,6 +171,19 @@ class Rehearsal:
         expect(len(looked) == len(wanted) + 3, f"there is more or less than that: {looked}")
         expect(self.live() == commit, f"the public address answers {self.live()}, not {commit}")
 
+    def told(self) -> list[dict]:
+        """The deploys that the ledger was told of, the first one first: those of deploys.log, or it raises Failed."""
+        logged = [json.loads(line) for line in self.server.exec(f"cat {DIR}/deploys.log").splitlines()]
+        told = json.loads(self.get("/deploys?limit=100"))["items"][::-1]
+        expect(
+            [(one["attempt"], one["tag"], one["outcome"], one["reason"], one["actor"], one["seconds"]) for one in told]
+            == [(one["id"], one["tag"], one["outcome"], one["reason"], one["by"], one["seconds"]) for one in logged],
+            f"the log tells {logged}, the ledger {told}",
+        )
+        live = json.loads(self.get("/live"))["tag"]
+        expect(live == self.live(), f"the ledger says that {live} is live, and {self.live()} answers")
+        return told
+
     @contextmanager
     def refused(self, what: str):
         """Production must be the same before and after, to the container."""
