@@ -11,7 +11,7 @@ CONNECTIONS = 32
 HELLO = """
 import os, fastapi, sqlalchemy, uvicorn
 app = fastapi.FastAPI()
-engine = sqlalchemy.create_engine(os.environ["DB_CONN"], pool_size=10, max_overflow=5)
+engine = sqlalchemy.create_engine(os.environ["DB_CONN"], pool_size=5, max_overflow=5)
 @app.get("/")
 def hello():
     return {"hello": "world"}
