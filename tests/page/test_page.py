@@ -294,7 +294,7 @@ def test_the_token_is_nowhere_but_in_the_memory_of_the_page(site, visit):
 
 
 def test_it_warns_of_a_token_that_would_be_sent_in_the_clear(site, visit):
-    warning = "This page came over plain HTTP: who is on the way can read it."
+    warning = "This page came over plain HTTP: anybody on the way can read the token."
     expect(open_notes(visit(site)).get_by_text(warning)).to_be_hidden()
     site.url = site.url.replace("localhost", PLAIN)
     dialog = open_notes(visit(site))
