@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the branches that the README describes where they are absent, and their protection rules.
+# Creates missing branches of the Git workflow (see README.md) and their protection rules.
 set -euo pipefail
 
 readonly RULES=quai
@@ -8,12 +8,12 @@ usage() {
   cat <<'TEXT'
 Usage: scripts/branches.sh [--push] [--protect] [feature/NAME ...]
 
-Creates main and dev, and the feature branches named (default: feature/setup-ci-cd), where they are
-absent here and on origin; what exists is left as it is. main starts at the present commit, dev at
-main, a feature at dev.
+Creates main, dev and the given feature branches (default: feature/setup-ci-cd) where they are
+missing both locally and on origin. Existing branches are not changed. main starts at the current
+commit, dev at main, a feature branch at dev.
 
-  --push     push to origin those that it does not have
-  --protect  apply the protection rules with 'gh'; without it they are printed
+  --push     push missing branches to origin
+  --protect  apply the protection rules with 'gh'; otherwise they are only printed
 TEXT
 }
 
@@ -22,12 +22,12 @@ fail() { printf 'branches.sh: %s\n' "$*" >&2; exit 2; }
 
 has() { git show-ref --verify --quiet "refs/$1"; }
 
-create() { # BRANCH, and where it starts
+create() { # BRANCH START
   if has "heads/$1"; then
-    say "$1 is there"
+    say "$1 already exists"
   elif has "remotes/origin/$1"; then
     git branch --quiet --track "$1" "origin/$1"
-    say "$1 taken from origin"
+    say "$1 now tracks origin/$1"
   else
     git branch --quiet --no-track "$1" "$2"
     say "$1 created from $2"
@@ -35,16 +35,16 @@ create() { # BRANCH, and where it starts
 }
 
 push() {
-  git remote get-url origin >/dev/null 2>&1 || fail "there is no remote 'origin' to push to: git remote add origin <url>"
+  git remote get-url origin >/dev/null 2>&1 || fail "no remote 'origin'; add it: git remote add origin <url>"
   if git ls-remote --exit-code --heads origin "$1" >/dev/null; then
-    say "origin has $1"
+    say "$1 already exists on origin"
   else
     git push --quiet --set-upstream origin "$1"
     say "pushed $1"
   fi
 }
 
-rules() { # main and dev change by pull requests that CI has passed; nobody rewrites or deletes them
+rules() { # main and dev: pull requests with a passing CI only, no force push, no deletion
   cat <<JSON
 {
   "name": "$RULES",
@@ -68,7 +68,7 @@ JSON
 
 protect() {
   local id
-  command -v gh >/dev/null || fail "--protect needs 'gh': https://cli.github.com"
+  command -v gh >/dev/null || fail "--protect requires 'gh': https://cli.github.com"
   id=$(gh api 'repos/{owner}/{repo}/rulesets' --jq ".[] | select(.name == \"$RULES\") | .id")
   if [[ $id ]]; then
     rules | gh api --silent --method PUT "repos/{owner}/{repo}/rulesets/$id" --input -
@@ -85,12 +85,12 @@ main() {
       -h | --help) usage; exit ;;
       --push) push=yes ;;
       --protect) protect=yes ;;
-      feature/*) git check-ref-format --branch "$1" >/dev/null || fail "'$1' is no name for a branch"; features+=("$1") ;;
-      *) fail "'$1' is neither an option nor feature/NAME; see --help" ;;
+      feature/*) git check-ref-format --branch "$1" >/dev/null || fail "'$1' is not a valid branch name"; features+=("$1") ;;
+      *) fail "unknown argument '$1'; see --help" ;;
     esac
     shift
   done
-  git rev-parse --verify --quiet HEAD >/dev/null || fail "run it in a Git repository that has a commit"
+  git rev-parse --verify --quiet HEAD >/dev/null || fail "run it in a Git repository with at least one commit"
   ((${#features[@]})) || features=(feature/setup-ci-cd)
 
   create main HEAD
@@ -102,7 +102,7 @@ main() {
   if [[ $protect ]]; then
     protect
   else
-    say "protection rules, which --protect applies:"
+    say "protection rules (apply them with --protect):"
     rules
   fi
 }

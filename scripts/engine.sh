@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives a Debian or Ubuntu machine a Docker engine; does nothing where one answers.
+# Installs and starts a Docker engine on Debian or Ubuntu, unless one is already running.
 set -euo pipefail
 
 readonly WAIT_SECONDS=60
@@ -8,9 +8,9 @@ usage() {
   cat <<'TEXT'
 Usage: scripts/engine.sh [--help]
 
-Does nothing where a Docker engine with compose and buildx answers. Otherwise, on
-Debian 12 or later and Ubuntu 22.04 or later, as root, it installs the engine, compose
-and buildx from the distribution's packages and starts the engine.
+Does nothing if a Docker engine with compose and buildx is running. Otherwise, on Debian 12
+or later and Ubuntu 22.04 or later, as root, it installs the engine, compose and buildx from
+the distribution's packages and starts the engine.
 TEXT
 }
 
@@ -21,9 +21,9 @@ answers() {
   docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1
 }
 
-# Debian 12 packages engine 20.10 and the retired compose 1; those of Debian 13 need
-# nothing newer than Debian 12's libc, so they are taken alone, from the same mirror.
-borrow_from_trixie() {
+# Debian 12 has engine 20.10 and the retired compose 1. The packages of Debian 13 (trixie) run
+# with Debian 12's libc, so only these packages are installed from trixie, from the same mirror.
+add_trixie_source() {
   local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   # shellcheck disable=SC2016  # apt-get's own placeholder
   mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
@@ -43,21 +43,21 @@ packages() {
 
 install_engine() {
   [[ -r /etc/os-release ]] || fail "no Docker engine answers; install one: https://docs.docker.com/engine/install/"
-  # shellcheck source=/dev/null  # facts of the machine, not a file of ours
+  # shellcheck source=/dev/null  # provided by the distribution
   . /etc/os-release
-  local wanted
-  wanted=$(packages) || fail "no Docker engine answers, and $PRETTY_NAME is not Debian or Ubuntu; install one: https://docs.docker.com/engine/install/"
-  ((EUID == 0)) || fail "no Docker engine answers; run 'sudo scripts/engine.sh' to install one (or start yours, or join the docker group)"
+  local required
+  required=$(packages) || fail "no Docker engine answers, and $PRETTY_NAME is not Debian or Ubuntu; install one: https://docs.docker.com/engine/install/"
+  ((EUID == 0)) || fail "no Docker engine answers; run 'sudo scripts/engine.sh' to install one, start the engine, or join the docker group"
 
-  say "no Docker engine answers: installing system packages: $wanted iptables"
+  say "no Docker engine answers: installing system packages: $required iptables"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
   if [[ $VERSION_CODENAME == bookworm ]]; then
-    borrow_from_trixie
+    add_trixie_source
     apt-get update -qq
   fi
   # shellcheck disable=SC2086  # a list of package names
-  apt-get install -qq -y --no-install-recommends $wanted iptables ca-certificates >/dev/null
+  apt-get install -qq -y --no-install-recommends $required iptables ca-certificates >/dev/null
 }
 
 dockerd_runs() { [[ $(readlink "/proc/$(cat /run/docker.pid 2>/dev/null)/exe") == */dockerd ]]; }
@@ -66,19 +66,19 @@ start_engine() {
   if [[ -d /run/systemd/system ]]; then
     systemctl enable --now docker
   elif ! dockerd_runs; then
-    # What a killed engine left: those numbers may be another process's by now.
+    # Stale pid files of a killed engine: the pids may belong to other processes now.
     rm -f /run/docker.pid /run/docker/containerd/containerd.pid
-    say "no systemd here: starting dockerd by hand, log in /var/log/dockerd.log"
+    say "no systemd: starting dockerd directly, log in /var/log/dockerd.log"
     setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &
   fi
   local deadline=$((SECONDS + WAIT_SECONDS))
   until docker info >/dev/null 2>&1; do
-    ((SECONDS < deadline)) || fail "the engine did not answer within ${WAIT_SECONDS} s; see /var/log/dockerd.log or 'journalctl -u docker'"
+    ((SECONDS < deadline)) || fail "the Docker engine did not start within ${WAIT_SECONDS} s; see /var/log/dockerd.log or 'journalctl -u docker'"
     sleep 0.2
   done
 }
 
-# A client in /usr/local/bin finds the distribution's plugins nowhere but in its own folder.
+# A docker client in /usr/local/bin searches for plugins only in its own directory.
 link_plugins() {
   local plugin
   mkdir -p /usr/local/lib/docker/cli-plugins
@@ -97,7 +97,7 @@ main() {
   if ! command -v dockerd >/dev/null; then install_engine; fi
   start_engine
   if ! answers; then link_plugins; fi
-  answers || fail "the engine answers, but 'docker compose' or 'docker buildx' does not; install both plugins"
+  answers || fail "the Docker engine is running, but 'docker compose' or 'docker buildx' is missing; install both plugins"
   say "Docker engine $(docker version --format '{{.Server.Version}}'), compose $(docker compose version --short)"
 }
 

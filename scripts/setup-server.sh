@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
-# Makes a Debian or Ubuntu machine a server that deploys can reach. Run it again at any time.
+# Prepares a Debian or Ubuntu machine for deploys. Idempotent.
 set -euo pipefail
 
 readonly HERE=${BASH_SOURCE[0]%/*}
 
 usage() {
   cat <<'TEXT'
-Usage: sudo scripts/setup-server.sh --image IMAGE [options]     (on the server, in a clone of the repository)
+Usage: sudo scripts/setup-server.sh --image IMAGE [options]
 
-  --image IMAGE   where releases come from, without tag: ghcr.io/owner/quai
-  --site ADDRESS  the domain name to serve, with automatic HTTPS (default: plain HTTP, ':80')
-  --host NAME     the name or address by which GitHub reaches this server (default: its host name)
-  --port PORT     its SSH port (default: 22)
-  --user USER     who deploys (default: deploy)
-  --dir DIR       where (default: /srv/quai)
+Run it on the server, in a clone of the repository.
+
+  --image IMAGE   image of the releases, without a tag: ghcr.io/owner/quai
+  --site ADDRESS  domain name to serve, with automatic HTTPS (default: ':80', plain HTTP)
+  --host NAME     name or address under which GitHub reaches this server (default: the host name)
+  --port PORT     SSH port of this server (default: 22)
+  --user USER     user that runs the deploys (default: deploy)
+  --dir DIR       directory of the application (default: /srv/quai)
   --new-key       replace the deploy key
 
-Installs a Docker engine if none answers (system packages), makes the user, the directory with
-.env and deploy.sh, a unit that makes .env true again after a reboot, and a key that can ask for a
-deploy and nothing else. What is already there stays as it is. At the end it prints what to put
-into GitHub.
+Installs a Docker engine if none is running (system packages). Creates the user, the directory with
+.env and deploy.sh, a systemd unit that reconciles with .env at boot, and an SSH key that can only
+request a deploy or the status. Existing files are kept. Finally prints the commands that configure
+GitHub.
 TEXT
 }
 
@@ -32,13 +34,13 @@ read_options() {
     case $1 in
       -h | --help) usage; exit ;;
       --new-key) new_key=yes; shift; continue ;;
-      --image | --site | --host | --port | --user | --dir) [[ ${2-} ]] || fail "$1 wants a value; see --help" ;;
+      --image | --site | --host | --port | --user | --dir) [[ ${2-} ]] || fail "$1 requires a value; see --help" ;;
       *) fail "unknown option '$1'; see --help" ;;
     esac
     printf -v "${1#--}" '%s' "$2"
     shift 2
   done
-  [[ $image =~ ^[a-z0-9][a-z0-9._:/-]*$ && ${image##*/} != *:* ]] || fail "--image '$image' is not an image name without tag, such as ghcr.io/owner/quai"
+  [[ $image =~ ^[a-z0-9][a-z0-9._:/-]*$ && ${image##*/} != *:* ]] || fail "--image '$image' is not an image name without a tag, such as ghcr.io/owner/quai"
   image=${image#docker.io/}
   [[ $dir == /* ]] || fail "--dir '$dir' is not an absolute path"
   [[ $port =~ ^[0-9]+$ ]] || fail "--port '$port' is not a number"
@@ -46,13 +48,13 @@ read_options() {
 
 make_user() {
   id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
-  usermod --append --groups docker --password '*' "$user" # no password, and not locked: keys work
+  usermod --append --groups docker --password '*' "$user" # no password, but not locked, so that SSH keys work
   home=$(getent passwd "$user" | cut -d: -f6)
 }
 
 make_directory() {
   install -d -o "$user" -g "$user" "$dir" "$dir/releases"
-  # Until the first release brings its own, deploy.sh is that of this clone.
+  # Use the deploy.sh of this clone until the first release provides its own.
   if [[ ! -e $dir/releases/current/deploy.sh || $(readlink "$dir/releases/current") == setup ]]; then
     install -D -o "$user" -g "$user" "$HERE/deploy.sh" "$dir/releases/setup/deploy.sh"
     ln -sfn setup "$dir/releases/current"
@@ -62,26 +64,26 @@ make_directory() {
   chown -h "$user:$user" "$dir"/{deploy.sh,docker-compose.prod.yml,releases,releases/current}
 }
 
-# Else each upgrade of the engine would stop all containers.
+# With live-restore, an upgrade of the engine does not stop the containers.
 keep_containers_running() {
   local file=/etc/docker/daemon.json
   [[ $(docker info --format '{{.LiveRestoreEnabled}} {{.Swarm.LocalNodeState}}') == 'false inactive' ]] || return 0
   if [[ -e $file ]]; then
-    say "$file is yours and stays as it is; with \"live-restore\": true in it, containers outlive a restart of the engine"
+    say "$file exists and is not changed; add \"live-restore\": true to keep containers running while the engine restarts"
   else
     echo '{"live-restore": true}' >"$file"
-    kill -HUP "$(cat /run/docker.pid)" # the engine reads it again
+    kill -HUP "$(cat /run/docker.pid)" # reload the configuration
   fi
 }
 
-# After a reboot in the middle of a deploy, too, what .env says serves again.
+# Reconciles with .env at boot, also after a reboot in the middle of a deploy.
 make_unit() {
   local units=/etc/systemd/system unit
   unit=$(basename "$dir").service
   mkdir -p "$units/multi-user.target.wants"
   cat >"$units/$unit" <<TEXT
 [Unit]
-Description=What $dir/.env says is live
+Description=Reconcile $dir with its .env
 Requires=docker.service
 After=docker.service
 
@@ -138,8 +140,8 @@ print_next() {
   [[ $site == :* ]] || scheme=https://$site
   cat <<TEXT
 
-This server is ready: $dir, user $user. What is left, on a machine where 'gh auth login' was done,
-in a clone of the repository:
+The server is ready: directory $dir, user $user. Now run these commands in a clone of the repository, on a
+machine where you have run 'gh auth login':
 
 echo '{"deployment_branch_policy": {"protected_branches": false, "custom_branch_policies": true}}' | gh api --silent --method PUT 'repos/{owner}/{repo}/environments/production' --input -
 gh api --silent --method POST 'repos/{owner}/{repo}/environments/production/deployment-branch-policies' -f name=main
@@ -156,12 +158,12 @@ ssh -p $port root@$host cat $key | gh secret set DEPLOY_KEY --env production
 ssh -p $port root@$host rm $key $key.pub
 TEXT
   else
-    echo "(DEPLOY_KEY: made by an earlier run; --new-key replaces it)"
+    echo "(DEPLOY_KEY was created by an earlier run; --new-key replaces it)"
   fi
   cat <<TEXT
 
-If the image is private, once on this server: sudo -u $user docker login $registry
-Settings and secrets of production: $dir/.env
+If the image is private, run once on this server: sudo -u $user docker login $registry
+The settings and secrets of production are in $dir/.env
 TEXT
 }
 
@@ -169,8 +171,8 @@ main() {
   local image site host port user dir new_key home key
   read_options "$@"
   ((EUID == 0)) || fail "run as root: sudo scripts/setup-server.sh ..."
-  [[ -f $HERE/../.env.prod && -f $HERE/deploy.sh ]] || fail "run it from a clone of the repository: .env.prod and scripts/deploy.sh are not beside it"
-  [[ -f /etc/ssh/ssh_host_ed25519_key.pub ]] || fail "no SSH server here: apt-get install openssh-server"
+  [[ -f $HERE/../.env.prod && -f $HERE/deploy.sh ]] || fail "run it from a clone of the repository: .env.prod or scripts/deploy.sh is missing"
+  [[ -f /etc/ssh/ssh_host_ed25519_key.pub ]] || fail "no SSH server found; install one: apt-get install openssh-server"
   "$HERE/engine.sh"
   say "user $user"
   make_user
