@@ -1,0 +1,84 @@
+"""A deploy outlives the connection that requested it: it writes a log, and the request follows that log."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType
+
+from server.state import say
+
+KEEP_DAYS = 90  # how long logs stay
+POLL_SECONDS = 0.05
+
+
+def follow(directory: Path, action: Callable[[], int]) -> int:
+    """Run `action` in a session of its own, print its log until it ends, and return its exit code.
+
+    SIGINT, SIGHUP and SIGTERM end the following, not the action; the exit code is 1 then.
+    """
+    log = _new_log(directory / "logs")
+    worker = os.fork()
+    if not worker:
+        _run(action, log)
+    signals = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+
+    def leave(*_: int | FrameType | None) -> None:
+        with suppress(OSError):  # the terminal may be gone
+            say(f"the deploy goes on; to follow it: tail -f {log}")
+        os._exit(1)
+
+    for number in signals:
+        signal.signal(number, leave)
+    return _print(log, worker)
+
+
+def _new_log(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    oldest = time.time() - KEEP_DAYS * 86400
+    for old in folder.glob("*.log"):
+        if old.stat().st_mtime < oldest:
+            old.unlink()
+    log = folder / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}.log"
+    log.touch()
+    return log
+
+
+def _run(action: Callable[[], int], log: Path) -> None:
+    """The child process: it has no terminal, and its standard streams are the log."""
+    code = 1
+    try:
+        os.setsid()
+        for descriptor, file, flags in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_APPEND)):
+            os.dup2(os.open(file, flags), descriptor)
+        os.dup2(1, 2)
+        code = action()
+    except BaseException as error:
+        say(f"failed: {type(error).__name__}: {error}")
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _print(log: Path, worker: int) -> int:
+    """Print the log as it grows, to the end of the worker."""
+    with log.open("rb") as lines:
+        while True:
+            ended, status = os.waitpid(worker, os.WNOHANG)
+            while part := lines.read(65536):
+                _write(part)
+            if ended:
+                return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+            time.sleep(POLL_SECONDS)
+
+
+def _write(part: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
+    except OSError:  # nothing reads any more: the deploy goes on without this
+        os._exit(1)

@@ -1,0 +1,32 @@
+"""Applies changed settings of the services that a deploy does not replace: proxy, database and others."""
+
+from pathlib import Path
+
+from server import compose, engine, settings, state
+from server.compose import Project
+from server.errors import Refused
+from server.repair import repair
+
+
+def apply(directory: Path) -> int:
+    """Recreate what has changed, under the lock of the deploys, and return the exit code.
+
+    It may interrupt requests for as long as the proxy or the database takes to start.
+    """
+    try:
+        with state.lock(directory, "services"):
+            current = settings.read(directory)
+            state.end_orphans(directory)
+            live = repair(directory, current)
+            if not live.containers:
+                raise Refused("no release is live: the first deploy starts these services")
+            project = Project(directory, current, live.tag, live.deploy)
+            names = [name for name in compose.services(project) if name not in ("api", "front", *compose.ONE_SHOTS)]
+            state.say(f"applying the settings of {', '.join(names)}")
+            if compose.run(project, "up", "--detach", "--no-deps", "--wait", *names).code:
+                raise Refused("not all of them are healthy: see above")
+    except (Refused, engine.EngineError, OSError) as error:
+        state.say(f"failed: {error}")
+        return 1
+    state.say("done")
+    return 0

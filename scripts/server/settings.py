@@ -1,0 +1,168 @@
+"""The server's .env: read as Docker Compose reads it, validated, and written back atomically."""
+
+import fcntl
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server.errors import UsageError
+
+COMMIT = "[0-9a-f]{40}"
+DEFAULTS = {
+    "API_REPLICAS": "1",
+    "KEEP_RELEASES": "5",
+    "MIN_FREE_MB": "1024",
+    "HEALTH_SECONDS": "60",
+    "WATCH_SECONDS": "5",
+    "MIGRATE_SECONDS": "300",
+    "NOTIFY_URL": "",
+    "NOTIFY_TOKEN": "",
+}
+NUMBERS = ("API_REPLICAS", "KEEP_RELEASES", "MIN_FREE_MB", "HEALTH_SECONDS", "WATCH_SECONDS", "MIGRATE_SECONDS")
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_LINE = re.compile(
+    rf"""^[ \t]*(?:export[ \t]+)?(?P<name>{_NAME})[ \t]*[=:][ \t]*
+    (?: '(?P<literal>[^']*)' | "(?P<quoted>(?:\\.|[^"\\])*)" | (?P<plain>[^\n]*) )""",
+    re.MULTILINE | re.VERBOSE | re.DOTALL,
+)
+_REFERENCE = re.compile(
+    rf"\$(?:(?P<escaped>\$)|(?P<bare>{_NAME})|{{(?P<name>{_NAME})(?:(?P<mark>:?[-+?])(?P<word>[^}}]*))?}})"
+)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the deploy program reads from .env. Times are in seconds, sizes in MiB."""
+
+    project: str
+    image: str
+    image_tag: str
+    deploy_id: str
+    api_replicas: int
+    keep_releases: int
+    min_free_mb: int
+    health_seconds: int
+    watch_seconds: int
+    migrate_seconds: int
+    notify_url: str
+    notify_token: str = field(repr=False)
+    names: frozenset[str] = field(repr=False)
+
+    def release_image(self, tag: str) -> str:
+        """The full name of a release's image."""
+        return f"{self.image}:{tag}"
+
+
+def parse(text: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Names and values of a .env file, with quotes, comments and ${NAME} resolved as Compose does.
+
+    The last line of a name counts. A reference finds earlier lines first, then `environment`.
+    """
+    values: dict[str, str] = {}
+    for line in _LINE.finditer(text):
+        if line["literal"] is not None:
+            values[line["name"]] = line["literal"]
+            continue
+        known = {**(environment or {}), **values}
+        if line["quoted"] is not None:
+            value = re.sub(r"\\([nrt\"\\])", lambda found: _ESCAPES.get(found[1], found[1]), line["quoted"])
+        else:
+            value = re.split(r"(?:^|[ \t])#", line["plain"], maxsplit=1)[0].strip()
+        values[line["name"]] = _expand(value, known)
+    return values
+
+
+def _expand(value: str, known: Mapping[str, str]) -> str:
+    def replacement(found: re.Match[str]) -> str:
+        if found["escaped"]:
+            return "$"
+        name, mark, word = found["bare"] or found["name"], found["mark"] or "", found["word"] or ""
+        is_set = bool(known.get(name)) if mark.startswith(":") else name in known
+        if mark.endswith("+"):
+            return word if is_set else ""
+        if mark.endswith("-") and not is_set:
+            return word
+        return known.get(name, "")
+
+    return _REFERENCE.sub(replacement, value)
+
+
+def read(directory: Path) -> Settings:
+    """Read and validate `directory`/.env.
+
+    Raises UsageError with one line that names the setting, the file and the expected form, never the value:
+    it may be a secret.
+    """
+    file = directory / ".env"
+    try:
+        values = parse(file.read_text(encoding="utf-8"), os.environ)
+    except FileNotFoundError:
+        raise UsageError(f"no .env in {directory}: setup-server.sh creates it from .env.prod") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"cannot read {file}: {error}; run with sudo, and keep the file its owner's, mode 600"
+        ) from None
+    for name in ("IMAGE_TAG", "DEPLOY_ID"):
+        if name not in values:
+            raise UsageError(f"the line {name}= is missing in {file}; .env.prod shows where it stands")
+
+    def value(name: str, pattern: str, expected: str) -> str:
+        found = values.get(name) or DEFAULTS.get(name, "")
+        if not re.fullmatch(pattern, found):
+            raise UsageError(f"{name} in {file} must be {expected}; .env.prod shows an example")
+        return found
+
+    def number(name: str) -> int:
+        return int(value(name, "[1-9][0-9]{0,8}", "a whole number, 1 or more"))
+
+    return Settings(
+        project=value("COMPOSE_PROJECT_NAME", "[a-z0-9][a-z0-9_-]*", "a name in lower case"),
+        image=value("IMAGE", r"\S+", "the name of an image"),
+        image_tag=values["IMAGE_TAG"],
+        deploy_id=values["DEPLOY_ID"],
+        api_replicas=number("API_REPLICAS"),
+        keep_releases=number("KEEP_RELEASES"),
+        min_free_mb=number("MIN_FREE_MB"),
+        health_seconds=number("HEALTH_SECONDS"),
+        watch_seconds=number("WATCH_SECONDS"),
+        migrate_seconds=number("MIGRATE_SECONDS"),
+        notify_url=value("NOTIFY_URL", r"|https?://[^\s\"]+", "a URL (https://...)"),
+        notify_token=values.get("NOTIFY_TOKEN", ""),
+        names=frozenset(values) | DEFAULTS.keys(),
+    )
+
+
+def write_release(directory: Path, tag: str, deploy_id: str | None = None, *, only_if_tag: str | None = None) -> None:
+    """Set IMAGE_TAG, and DEPLOY_ID if given, in `directory`/.env; the other lines stay.
+
+    The file is replaced atomically, after its content is on the disk. With `only_if_tag` nothing happens
+    unless IMAGE_TAG has that value. Raises OSError; .env is unchanged then.
+    """
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two deploys may write: one that ends, one that gives up waiting
+        file, new = directory / ".env", directory / ".env.new"
+        text = before = file.read_text(encoding="utf-8")
+        if only_if_tag is not None and parse(text).get("IMAGE_TAG") != only_if_tag:
+            return
+        text = re.sub("^IMAGE_TAG=.*", f"IMAGE_TAG={tag}", text, flags=re.MULTILINE)
+        if deploy_id is not None:
+            text = re.sub("^DEPLOY_ID=.*", f"DEPLOY_ID={deploy_id}", text, flags=re.MULTILINE)
+        if text == before:
+            return
+        with open(new, "w", encoding="utf-8", opener=open_private) as output:
+            output.write(text)
+            output.flush()
+            os.fsync(output.fileno())
+        new.replace(file)
+    finally:
+        os.close(folder)
+
+
+def open_private(path: str, flags: int) -> int:
+    """An opener for files that hold secrets: only their owner can read them."""
+    return os.open(path, flags, 0o600)
