@@ -15,6 +15,7 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=ca \
 COPY service /app/service
 COPY service/front /release/front
 COPY docker-compose.prod.yml scripts/deploy.sh /release/
+COPY scripts/server /release/server
 # The commit's time, for the files that are the commit's.
 ARG SOURCE_DATE_EPOCH=0
 RUN rm -r /app/service/front \

@@ -18,10 +18,10 @@ Run it on the server, in a clone of the repository.
   --dir DIR       directory of the application (default: /srv/quai)
   --new-key       replace the deploy key
 
-Installs a Docker engine if none is running (system packages). Creates the user, the directory with
-.env and deploy.sh, a systemd unit that reconciles with .env at boot, and an SSH key that can only
-request a deploy or the status. Existing files are kept. Finally prints the commands that configure
-GitHub.
+Installs a Docker engine if none is running, and python3 if it is missing (system packages). Creates
+the user, the directory with .env and deploy.sh, a systemd unit that reconciles with .env at boot, and
+an SSH key that can only request a deploy or the status. Existing files are kept. Finally prints the
+commands that configure GitHub.
 TEXT
 }
 
@@ -46,6 +46,26 @@ read_options() {
   [[ $port =~ ^[0-9]+$ ]] || fail "--port '$port' is not a number"
 }
 
+# The deploy program needs Python's standard library, which python3-minimal has only a part of.
+install_python() {
+  ! python3 -c 'import http.client, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || return 0
+  command -v apt-get >/dev/null || fail "Python 3.10 or later is required; install it first"
+  say "installing a system package: python3"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3 >/dev/null
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "Python 3.10 or later is required; this system has $(python3 --version)"
+}
+
+# Two applications would share the project name, the key and the ports, and remove each other's containers.
+refuse_second_application() {
+  local unit other
+  for unit in /etc/systemd/system/*.service; do
+    other=$(sed -nE 's|^ExecStart=(/.*)/deploy\.sh$|\1|p' "$unit" 2>/dev/null) || continue
+    [[ -z $other || $other == "$dir" || ! -e $other/.env ]] ||
+      fail "this server runs the application in $other already; a second one is not supported. Use another server, or --dir $other"
+  done
+}
+
 make_user() {
   id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
   usermod --append --groups docker --password '*' "$user" # no password, but not locked, so that SSH keys work
@@ -54,9 +74,12 @@ make_user() {
 
 make_directory() {
   install -d -o "$user" -g "$user" "$dir" "$dir/releases"
-  # Use the deploy.sh of this clone until the first release provides its own.
+  # Use the deploy program of this clone until the first release provides its own.
   if [[ ! -e $dir/releases/current/deploy.sh || $(readlink "$dir/releases/current") == setup ]]; then
-    install -D -o "$user" -g "$user" "$HERE/deploy.sh" "$dir/releases/setup/deploy.sh"
+    rm -rf "$dir/releases/setup"
+    mkdir "$dir/releases/setup"
+    cp -r "$HERE/deploy.sh" "$HERE/server" "$dir/releases/setup/"
+    chown -R "$user:$user" "$dir/releases/setup"
     ln -sfn setup "$dir/releases/current"
   fi
   ln -sfn releases/current/deploy.sh "$dir/deploy.sh"
@@ -171,8 +194,10 @@ main() {
   local image site host port user dir new_key home key
   read_options "$@"
   ((EUID == 0)) || fail "run as root: sudo scripts/setup-server.sh ..."
-  [[ -f $HERE/../.env.prod && -f $HERE/deploy.sh ]] || fail "run it from a clone of the repository: .env.prod or scripts/deploy.sh is missing"
+  [[ -f $HERE/../.env.prod && -f $HERE/deploy.sh && -d $HERE/server ]] || fail "run it from a clone of the repository: .env.prod, scripts/deploy.sh or scripts/server is missing"
   [[ -f /etc/ssh/ssh_host_ed25519_key.pub ]] || fail "no SSH server found; install one: apt-get install openssh-server"
+  refuse_second_application
+  install_python
   "$HERE/engine.sh"
   say "user $user"
   make_user

@@ -76,7 +76,10 @@ def _give_up(directory: Path, tag: str, error: Exception) -> int:
 def _run(deploy: Deploy, forward: bool) -> int:
     try:
         deploy, outcome = roll_out(deploy, forward)
-        settings.write_release(deploy.directory, deploy.tag, deploy.project.deploy)
+        try:
+            settings.write_release(deploy.directory, deploy.tag, deploy.project.deploy)
+        except OSError as error:
+            raise Refused(f"cannot write .env: {error}") from None
     except BaseException as error:
         ignore_signals()
         return _take_back(deploy, error)

@@ -1,6 +1,7 @@
 """Deploys that are killed at each of their steps, and long series of deploys; with traffic on."""
 
 import random
+import shlex
 import subprocess
 from itertools import cycle
 
@@ -9,7 +10,7 @@ from tests.rehearsal.images import HERE, run
 from tests.rehearsal.scenarios import Rehearsal, expect
 from tests.rehearsal.server import DIR, wait_for
 
-POINTS = "/usr/local/lib/points.sh"
+POINTS = "/usr/local/lib/points"  # a folder of the server: points.py, and a python3 that runs it
 KILLED = 137
 GOOD = ("red", "green", "blue", "white")
 THEN = ("the same", "the old", "a third")
@@ -18,23 +19,26 @@ SOAKED = {"deploy": 8, "fetch and deploy": 4, "roll back": 6, "refuse": 4, "kill
 
 
 def prepare(r: Rehearsal) -> dict[str, str]:
-    """Releases of one moment, so that none is older than another, and one that crashes; gives their tags.
+    """Releases of one position, so that none is older than another, and one that crashes; gives their tags.
 
     Each says that it has something to migrate, so that its deploy takes all steps.
     """
-    run("docker", "cp", str(HERE / "points.sh"), f"{r.server.name}:{POINTS}")
+    r.server.exec(f"mkdir -p {POINTS}")
+    run("docker", "cp", str(HERE / "points.py"), f"{r.server.name}:{POINTS}/points.py")
+    wrapper = f'#!/bin/sh\nexec /usr/bin/python3 {POINTS}/points.py "$@"\n'
+    r.server.exec(f"printf '%s' {shlex.quote(wrapper)} >{POINTS}/python3; chmod 755 {POINTS}/python3")
     r.server.set(WATCH_SECONDS="1", KEEP_RELEASES="5")
-    moment = "2100-01-01T00:00:00Z"
-    tags = {name: variant(r, name, python(""), created=moment) for name in GOOD}
-    return tags | {"crashes": variant(r, "crashes again", python(""), CRASH, created=moment)}
+    tags = {name: variant(r, name, python("")) for name in GOOD}
+    return tags | {"crashes": variant(r, "crashes again", python(""), CRASH)}
 
 
 def deploy(r: Rehearsal, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run deploy.sh in a process group of its own, with points.sh when it gets variables."""
-    told = {"BASH_ENV": POINTS, **variables} if variables else {}
+    """Run deploy.sh in a process group of its own, by way of points.py when it gets variables."""
+    path = f"--env=PATH={POINTS}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    options = [path, *(f"--env={name}={value}" for name, value in variables.items())] if variables else []
     return subprocess.run(
         [
-            *("docker", "exec", *(f"--env={name}={value}" for name, value in told.items()), r.server.name),
+            *("docker", "exec", *options, r.server.name),
             *("setsid", "--wait", "runuser", "--user", "deploy", "--", f"{DIR}/deploy.sh", *arguments),
         ],
         stdin=subprocess.DEVNULL,
@@ -68,18 +72,12 @@ def forget(r: Rehearsal, tag: str) -> None:
 
 
 def points_of(r: Rehearsal, tag: str) -> list[str]:
-    """Where a deploy of this tag can be killed: before and after each external command that it runs."""
+    """Where a deploy of this tag can be killed, as points.py lists it from the running program."""
     forget(r, tag)
     file = "/var/tmp/points"  # noqa: S108 - of a server of our own
     r.server.exec(f"rm -f {file}")
     deploy(r, "deploy", tag, POINTS=file)
-    found, after = {}, False
-    for line in r.server.exec(f"cat {file}").splitlines():
-        kind, _, point = line.partition(" ")
-        if kind == "file" or after:
-            found[point] = True
-        after = kind == "file"
-    return list(found)
+    return list(dict.fromkeys(r.server.exec(f"cat {file}").splitlines()))
 
 
 def killed_at(r: Rehearsal, point: str, tags: dict[str, str], name: str, signal: str, then: str) -> None:
@@ -89,7 +87,7 @@ def killed_at(r: Rehearsal, point: str, tags: dict[str, str], name: str, signal:
     for _ in range(3):  # a loop that waits passes some points only at times
         forget(r, new)
         done = deploy(r, "deploy", new, AT=point, SIGNAL=signal)
-        if done.returncode == KILLED or signal != "KILL":
+        if done.returncode == KILLED or signal not in ("KILL", "ALONE"):
             break
         rolls_back(r, old)
     else:
@@ -108,7 +106,7 @@ def killed_at(r: Rehearsal, point: str, tags: dict[str, str], name: str, signal:
 
 
 def killed(r: Rehearsal) -> None:
-    """A deploy is killed, at points taken from deploy.sh itself; the next one repairs."""
+    """A deploy is killed, at points taken from the running program; the next one repairs."""
     tags = prepare(r)
     deploys(r, tags["red"], "deploy", tags["red"])
     good = points_of(r, tags["green"])
@@ -119,6 +117,8 @@ def killed(r: Rehearsal) -> None:
         (point, "green", signal, then)
         for point, signal, then in zip(good, cycle(("TERM", "INT", "HUP")), cycle(THEN), strict=False)
     ]
+    # Without its parent a docker command would go on, and create containers after the next repair.
+    signals += [(point, "green", "ALONE", "the same") for point in good if point.startswith("after start of")]
     chosen = [*every, *signals]
     if r.kills:
         chance = random.Random(r.seed)  # noqa: S311 - no secret
@@ -158,9 +158,7 @@ def soak(r: Rehearsal) -> None:
     """A long series of deploys, rollbacks, bad releases and kills; nothing grows."""
     tags = prepare(r)
     r.server.set(HEALTH_SECONDS="20")
-    tags["Caddyfile"] = variant(
-        r, "broken Caddyfile again", "RUN echo '{' >>/release/front/Caddyfile", created="2100-01-01T00:00:00Z"
-    )
+    tags["Caddyfile"] = variant(r, "broken Caddyfile again", "RUN echo '{' >>/release/front/Caddyfile")
     good = [tags[name] for name in GOOD]
     chance = random.Random(r.seed)  # noqa: S311 - no secret
     deploys(r, good[0], "deploy", good[0])

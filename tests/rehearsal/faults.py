@@ -51,14 +51,13 @@ MOST = 120  # seconds that any one of these deploys may take, however busy the m
 CRASH = """CMD ["python", "-c", "raise SystemExit('boom')"]"""
 
 
-def variant(r: Rehearsal, name: str, *lines: str, created: str = "") -> str:
-    """Push a release that differs from the last merge by some lines of a Dockerfile; gives its tag.
+def variant(r: Rehearsal, name: str, *lines: str, position: int | None = None) -> str:
+    """Push a release that differs from the last merge by some lines of a Dockerfile, and return its tag.
 
-    `created` is the moment of its commit, in ISO 8601; now unless given.
+    `position` is its place on main, that of the last merge unless given.
     """
     base = r.commits.get("forward", r.commits["first"])
     tag = hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
-    created = created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     image = f"{r.server.registry}/quai"
     dockerfile = [
         f"FROM {image}:{base}",
@@ -66,8 +65,8 @@ def variant(r: Rehearsal, name: str, *lines: str, created: str = "") -> str:
         "USER root",
         *lines,
         "USER 10001:10001",
+        *([] if position is None else [f"LABEL quai.position={position}"]),
     ]
-    dockerfile.append(f"LABEL org.opencontainers.image.created={created}")
     run("docker", "build", "--quiet", "--tag", f"{image}:{tag}", "-", input="\n".join(dockerfile))
     run("docker", "push", "--quiet", f"{image}:{tag}")
     r.commits[name] = tag
@@ -120,13 +119,13 @@ def bad_releases(r: Rehearsal) -> None:
     ends = f'CMD ["sh", "-c", "python -m service >/tmp/log 2>&1 & until {served}; do sleep 0.1; done; kill $!; wait"]'
     with r.reading_only():
         is_refused(r, "ends", "the new api is crashing", ends)
-    is_refused(r, "cannot tell its health", "the image has no HEALTHCHECK", "HEALTHCHECK NONE")
-    is_refused(r, "lies", "to the proxy, not", "ENV RELEASE=somebody-else")
+    is_refused(r, "cannot tell its health", "has no health check", "HEALTHCHECK NONE")
+    is_refused(r, "lies", ", not ", "ENV RELEASE=somebody-else")
     is_refused(r, "broken compose file", "do not fit", "RUN echo 'services: [' >/release/docker-compose.prod.yml")
     is_refused(r, "broken Caddyfile", "the new front is crashing", "RUN echo '{' >>/release/front/Caddyfile")
     nowhere = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
-    is_refused(r, "another Caddyfile", "does not answer to the proxy", nowhere)
-    is_refused(r, "broken deploy.sh", "failed at: pull", "RUN echo 'if' >>/release/deploy.sh")
+    is_refused(r, "another Caddyfile", "answers 500", nowhere)
+    is_refused(r, "broken deploy.sh", "deploy program does not run", "RUN echo 'if' >>/release/deploy.sh")
     is_refused(r, "no files", "/release", "RUN rm -r /release")
     goes_live(r, "good after bad")
 
@@ -159,7 +158,11 @@ def restores(r: Rehearsal) -> None:
             got = subprocess.run(back, capture_output=True, text=True, check=False)
         told = "put back the backup" in got.stdout and "refused: this release cannot run on the database" in got.stdout
         dump = r.server.exec(f"cd {DIR}/backups; ls *.dump | tail -n 1")
-        section = re.search(r"### How to restore .*?```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        section = re.search(
+            r"### How to restore .*?```console\n(.*?)```",
+            (ROOT / "docs/rollback-and-restore.md").read_text(),
+            re.DOTALL,
+        )
         for line in section.group(1).replace("\\\n", "").splitlines():
             line = line.partition("   #")[0].replace("<id>", dump.removesuffix(".dump")).replace("<commit>", old)
             r.server.exec(f"cd {DIR}; {line}")
@@ -210,7 +213,7 @@ def unwritable(r: Rehearsal) -> None:
         r.server.exec(f"mkdir {DIR}/.env.new")
         got = r.deploy_by_key(tag)
         r.server.exec(f"rmdir {DIR}/.env.new")
-    expect(got.returncode != 0 and "refused: failed at: watch" in got.stdout, f".env was not written: {got.stdout}")
+    expect(got.returncode != 0 and "refused: cannot write .env" in got.stdout, f".env was not written: {got.stdout}")
     got = r.deploy_by_key(tag)
     expect(got.returncode == 0, f"the same again: {got.stdout}")
     r.at_rest(tag)

@@ -1,0 +1,131 @@
+"""Runs the deploy program on the rehearsal's server and lists, or stops it at, the points where it can be killed.
+
+Points are before and after each process that it starts, each file that it renames, removes or links, and each
+request that changes something in the engine. Standard library only. `python3 -m server ...` becomes
+`points.py -m server ...`, with the environment:
+
+    POINTS=FILE           append each point to the file
+    AT=POINT SIGNAL=NAME  at this point send KILL, TERM, INT or HUP to the process group; ALONE: KILL to
+                          this process only
+"""
+
+import http.client
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+
+AUDITED = ("subprocess.Popen", "os.rename", "os.remove", "os.mkdir", "os.symlink", "shutil.rmtree", "os.truncate")
+OCCURRENCES = 3  # of the same point; more of them are a loop
+
+seen: Counter[str] = Counter()
+state = threading.local()
+forked = False
+
+
+def reach(when: str, what: str) -> None:
+    """Handle one point; it is named by what happens and by the functions of the program that lead there."""
+    if forked or getattr(state, "busy", False):
+        return
+    state.busy = True
+    try:
+        frame, names = sys._getframe(1), []
+        while frame:
+            if "/server/" in frame.f_code.co_filename:
+                names.append(f"{os.path.basename(frame.f_code.co_filename)[:-3]}.{frame.f_code.co_name}")
+            frame = frame.f_back
+        if not names:
+            return
+        point = re.sub("[0-9a-f]{40}|[0-9]{10}", "ID", f"{when} {what} in {' < '.join(names[:5])}")
+        seen[point] += 1
+        if seen[point] <= OCCURRENCES:
+            act(f"{point} #{seen[point]}")
+    finally:
+        state.busy = False
+
+
+def act(point: str) -> None:
+    """List the point, or send the signal if it is the one."""
+    if file := os.environ.get("POINTS"):
+        with open(file, "a") as points:  # noqa: PTH123 - before pathlib is imported
+            points.write(f"{point}\n")
+    elif point == os.environ.get("AT"):
+        name = os.environ["SIGNAL"]
+        if name == "ALONE":
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(0, getattr(signal, f"SIG{name}"))
+
+
+def program(arguments: list[str]) -> str:
+    """A command without what differs from deploy to deploy."""
+    words = [word for word in arguments if not word.startswith(("-", "/")) and "=" not in word]
+    return " ".join([os.path.basename(arguments[0]), *[word for word in words if len(word) < 12][:3]])
+
+
+def audit(event: str, arguments: tuple) -> None:
+    """Before an action: the interpreter announces it."""
+    if event == "http.client.send":
+        line = bytes(arguments[1]).split(b"\r\n", 1)[0].decode(errors="replace")
+        if line.startswith(("POST", "DELETE", "PUT")):
+            reach("before", request(line))
+    elif event == "subprocess.Popen":
+        reach("before", program([str(word) for word in arguments[1]]))
+    elif event in AUDITED:
+        reach("before", f"{event} {os.path.basename(str(arguments[0]))}")
+
+
+def request(line: str) -> str:
+    """The method and the path of a request, without ids and query."""
+    method, path = line.split(" ")[:2]
+    return method + " " + "/".join(part if len(part) < 30 else "ID" for part in path.partition("?")[0].split("/"))
+
+
+def report_after(owner: object, name: str, what) -> None:
+    """Have a function reach a point after it returned."""
+    original = getattr(owner, name)
+
+    def wrapper(*arguments, **options):
+        result = original(*arguments, **options)
+        if label := what(*arguments):
+            reach("after", label)
+        return result
+
+    setattr(owner, name, wrapper)
+
+
+def answered(connection: http.client.HTTPConnection) -> str:
+    """The request that was answered, if it changed something."""
+    method = getattr(connection, "_method", None) or ""
+    return f"answer to {method}" if method in ("POST", "DELETE", "PUT") else ""
+
+
+def note_fork(child: bool) -> None:
+    """The deploy goes on in the child; killing its follower is what `cut_off` rehearses."""
+    global forked  # noqa: PLW0603 - one flag of one process
+    forked = not child
+
+
+def main() -> None:
+    """Run the program with the hooks in place."""
+    os.register_at_fork(after_in_parent=lambda: note_fork(False), after_in_child=lambda: note_fork(True))
+    report_after(
+        subprocess.Popen, "__init__", lambda process, *_: f"start of {program([str(w) for w in process.args])}"
+    )
+    report_after(
+        subprocess.Popen, "communicate", lambda process, *_: f"end of {program([str(w) for w in process.args])}"
+    )
+    for name in ("rename", "replace", "symlink", "unlink"):
+        report_after(os, name, lambda path, *_, name=name: f"{name} {os.path.basename(str(path))}")
+    report_after(http.client.HTTPConnection, "getresponse", answered)
+    sys.addaudithook(audit)
+    sys.argv = ["server", *sys.argv[3:]]
+    sys.path[0] = os.getcwd()
+    runpy.run_module("server", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
