@@ -134,7 +134,7 @@ def test_what_is_between_the_markers_is_replaced():
 
 
 def test_the_readme_has_the_markers():
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "docs/benchmarks.md").read_text()
     assert put_into(put_into(readme, "x\n"), "") == put_into(readme, "")
 
 

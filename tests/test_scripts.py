@@ -1,7 +1,9 @@
 """The scripts of scripts/, as far as they go without an engine."""
 
+import fcntl
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,7 +22,9 @@ def run(*command, **options):
 @pytest.fixture
 def server(tmp_path):
     """What deploy.sh finds around it on a server; no engine answers to it."""
-    (tmp_path / "deploy.sh").write_bytes((ROOT / "scripts/deploy.sh").read_bytes())
+    shutil.copy(ROOT / "scripts/deploy.sh", tmp_path)
+    shutil.copytree(ROOT / "scripts/server", tmp_path / "server", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "releases").mkdir()
     (tmp_path / ".env").write_text((ROOT / ".env.prod").read_text())
 
     def deploy(*arguments, asked=None, **settings):
@@ -85,7 +89,7 @@ def test_a_key_gets_two_commands_and_nothing_else(server, asked):
 def test_a_key_gets_a_deploy(server):
     done = server("--ssh", asked=f"deploy {COMMIT}")
     assert done.returncode == 1
-    assert "Docker does not answer" in done.stdout
+    assert "the Docker engine does not answer" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -93,10 +97,10 @@ def test_a_key_gets_a_deploy(server):
     [
         ({"IMAGE": ""}, "must be the name of an image"),
         ({"COMPOSE_PROJECT_NAME": ""}, "must be a name in lower case"),
-        ({"COMPOSE_PROJECT_NAME": "quai # ours"}, "must be a name in lower case"),
+        ({"COMPOSE_PROJECT_NAME": "Quai"}, "must be a name in lower case"),
         ({"IMAGE_TAG": ""}, "must be a commit (40 hex digits)"),
         ({"IMAGE_TAG": "latest"}, "must be a commit (40 hex digits)"),
-        ({"WATCH_SECONDS": "0"}, "must be a number from 1 on"),
+        ({"WATCH_SECONDS": "0"}, "must be a whole number, 1 or more"),
         ({"NOTIFY_URL": "chat.example.com"}, "must be a URL"),
     ],
 )
@@ -112,18 +116,18 @@ def test_without_settings_it_says_where_they_come_from(server):
     (server.directory / ".env").unlink()
     done = server()
     assert done.returncode == 2
-    assert "setup-server.sh makes one" in done.stderr
+    assert "setup-server.sh creates it" in done.stderr
 
 
 @pytest.mark.parametrize("quoted", ["{}", '"{}"', "'{}'"])
 def test_a_quoted_setting_is_read_as_compose_reads_it(server, quoted):
     done = server(IMAGE_TAG=quoted.format(COMMIT))
-    assert "Docker does not answer" in done.stdout
+    assert "the Docker engine does not answer" in done.stdout
 
 
 def test_a_deploy_that_waited_too_long_says_for_whom(server):
-    script = server.directory / "deploy.sh"
-    script.write_text(script.read_text().replace("LOCK_SECONDS=900", "LOCK_SECONDS=1"))
+    program = server.directory / "server/state.py"
+    program.write_text(program.read_text().replace("LOCK_SECONDS = 900", "LOCK_SECONDS = 1"))
     (server.directory / "deploy.lock").write_text("somebody's deploy\n")
     with subprocess.Popen(["flock", server.directory / "deploy.lock", "cat"], stdin=subprocess.PIPE) as holder:
         while not run("-c", f"flock --nonblock {server.directory}/deploy.lock true").returncode:
@@ -134,6 +138,23 @@ def test_a_deploy_that_waited_too_long_says_for_whom(server):
     assert "waiting up to 1 s for another deploy: somebody's deploy" in done.stdout
     assert "refused: another deploy still runs: somebody's deploy" in done.stdout
     assert done.stdout.endswith("nothing was deployed\n")
+
+
+@pytest.mark.parametrize("lock_held", [False, True])
+def test_a_deploy_that_did_not_begin_restores_the_tag(server, lock_held):
+    """A rollback that finds no engine, or another deploy, must not happen at the next reboot."""
+    live = "1" * 40
+    program = server.directory / "server/state.py"
+    program.write_text(program.read_text().replace("LOCK_SECONDS = 900", "LOCK_SECONDS = 0"))
+    line = f'{{"id": "100", "time": "2026-01-02T03:04:05Z", "tag": "{live}", "outcome": "live", "by": "a person"}}\n'
+    (server.directory / "deploys.log").write_text(line)
+    with (server.directory / "deploy.lock").open("w") as lock:
+        if lock_held:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        done = server(IMAGE_TAG=COMMIT, DEPLOY_ID="100")
+    assert done.returncode == 1
+    assert done.stdout.endswith("nothing was deployed\n")
+    assert f"\nIMAGE_TAG={live}\n" in (server.directory / ".env").read_text()
 
 
 def test_branches_are_made_once(tmp_path):

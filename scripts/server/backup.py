@@ -75,18 +75,20 @@ def back_up(project: Project) -> None:
 def make_room(folder: Path, keep: int, min_free_mb: int, free_mb: Callable[[], int]) -> None:
     """Refused unless a dump a little larger than the last one leaves `min_free_mb` free.
 
-    If it does not, the oldest dump goes now when there are `keep`: it would go after this dump in any case.
+    Where it does not, the oldest dumps go now if that is enough: of `keep`, they go after this dump in any case.
     """
     last = dumps(folder)
     expected = int(last[0].stat().st_size * GROWTH) // release.MIB if last else 0
-    if free_mb() < expected + min_free_mb:
-        for old in last[max(1, keep - 1) :]:
-            old.unlink()
-    if free_mb() < expected + min_free_mb:
+    missing = expected + min_free_mb - free_mb()
+    spare = last[max(1, keep - 1) :]
+    if missing > sum(old.stat().st_size for old in spare) // release.MIB:
         raise Refused(
             f"{free_mb()} MB are free on the disk, the dump takes about {expected} MB, and MIN_FREE_MB is "
             f"{min_free_mb}: no migration; {release.DISK_MESSAGE}"
         )
+    if missing > 0:
+        for old in spare:
+            old.unlink()
 
 
 def dumps(folder: Path) -> list[Path]:

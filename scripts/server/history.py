@@ -112,8 +112,9 @@ def notify(directory: Path, settings: Settings) -> None:
         return
     lines, file = _lines(directory), directory / "notified"
     try:
-        # Attempts before NOTIFY_URL was set are not news.
-        sent = int(file.read_text()) if file.exists() else len(lines) - 1
+        if not file.exists():  # attempts before NOTIFY_URL was set are not news
+            replace(file, f"{len(lines) - 1}\n")
+        sent = int(file.read_text())
         for line in lines[sent : sent + NOTIFY_LINES]:
             answer = _post(settings, line)
             if not _is_final(answer):

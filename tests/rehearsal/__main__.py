@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.rehearsal.by_hand import BY_HAND
 from tests.rehearsal.endurance import ENDURANCE
 from tests.rehearsal.faults import FAULTS
 from tests.rehearsal.images import PREFIX, ROOT, base_images, need
@@ -103,7 +104,7 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
         rehearsal.kills, rehearsal.part, options.only = options.kills, options.part, ["killed"]
     if options.soak is not None:
         rehearsal.soak, options.only = options.soak, ["soak"]
-    scenarios = (*SCENARIOS, *LEDGER, *FAULTS, *ENDURANCE)
+    scenarios = (*SCENARIOS, *LEDGER, *FAULTS, *BY_HAND, *ENDURANCE)
     if options.mutants is not None:
         rehearsal.chosen, options.only, scenarios = options.mutants or [""], ["mutants"], (SCENARIOS[0], mutants)
     rehearsal.play(scenarios, options.only)

@@ -32,6 +32,18 @@ class Hook(BaseHTTPRequestHandler):
         self.end_headers()
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Hook).serve_forever()
 """
+# Healthy until it has been asked for its version twice: before and after the switch.
+SERVE_SICK = """
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    asked = 0
+    def do_GET(self):
+        Handler.asked += self.path == "/version"
+        self.send_response(503 if self.path == "/healthz" and Handler.asked > 1 else 200)
+        self.end_headers()
+        self.wfile.write(b'{"tag": "TAG"}')
+ThreadingHTTPServer(("", 8000), Handler).serve_forever()
+"""
 HOLD_A_LOCK = """
 import os, time, psycopg
 connection = psycopg.connect(os.environ["DB_CONN"].replace("+psycopg", ""))
@@ -73,6 +85,11 @@ def variant(r: Rehearsal, name: str, *lines: str, position: int | None = None) -
     return tag
 
 
+def serve(name: str, code: str) -> tuple[str, str]:
+    """Lines of a Dockerfile that make a release serve with this code, in which TAG stands for its tag."""
+    return f"COPY <<END /app/{name}.py{code.replace('TAG', '$RELEASE')}END", f'CMD ["python", "/app/{name}.py"]'
+
+
 def python(code: str) -> str:
     """Lines of a Dockerfile that make `python -m service.migrate` run this code, when there is something to do."""
     check = 'import sys\nif "--check" in sys.argv: sys.exit(3)'
@@ -111,14 +128,23 @@ def until(deploy: subprocess.Popen, step: str) -> None:
 def bad_releases(r: Rehearsal) -> None:
     """Releases that crash, answer 500, end after the switch, or carry broken files are refused."""
     is_refused(r, "crashes", "boom", CRASH)
-    is_refused(
-        r, "answers 500", "not healthy within", f"COPY <<END /app/500.py{SERVE_500}END", 'CMD ["python", "/app/500.py"]'
-    )
+    is_refused(r, "answers 500", "not healthy within", *serve("500", SERVE_500))
     # After some requests, so soon after the switch. What only reads is asked again.
     served = "[ $(wc -l </tmp/log) -gt 99 ]"
     ends = f'CMD ["sh", "-c", "python -m service >/tmp/log 2>&1 & until {served}; do sleep 0.1; done; kill $!; wait"]'
     with r.reading_only():
         is_refused(r, "ends", "the new api is crashing", ends)
+    with r.reading_only():
+        is_refused(r, "sick", "/healthz answers 503 through the new front", *serve("sick", SERVE_SICK))
+    died = "exit code 3\n"
+    is_refused(r, "dies with a code", died, """CMD ["python", "-c", "import sys, time; time.sleep(1); sys.exit(3)"]""")
+    memory = "out of memory: the kernel killed it (OOMKilled), its limit is 5"
+    is_refused(
+        r,
+        "takes too much memory",
+        memory,
+        """CMD ["python", "-c", "len(b'x' * (1 << 30)); import time; time.sleep(9)"]""",
+    )
     is_refused(r, "cannot tell its health", "has no health check", "HEALTHCHECK NONE")
     is_refused(r, "lies", ", not ", "ENV RELEASE=somebody-else")
     is_refused(r, "broken compose file", "do not fit", "RUN echo 'services: [' >/release/docker-compose.prod.yml")
@@ -137,7 +163,25 @@ def bad_migrations(r: Rehearsal) -> None:
     is_refused(r, "migration hangs", "took more than 4 s", python("import time; time.sleep(600)"))
     is_refused(r, "migration locks", "took more than 4 s", python(HOLD_A_LOCK))
     r.server.set(MIGRATE_SECONDS="300")
+    dump_fills_the_disk(r)
     goes_live(r, "good after a bad migration")
+
+
+def dump_fills_the_disk(r: Rehearsal) -> None:
+    """A dump that grows until less than MIN_FREE_MB is free is stopped, and one known to be too large is not begun."""
+    was, dumps = r.server.setting("MIN_FREE_MB"), f"ls {DIR}/backups"
+    free = int(r.server.exec(f"df --output=avail --block-size=1M {DIR} | tail -n 1"))
+    grows = (
+        "sed -i 's|entrypoint: .pg_dump.*|entrypoint: [head, -c, 500G, /dev/zero]|' /release/docker-compose.prod.yml"
+    )
+    before = r.server.exec(dumps)
+    r.server.set(MIN_FREE_MB=str(free - 300))
+    is_refused(r, "dump grows", "the dump was stopped, less than", python(""), f"RUN {grows}")
+    r.server.exec(f"fallocate --length 400M {DIR}/backups/9999999999.dump")
+    is_refused(r, "dump is large", "the dump takes about 480 MB", python(""))
+    r.server.exec(f"rm {DIR}/backups/9999999999.dump")
+    r.server.set(MIN_FREE_MB=was)
+    expect(r.server.exec(dumps) == before, f"the dumps were {before} and are {r.server.exec(dumps)}")
 
 
 def restores(r: Rehearsal) -> None:
@@ -243,8 +287,11 @@ def notified(r: Rehearsal) -> None:
     try:
         r.server.set(NOTIFY_URL=f"http://127.0.0.1:{port}/hangs", NOTIFY_TOKEN=token)
         goes_live(r, "told later")
+        # As after the restore of docs/rollback-and-restore.md, which root runs.
+        r.server.exec(f"chown root:root {DIR}/notified && chmod 644 {DIR}/notified")
         r.server.set(NOTIFY_URL=f"http://127.0.0.1:{port}/hook")
         is_refused(r, "told as refused", "boom", CRASH)
+        goes_live(r, "told once")
         told = [line.split(" ", 1) for line in run("docker", "logs", hook).splitlines()]
     finally:
         r.server.set(**usual)
@@ -254,6 +301,7 @@ def notified(r: Rehearsal) -> None:
         ("/hangs", "told later", "live"),
         ("/hook", "told later", "live"),
         ("/hook", "told as refused", "refused"),
+        ("/hook", "told once", "live"),
     ]
     expect(got == [(path, r.commits[name], outcome) for path, name, outcome in wanted], f"NOTIFY_URL was told: {got}")
 

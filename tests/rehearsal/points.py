@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from pathlib import Path
 
 AUDITED = ("subprocess.Popen", "os.rename", "os.remove", "os.mkdir", "os.symlink", "shutil.rmtree", "os.truncate")
 OCCURRENCES = 3  # of the same point; more of them are a loop
@@ -36,7 +37,7 @@ def reach(when: str, what: str) -> None:
         frame, names = sys._getframe(1), []
         while frame:
             if "/server/" in frame.f_code.co_filename:
-                names.append(f"{os.path.basename(frame.f_code.co_filename)[:-3]}.{frame.f_code.co_name}")
+                names.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
             frame = frame.f_back
         if not names:
             return
@@ -51,7 +52,7 @@ def reach(when: str, what: str) -> None:
 def act(point: str) -> None:
     """List the point, or send the signal if it is the one."""
     if file := os.environ.get("POINTS"):
-        with open(file, "a") as points:  # noqa: PTH123 - before pathlib is imported
+        with Path(file).open("a") as points:
             points.write(f"{point}\n")
     elif point == os.environ.get("AT"):
         name = os.environ["SIGNAL"]
@@ -63,7 +64,7 @@ def act(point: str) -> None:
 def program(arguments: list[str]) -> str:
     """A command without what differs from deploy to deploy."""
     words = [word for word in arguments if not word.startswith(("-", "/")) and "=" not in word]
-    return " ".join([os.path.basename(arguments[0]), *[word for word in words if len(word) < 12][:3]])
+    return " ".join([Path(arguments[0]).name, *[word for word in words if len(word) < 12][:3]])
 
 
 def audit(event: str, arguments: tuple) -> None:
@@ -75,7 +76,7 @@ def audit(event: str, arguments: tuple) -> None:
     elif event == "subprocess.Popen":
         reach("before", program([str(word) for word in arguments[1]]))
     elif event in AUDITED:
-        reach("before", f"{event} {os.path.basename(str(arguments[0]))}")
+        reach("before", f"{event} {Path(str(arguments[0])).name}")
 
 
 def request(line: str) -> str:
@@ -105,7 +106,7 @@ def answered(connection: http.client.HTTPConnection) -> str:
 
 def note_fork(child: bool) -> None:
     """The deploy goes on in the child; killing its follower is what `cut_off` rehearses."""
-    global forked  # noqa: PLW0603 - one flag of one process
+    global forked
     forked = not child
 
 
@@ -119,11 +120,11 @@ def main() -> None:
         subprocess.Popen, "communicate", lambda process, *_: f"end of {program([str(w) for w in process.args])}"
     )
     for name in ("rename", "replace", "symlink", "unlink"):
-        report_after(os, name, lambda path, *_, name=name: f"{name} {os.path.basename(str(path))}")
+        report_after(os, name, lambda path, *_, name=name: f"{name} {Path(str(path)).name}")
     report_after(http.client.HTTPConnection, "getresponse", answered)
     sys.addaudithook(audit)
     sys.argv = ["server", *sys.argv[3:]]
-    sys.path[0] = os.getcwd()
+    sys.path[0] = str(Path.cwd())
     runpy.run_module("server", run_name="__main__", alter_sys=True)
 
 

@@ -112,7 +112,15 @@ class Server:
         self.exec(setup)
         before = self.exec(made)
         self.follow(self.exec(setup))
-        if self.exec(made) != before:
+        second = subprocess.run(
+            ["docker", "exec", self.name, *setup.split(), "--dir", "/srv/second"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if second.returncode != 2 or f"runs the application in {DIR} already" not in second.stderr:
+            raise RuntimeError(f"setup-server.sh does not refuse a second application: {second.stdout}{second.stderr}")
+        if self.exec(made) != before or self.exec("ls /srv") != "quai":
             raise RuntimeError("a second setup-server.sh changed what the first one made")
         login = f"sudo -u deploy docker login --username {REGISTRY_USER} --password-stdin {self.registry}"
         self.exec(f"echo {self.registry_password} | {login}")

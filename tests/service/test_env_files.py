@@ -19,8 +19,8 @@ def compose_reads():
 
 
 def deploy_reads():
-    text = (ROOT / "scripts/deploy.sh").read_text()
-    return set(re.findall(r"\bsettings\[([A-Z][A-Z0-9_]*)\]", text))
+    text = (ROOT / "scripts/server/settings.py").read_text()
+    return set(re.findall(r'"([A-Z][A-Z_]+)"', text))
 
 
 def names(file):

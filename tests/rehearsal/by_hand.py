@@ -1,0 +1,120 @@
+"""What people do on the server by hand, next to deploys; under load, and no request may fail."""
+
+import json
+import shlex
+import time
+
+from tests.rehearsal.faults import goes_live, is_refused, until, variant
+from tests.rehearsal.scenarios import Rehearsal, expect
+from tests.rehearsal.server import DIR
+
+# Lines of .env in the notations that Compose knows.
+NOTATIONS = """
+PLAIN=one
+SPACES =  one two   # a comment
+HASH=one#two
+EMPTY=
+QUOTED="one # two ${PLAIN}"
+ESCAPED="one\\n\\"two\\" \\\\"
+LITERAL='one ${PLAIN} # two'
+REFERENCE=${PLAIN}-$PLAIN-${MISSING}
+DEFAULTS=${MISSING:-three}${EMPTY:-four}${EMPTY-five}${PLAIN:+six}
+DOLLARS=a$$b
+export EXPORTED=seven
+PLAIN=last
+"""
+COMPARE = """
+import json, sys
+from server.settings import parse
+print(json.dumps(parse(open(sys.argv[1]).read())))
+"""
+
+
+def settings_as_compose_reads_them(r: Rehearsal) -> None:
+    """The deploy program reads each notation of .env as Docker Compose does."""
+    names = [line.split("=")[0].split()[-1] for line in NOTATIONS.strip().splitlines()]
+    environment = "".join(f"      {name}: ${{{name}}}\n" for name in dict.fromkeys(names))
+    compose = f"services:\n  one:\n    image: none\n    environment:\n{environment}"
+    r.server.exec(
+        f"rm -rf /tmp/notations; mkdir /tmp/notations; cd /tmp/notations; printf '%s' {shlex.quote(NOTATIONS)} >.env;"
+        f"printf '%s' {shlex.quote(compose)} >docker-compose.yml"
+    )
+    theirs = json.loads(r.server.exec("cd /tmp/notations; docker compose config --format json"))
+    command = f"cd {DIR}/releases/current; python3 -Bc {shlex.quote(COMPARE)} /tmp/notations/.env"
+    ours = json.loads(r.server.exec(command))
+    # Compose doubles the dollar signs of what it prints, so that it can read it again.
+    expected = {name: value.replace("$$", "$") for name, value in theirs["services"]["one"]["environment"].items()}
+    expect(ours == expected, f"read as {ours}, Compose reads {expected}")
+
+
+def own_backup(r: Rehearsal) -> None:
+    """A `docker compose run backup` of the user outlives deploys, refusals and rollbacks."""
+    own = r.server.exec(f"cd {DIR}; docker compose run --detach --rm --no-deps --entrypoint 'sleep 600' backup")
+    try:
+        goes_live(r, "next to a backup")
+        is_refused(r, "refused next to a backup", "boom", """CMD ["python", "-c", "raise SystemExit('boom')"]""")
+        running = r.server.exec(f"docker inspect --format '{{{{.State.Running}}}}' {own}")
+        expect(running == "true", f"the backup is {running}")
+    finally:
+        r.server.exec(f"docker rm --force {own}")
+    r.is_live("next to a backup")
+
+
+def services_under_the_lock(r: Rehearsal) -> None:
+    """`deploy.sh services` waits for a deploy, then applies what has changed for proxy and database only."""
+    with r.without_traffic():
+        proxy = "docker inspect --format '{{.Id}} {{.Config.Env}}' quai-proxy-1"
+        before, served = (
+            r.server.exec(proxy),
+            r.server.exec("docker inspect --format '{{.Id}}' quai-front-1 quai-api-1"),
+        )
+        tag = variant(r, "while services waits")
+        deploy = r.start_deploy(tag)
+        until(deploy, "==> start")
+        r.server.set(SITE_ADDRESS="http://:80")
+        said = r.server.exec(f"{DIR}/deploy.sh services")
+        deploy.communicate(timeout=200)
+        r.server.set(SITE_ADDRESS=":80")
+        expect(deploy.returncode == 0, "the deploy failed")
+        expect("waiting up to" in said and "==> done" in said, f"services says {said}")
+        after = r.server.exec(proxy)
+        expect(before.split()[0] != after.split()[0] and "http://:80 {" in after, f"the proxy is still {after}")
+        live = r.server.exec("docker inspect --format '{{.Id}}' quai-front-1 quai-api-1")
+        expect(live != served, "the deploy replaced nothing")
+        again = r.server.exec(
+            f"{DIR}/deploy.sh services; docker inspect --format '{{{{.Id}}}}' quai-front-1 quai-api-1"
+        )
+        expect(live in again, "services replaced the release")
+        r.at_rest(tag)
+
+
+def first_edition(r: Rehearsal) -> None:
+    """A release of the first edition deploys this one, and rollbacks cross that border in both directions."""
+    files = r.repository.folder / "tests/rehearsal/first_edition"
+    lines = ["RUN rm -r /release/server"]
+    for name in ("deploy.sh", "docker-compose.prod.yml"):
+        lines.append(f"COPY --chmod=755 <<'END_OF_FILE' /release/{name}\n{(files / name).read_text()}END_OF_FILE")
+    goes_live(r, "of the first edition", *lines)
+    expect(not r.server.exec(f"ls {DIR}/releases/current | grep -x server || true"), "it is not the first edition")
+    goes_live(r, "after the first edition")  # the first edition deploys it
+    expect(r.server.exec(f"ls {DIR}/releases/current | grep -x server") == "server", "it has no program")
+    for name in ("of the first edition", "after the first edition"):
+        r.server.set(IMAGE_TAG=r.commits[name])
+        r.deploy_by_hand()
+        r.is_live(name)
+    # Killed by both: each repairs what the other left.
+    for name, step in (("of the first edition", "watch"), ("after the first edition", "wait")):
+        other = variant(r, f"killed {name}")
+        cut = r.start_deploy(other)
+        until(cut, f"==> {step}")
+        r.server.exec("pkill --signal KILL --uid deploy --full 'deploy|docker' || true")
+        cut.communicate(timeout=60)
+        time.sleep(1)
+        target = "after the first edition" if name == "of the first edition" else "of the first edition"
+        r.server.set(IMAGE_TAG=r.commits[target])
+        r.deploy_by_hand()
+        r.is_live(target)
+    goes_live(r, "the end of the first edition")
+
+
+BY_HAND = (settings_as_compose_reads_them, own_backup, services_under_the_lock, first_edition)

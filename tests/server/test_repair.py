@@ -1,0 +1,106 @@
+"""After an interrupted deploy: which release stays."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from server import engine, repair, state
+from server.engine import Container
+from server.repair import find_live
+
+from tests.server.conftest import NEW, OLD
+
+
+def container(deploy, tag, service="api", container_state="running"):
+    name = f"quai-{service}-{deploy}"
+    return Container(name, name, service, deploy, tag, container_state, "sha256:0", "", "", {})
+
+
+BOTH = [container("100", OLD), container("200", NEW), container("100", OLD, "front"), container("200", NEW, "front")]
+FIRST = [container("200", NEW), container("200", NEW, "front")]
+
+
+@pytest.mark.parametrize(
+    ("when", "containers", "deploy_id", "pointer", "stays"),
+    [
+        ("between deploys", BOTH[::2], "100", "front", OLD),
+        ("before the switch", BOTH, "100", "front-100", OLD),
+        ("after the switch", BOTH, "100", "front-200", OLD),
+        ("with .env written", BOTH, "200", "front-200", NEW),
+        ("with .env written and the pointer back", BOTH, "200", "front", NEW),
+        ("in the first deploy", FIRST, "", "nobody", ""),
+        ("in the first deploy, after the switch", FIRST, "", "front-200", NEW),
+        ("when the release of .env is gone", FIRST, "100", "front-200", NEW),
+        ("when neither names a running release", FIRST, "100", "front", NEW),
+        ("when nothing runs", [], "100", "front", ""),
+    ],
+)
+def test_one_release_stays(when, containers, deploy_id, pointer, stays):
+    live = find_live(containers, deploy_id, pointer)
+    assert live.tag == stays, when
+    assert all(one.tag == stays for one in live.containers)
+
+
+def test_a_release_that_has_ended_does_not_stay():
+    ended = [one._replace(state="exited") for one in FIRST]
+    assert find_live([*ended, *BOTH[::2]], "200", "front").tag == OLD
+
+
+def test_a_first_release_that_was_never_live_leaves_no_front():
+    assert find_live(FIRST, "", "nobody").front == "nobody"
+
+
+@pytest.fixture
+def docker(monkeypatch):
+    """An engine that records what is removed, and how."""
+    calls = {"stopped": [], "killed": [], "labels": []}
+
+    def containers(project, *labels):
+        calls["labels"].append(labels)
+        return BOTH if labels[0] == "quai.deploy" else [container("200", "", "migrate")]
+
+    monkeypatch.setattr(engine, "containers", containers)
+    monkeypatch.setattr(engine, "remove", lambda ids: calls["stopped"].extend(ids))
+    monkeypatch.setattr(engine, "kill", lambda one: calls["killed"].append(one))
+    monkeypatch.setattr(repair, "SETTLE_SECONDS", 0)
+    return calls
+
+
+def test_the_interrupted_release_and_its_one_shots_go(directory, settings, docker):
+    state.point_to(directory, "front-200")
+    (directory / "backups").mkdir()
+    (directory / "backups/new").touch()
+    live = repair.repair(directory, settings)
+    assert live.tag == OLD
+    assert docker["stopped"] == ["quai-api-200", "quai-front-200"]
+    assert docker["killed"] == ["quai-unpack", "quai-migrate-200"]
+    assert state.pointer(directory) == "front"
+    assert not (directory / "backups/new").exists()
+
+
+def test_one_shots_of_a_person_stay(directory, settings, docker):
+    """`docker compose run backup`, which the documentation recommends, has no label of a deploy."""
+    repair.repair(directory, settings)
+    assert ("quai.one-shot",) in docker["labels"]
+    assert not any("backup" in label or "oneoff=True" in label for labels in docker["labels"] for label in labels)
+
+
+def test_docker_commands_of_a_killed_deploy_end(directory, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    environment = os.environ | {engine.CHILD_MARK: str(directory)}
+    command = [sys.executable, "-c", "print(1, flush=True); input()"]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    orphan = subprocess.Popen(command, env=environment, **streams)
+    other = subprocess.Popen(command, env=environment | {engine.CHILD_MARK: f"{directory}-2"}, **streams)
+    try:
+        orphan.stdout.readline()
+        other.stdout.readline()
+        state.end_orphans(directory)
+        assert orphan.wait(10) == -9
+        assert other.poll() is None
+    finally:
+        for process in (orphan, other):
+            process.kill()
+            process.communicate()
