@@ -1,0 +1,195 @@
+"""The engine's socket, commands with a deadline, the lock, and following a deploy."""
+
+import fcntl
+import json
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from server import engine, state
+from server.engine import EngineError
+from server.errors import Refused, TimedOut
+
+from tests.server.conftest import ROOT
+
+LISTED = {
+    "Id": "abc",
+    "Names": ["/quai-api-10"],
+    "Labels": {"com.docker.compose.service": "api", "quai.deploy": "100", "quai.tag": "1" * 40},
+    "State": "running",
+    "Status": "Up 2 seconds (healthy)",
+    "ImageID": "sha256:1",
+    "NetworkSettings": {"Networks": {"data": {"IPAddress": ""}, "edge": {"IPAddress": "10.0.0.2"}}},
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append(f"{self.command} {self.path.partition('?')[0]}")
+        status, body = self.server.answers.get(self.path.partition("?")[0], (404, {"message": "no such thing"}))
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    do_POST = do_DELETE = do_GET
+
+    def address_string(self):
+        return "socket"
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def docker(tmp_path, monkeypatch):
+    """An engine that gives the answers that a test puts into it."""
+    server = socketserver.ThreadingUnixStreamServer(str(tmp_path / "docker.sock"), Handler)
+    server.asked, server.answers = [], {}
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_containers_are_listed_in_the_order_of_their_numbers(docker):
+    second = LISTED | {"Names": ["/quai-api-9"], "Labels": {}, "NetworkSettings": None, "Status": "Up 2 seconds"}
+    docker.answers["/containers/json"] = (200, [LISTED, second])
+    first, last = engine.containers("quai", "quai.deploy")
+    assert (first.name, first.deploy, first.address, first.is_ready) == ("quai-api-9", "", "", True)
+    assert (last.name, last.deploy, last.address, last.is_ready) == ("quai-api-10", "100", "10.0.0.2", True)
+
+
+@pytest.mark.parametrize(
+    ("status", "ready"),
+    [("Up 2 seconds", True), ("Up 2 seconds (healthy)", True), ("Up 2 seconds (health: starting)", False)],
+)
+def test_a_container_is_ready_when_its_health_check_says_so(docker, status, ready):
+    docker.answers["/containers/json"] = (200, [LISTED | {"Status": status}])
+    assert engine.containers("quai")[0].is_ready is ready
+
+
+def test_an_error_of_the_engine_has_its_message(docker):
+    with pytest.raises(EngineError, match="the Docker engine answers 404 to GET /containers/abc/json: no such thing"):
+        engine.inspect("abc")
+    assert engine.image("quai:1") is None
+
+
+def test_an_engine_that_is_down_is_named(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+    with pytest.raises(EngineError, match=r"the Docker engine does not answer: .*No such file"):
+        engine.get("/info")
+
+
+def test_removing_what_is_gone_is_no_error(docker):
+    engine.remove(["abc", "def"])
+    assert sorted(docker.asked) == sorted(
+        f"{action}"
+        for one in ("abc", "def")
+        for action in (f"POST /containers/{one}/stop", f"DELETE /containers/{one}")
+    )
+
+
+def test_an_image_that_is_in_use_stays(docker):
+    docker.answers["/images/quai%3A1"] = (409, {"message": "in use"})
+    engine.untag("quai:1")
+    assert docker.asked == ["DELETE /images/quai%3A1"]
+
+
+def test_a_failure_of_one_of_several_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        engine.in_parallel(lambda number: 1 // number, [1, 0, 2])
+    assert engine.in_parallel(lambda number: number * 2, [1, 2, 3]) == [2, 4, 6]
+
+
+def test_a_command_that_takes_too_long_ends(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(TimedOut, match=r"'sleep' took more than 0\.2 s"):
+        engine.run(["sleep", "60"], tmp_path, seconds=0.2)
+    assert time.monotonic() - began < 10
+
+
+def test_what_is_checked_meanwhile_ends_a_command(tmp_path):
+    def no_more_room():
+        raise Refused("the disk is almost full")
+
+    with pytest.raises(Refused, match="the disk is almost full"), (tmp_path / "new").open("wb") as output:
+        engine.run(["cat", "/dev/zero"], tmp_path, output=output, meanwhile=no_more_room)
+
+
+def test_commands_have_no_input_and_not_the_lock(tmp_path):
+    with state.lock(tmp_path, "a deploy"):
+        done = engine.run(["sh", "-c", "cat; ls -l /proc/self/fd; exit 3"], tmp_path, quiet=True)
+    assert done.code == 3
+    assert "deploy.lock" not in done.output
+
+
+def test_the_lock_names_its_holder_and_goes_with_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(state, "LOCK_SECONDS", 0.3)
+    with state.lock(tmp_path, "a deploy"):
+        held = (tmp_path / "deploy.lock").read_text()
+        with (
+            pytest.raises(Refused, match=f"another deploy still runs: a deploy, process {os.getpid()}"),
+            state.lock(tmp_path, "another"),
+        ):
+            pass
+    assert held.startswith(f"a deploy, process {os.getpid()}, since 20")
+    assert "waiting up to 0.3 s for another deploy: a deploy" in capsys.readouterr().out
+    with (tmp_path / "deploy.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+FOLLOW = """
+import pathlib, signal, sys, time
+from server.follow import follow
+def action():
+    print("begun", flush=True)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    while not pathlib.Path("over").exists():
+        time.sleep(0.01)
+    print("over", flush=True)
+    return 7
+sys.exit(follow(pathlib.Path.cwd(), action))
+"""
+
+
+@pytest.fixture
+def followed(tmp_path):
+    """A process that follows an action, up to the moment when the action has begun."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    with subprocess.Popen(
+        [sys.executable, "-c", FOLLOW], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "begun\n"
+        yield process
+        (tmp_path / "over").touch()
+
+
+def log_of(directory: Path) -> str:
+    [log] = (directory / "logs").iterdir()
+    return log.read_text()
+
+
+def test_the_log_and_the_exit_code_are_those_of_the_action(followed, tmp_path):
+    (tmp_path / "over").touch()
+    assert followed.stdout.read() == "over\n"
+    assert followed.wait(10) == 7
+    assert log_of(tmp_path) == "begun\nover\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_action_goes_on_when_its_follower_ends(followed, tmp_path, number):
+    followed.send_signal(number)
+    assert followed.wait(10) == (1 if number != signal.SIGKILL else -9)
+    (tmp_path / "over").touch()
+    deadline = time.monotonic() + 10
+    while log_of(tmp_path) != "begun\nover\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

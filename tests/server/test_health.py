@@ -1,0 +1,131 @@
+"""Whether a release is healthy, and what explains that it is not."""
+
+import pytest
+from server import engine, health
+from server.engine import Container
+from server.errors import Refused
+from server.health import Answer
+
+FRONT = Container("f" * 12, "quai-front-2", "front", "200", "2" * 40, "running", "sha256:0", "127.0.0.1", "", {})
+
+
+def inspected(status="healthy", *, running=True, restarts=0, **run):
+    health_state = {} if status is None else {"Health": {"Status": status, "Log": run.pop("log", [])}}
+    return {
+        "Config": {"Labels": {"com.docker.compose.service": "api"}},
+        "HostConfig": {"Memory": 512 << 20},
+        "RestartCount": restarts,
+        "State": {"Running": running, "Status": "running", "ExitCode": 0, "OOMKilled": False, **health_state, **run},
+    }
+
+
+@pytest.fixture
+def containers(monkeypatch):
+    """What the engine says of a container, one after the other; the last one for ever."""
+    states = []
+    monkeypatch.setattr(engine, "inspect", lambda one: states.pop(0) if len(states) > 1 else states[0])
+    monkeypatch.setattr(health, "POLL_SECONDS", 0)
+    return states
+
+
+def test_it_waits_until_all_are_healthy(containers, settings):
+    containers += [inspected("starting"), inspected("starting"), inspected()]
+    health.wait_until_healthy(["one", "two"], settings)
+    assert len(containers) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (inspected("unhealthy"), "the new api is unhealthy"),
+        (inspected(None), "the new api has no health check"),
+        (inspected("starting", running=False), "the new api is crashing"),
+        (inspected("healthy", restarts=1), "the new api is crashing"),
+    ],
+)
+def test_a_container_that_cannot_become_healthy_is_refused_at_once(containers, settings, found, message):
+    containers.append(found)
+    with pytest.raises(Refused, match=message):
+        health.wait_until_healthy(["one"], settings)
+
+
+def test_it_does_not_wait_for_ever(containers, settings, monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr(health.time, "monotonic", lambda: float(next(ticks)))
+    containers.append(inspected("starting"))
+    with pytest.raises(Refused, match=r"not healthy within 60 s \(HEALTH_SECONDS in .env\)"):
+        health.wait_until_healthy(["one"], settings)
+
+
+@pytest.fixture
+def watched(containers, settings, monkeypatch):
+    """A watch of ten probes, with these answers to the health path through the front."""
+    containers.append(inspected())
+    clock = [0.0]
+    monkeypatch.setattr(health.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(health.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+
+    def watch(*statuses):
+        answers = iter(statuses)
+        probes = []
+        monkeypatch.setattr(health, "probe", lambda *where: probes.append(where) or Answer(next(answers, 200), "why"))
+        health.watch(["one"], FRONT, settings)
+        return probes
+
+    return watch
+
+
+def test_the_health_path_is_requested_through_the_front(watched):
+    assert watched() == [("127.0.0.1", "/healthz")] * 10
+
+
+def test_one_failed_probe_is_not_enough(watched):
+    assert len(watched(200, 503, 200, 0, 200)) == 10
+
+
+@pytest.mark.parametrize(("status", "said"), [(503, "503"), (500, "500"), (0, "nothing"), (404, "404")])
+def test_two_failed_probes_in_a_row_refuse_the_release(watched, status, said):
+    with pytest.raises(Refused, match=f"/healthz answers {said} through the new front, 2 times in a row: why"):
+        watched(200, 200, status, status)
+
+
+def test_a_watch_does_not_end_with_a_failed_probe(watched):
+    with pytest.raises(Refused):
+        watched(*[200] * 9, 503, 503)
+    assert len(watched(*[200] * 9, 503)) == 11
+
+
+@pytest.mark.parametrize(
+    ("found", "events", "lines"),
+    [
+        (inspected(restarts=2), [("die", 3)], ["exit code 3", "restarts: 2"]),
+        (inspected(restarts=1), [("die", 1), ("die", 139)], ["exit code 139 (SIGSEGV)", "restarts: 1"]),
+        (inspected(running=False, Status="exited", ExitCode=143), [], ["exit code 143 (SIGTERM)"]),
+        (
+            inspected(restarts=1),
+            [("oom", None), ("die", 137)],
+            [
+                "exit code 137 (SIGKILL)",
+                "out of memory: the kernel killed it (OOMKilled), its limit is 512 MiB",
+                "restarts: 1",
+            ],
+        ),
+        (
+            inspected(running=False, Status="exited", ExitCode=137, OOMKilled=True),
+            [],
+            ["exit code 137 (SIGKILL)", "out of memory: the kernel killed it (OOMKilled), its limit is 512 MiB"],
+        ),
+        (inspected("starting", log=[{"Output": "refused\n"}, {"Output": ""}]), [], ["health check: refused"]),
+    ],
+)
+def test_the_evidence_says_how_it_ended(containers, monkeypatch, found, events, lines):
+    containers.append(found)
+    monkeypatch.setattr(
+        health,
+        "_events",
+        lambda one: [
+            {"Action": action, "Actor": {"Attributes": {} if code is None else {"exitCode": str(code)}}}
+            for action, code in events
+        ],
+    )
+    assert health.ends("one") == lines

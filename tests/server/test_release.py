@@ -1,0 +1,132 @@
+"""A release: its order, its files, what stays of it on the server, and room for its dump."""
+
+import shutil
+import sys
+
+import pytest
+from server import backup, engine, release, state
+from server.errors import Refused
+
+from tests.server.conftest import NEW, OLD, ROOT, THIRD, append
+
+
+def image(position=None, created="2026-01-02T03:04:05Z"):
+    labels = {release.CREATED: created} | ({} if position is None else {release.POSITION: str(position)})
+    return {"Config": {"Labels": labels}}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "older"),
+    [
+        (image(9), image(10), True),
+        (image(10), image(9), False),
+        (image(10), image(10), False),
+        # The commit before came from a laptop whose clock is ten minutes fast.
+        (image(11, "2026-01-02T03:04:05Z"), image(10, "2026-01-02T03:14:05Z"), False),
+        # The first edition's images have no position.
+        (image(None, "2026-01-02T03:04:05Z"), image(10, "2026-01-02T03:04:06Z"), True),
+        (image(10, "2026-01-02T03:04:06Z"), image(None, "2026-01-02T03:04:05Z"), False),
+        (image(10), None, False),
+        ({"Config": {"Labels": None}}, image(10), True),
+    ],
+)
+def test_positions_decide_the_order_not_clocks(ours, theirs, older):
+    assert release.is_older(ours, theirs) is older
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A release's copy of the deploy program."""
+    shutil.copy(ROOT / "scripts/deploy.sh", tmp_path)
+    shutil.copytree(ROOT / "scripts/server", tmp_path / "server", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_a_program_that_runs_is_accepted(program):
+    release.check_program(program)
+    assert not list(program.rglob("__pycache__"))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("deploy.sh", "if\n", "unexpected end of file"),
+        ("server/deploy.py", "def\n", "invalid syntax"),
+        ("server/status.py", "import no_such_module\n", "No module named 'no_such_module'"),
+    ],
+)
+def test_a_program_that_does_not_run_is_refused_and_says_why(program, file, text, said):
+    with (program / file).open("a") as broken:
+        broken.write(text)
+    with pytest.raises(Refused, match=f"the release's own deploy program does not run on this server: .*{said}"):
+        release.check_program(program)
+
+
+def test_a_release_of_the_first_edition_has_no_server_folder(program):
+    shutil.rmtree(program / "server")
+    release.check_program(program)
+
+
+def test_an_old_python_is_named(program):
+    text = (program / "server/__init__.py").read_text()
+    (program / "server/__init__.py").write_text(text.replace("(3, 10)", "(9, 0)"))
+    with pytest.raises(Refused, match=f"Python 3.10 or later is needed; this is {sys.version_info[0]}"):
+        release.check_program(program)
+
+
+def test_what_a_rollback_needs_stays(directory, settings, monkeypatch):
+    """The live release, the last that were live, and anything that is not a release."""
+    tags = {letter: letter * 40 for letter in "abcdef"}
+    for tag in (*tags.values(), NEW, THIRD):
+        append(directory, tag=tag)
+        (directory / "releases" / tag).mkdir()
+    (directory / "releases/setup").mkdir()
+    (directory / f"releases/{OLD}.new").mkdir()
+    state.link_current(directory, THIRD)
+    removed = []
+    monkeypatch.setattr(engine, "tags", lambda repository: {*tags.values(), OLD, NEW, THIRD, "latest"})
+    monkeypatch.setattr(engine, "untag", removed.append)
+    release.prune(directory, settings, THIRD)
+    left = {folder.name for folder in (directory / "releases").iterdir()}
+    assert left == {"setup", "current", THIRD, NEW, *(tags[letter] for letter in "cdef")}
+    assert removed == [f"{settings.image}:{tag}" for tag in sorted({OLD, f"{OLD}.new", tags["a"], tags["b"]})]
+
+
+def test_without_an_engine_everything_stays(directory, settings, monkeypatch, capsys):
+    def no_engine(repository):
+        raise engine.EngineError("the Docker engine does not answer")
+
+    monkeypatch.setattr(engine, "tags", no_engine)
+    release.prune(directory, settings, NEW)
+    assert (directory / "releases" / OLD).is_dir()
+    assert "old releases stay for now" in capsys.readouterr().out
+
+
+@pytest.fixture
+def dumps(tmp_path):
+    """Three dumps of 10 MiB, oldest first."""
+    for number in (98, 99, 100):
+        with (tmp_path / f"{number}.dump").open("wb") as dump:
+            dump.truncate(10 << 20)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("free", "keep", "left"),
+    [
+        (112, 3, ["100", "99", "98"]),
+        (111, 3, ["100", "99"]),  # the oldest goes in time
+        (103, 3, ["100", "99"]),
+        (93, 1, ["100"]),  # the last one never goes
+    ],
+)
+def test_there_is_room_for_a_dump(dumps, free, keep, left):
+    backup.make_room(dumps, keep, 100, lambda: free)
+    assert [dump.stem for dump in backup.dumps(dumps)] == left
+
+
+@pytest.mark.parametrize(("free", "keep"), [(101, 3), (111, 4), (91, 1)])
+def test_without_room_for_a_dump_nothing_is_deleted(dumps, free, keep):
+    with pytest.raises(Refused, match=f"{free} MB are free on the disk, the dump takes about 12 MB"):
+        backup.make_room(dumps, keep, 100, lambda: free)
+    assert len(backup.dumps(dumps)) == 3
