@@ -149,16 +149,22 @@ def _take_back(deploy: Deploy, error: BaseException) -> int:
             problems.append(f"{what} ({problem})")
 
     attempt("the pointer", lambda: move_pointer(directory, live.front))
-    attempt("the evidence", lambda: health.show_evidence(directory, deploy.containers()))
+    try:
+        health.show_evidence(directory, deploy.containers())
+    except FAILURES as problem:
+        say(f"no evidence: {problem}")
     if live.deploy:
         attempt(".env", lambda: settings.write_release(directory, live.tag, live.deploy))
     attempt("the containers", lambda: repair(directory, settings.read(directory)))
     if problems:
         reason += f"; not taken back: {', '.join(problems)}: fix this, then run the same command again"
     else:
-        attempt("old releases", lambda: release.prune(directory, deploy.settings, live.tag))
-    attempt("the record", lambda: _record(deploy, history.REFUSED, reason))
-    attempt("the notification", lambda: history.notify(directory, deploy.settings))
+        release.prune(directory, deploy.settings, live.tag)
+    try:
+        _record(deploy, history.REFUSED, reason)
+        history.notify(directory, deploy.settings)
+    except OSError as problem:
+        say(f"not recorded: {problem}")
     say(f"refused: {reason}")
     if any(problem.startswith("the containers") for problem in problems):
         say(f"state unknown; last known to be live: {live.tag or 'nothing'}")

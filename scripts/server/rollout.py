@@ -108,7 +108,7 @@ def _find_unchanged(deploy: Deploy) -> Deploy | None:
     image = engine.image(deploy.image)
     confirmed = Deploy(project, deploy.by, Live("", "", ()), deploy.steps)
     compose.start_missing(project, ["proxy"], engine.containers(deploy.settings.project))
-    _prove(confirmed, list(live.containers), image)
+    _prove(confirmed, confirmed.containers(), image)
     health.prove_version(_proxy(confirmed), deploy.tag)
     return confirmed
 

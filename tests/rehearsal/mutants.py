@@ -1,5 +1,6 @@
-"""deploy.sh with a guard taken out, one at a time: the scenario that tests the guard must fail."""
+"""The deploy program without one of its guards: the scenario that tests the guard must fail."""
 
+from tests.rehearsal.by_hand import own_backup, services_under_the_lock
 from tests.rehearsal.endurance import killed
 from tests.rehearsal.faults import (
     bad_migrations,
@@ -11,7 +12,6 @@ from tests.rehearsal.faults import (
     prunes,
     reboots,
     restores,
-    unwritable,
     variant,
 )
 from tests.rehearsal.images import ROOT, run
@@ -19,64 +19,147 @@ from tests.rehearsal.scenarios import FAILURES, Rehearsal, expect, order, wrong_
 from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import Summary
 
-# What is taken out, by which change of deploy.sh, and who must see it.
+WRITE_EARLY = """    from server.settings import write_release
+    write_release(deploy.directory, deploy.tag, deploy.project.deploy)
+    deploy.steps.begin("switch")
+"""
+# What is taken out, in which file of scripts/server, by which change, and the scenario that must see it.
 MUTANTS = (
-    ("the lock", "if ! flock --nonblock 9; then", "if false; then", bad_surroundings),
-    ("the check of the disk", "((free >= settings[MIN_FREE_MB])) ||", "true ||", wrong_input),
-    ("the check of settings", "[[ ${settings[$1]-} =~ ^($2)$ ]] ||", "true ||", wrong_input),
-    ("the check of the compose file", "if ! problem=$(compose config", "if ! problem=$(true", wrong_input),
-    ("the order of commits", "[[ $ours < $theirs ]] || return 0", "return 0", order),
-    ("that the same again is a no-op", "if already_live; then", "if false; then", order),
-    ("that changed settings are seen", '| sort)" ]] || return 1', '| sort)" ]] || true', order),
-    ("the wait for health", '  wait_until_healthy "${candidate[@]}"\n  step prove', "  step prove", odd_releases),
-    ("the wish for a health check", "{{if not .State.Health}}blind", "{{if not .State.Health}}healthy", bad_releases),
-    ("the watch", "  watch\n}", "}", bad_releases),
-    ("the proof", "answers() { #", "answers() { return 0 #", bad_releases),
-    ("the proof before the switch", '  answers "http://front-$id:8080"\n', "", bad_releases),
-    ("the reading of deploy.sh", '  bash -n "releases/$tag.new/deploy.sh"\n', "", bad_releases),
-    ("the evidence", "    evidence\n", "", bad_releases),
-    ("what the candidate leaves", 'remove "${stale[@]}" && point front', "point front", bad_releases),
-    ("the migration's limit", "\n  LIMIT=${settings[MIGRATE_SECONDS]} ", "\n  LIMIT=130 ", bad_migrations),
-    ("the end of one-shots", "|| docker rm --force", "|| true", bad_migrations),
-    ("the backup", "  if has backup; then", "  if false; then", restores),
-    ("the question to the schema", "    0) return ;;", "    0 | 4) return ;;", restores),
-    ("that it outlives its connection", '>"$log" 2>&1 </dev/null &', '> >(tee "$log") 2>&1 </dev/null &', cut_off),
-    ("the limit of NOTIFY_URL", "--max-time 5", "--max-time 150", notified),
-    ("what NOTIFY_URL missed", "401 | 403 | 404 | 408 | 429 | [!24]*)", "401)", notified),
-    ("what prune keeps", '; rollback_tags "${settings[IMAGE_TAG]}")', ")", prunes),
-    ("prune", "prune() { #", "prune() { return 0 #", prunes),
-    ("that .env is written last", "  step switch\n", '  write_env "$tag" "$id"\n  step switch\n', reboots),
-    ("that .env comes first", '  write_env "$tag" "$id"\n', '  proven=yes; write_env "$tag" "$id"\n', unwritable),
-    ("the names", "  keep_names\n", "", prunes),
-    ("the pointer at rest", "  point front\n  prune", "  prune", prunes),
-    ("repair", 'remove "${stale[@]}" && point front', "point front", killed),
-)  # fmt: skip
+    ("the lock", "state", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "None", bad_surroundings),
+    ("the check of the disk", "release", "if free < settings.min_free_mb:", "if False:", wrong_input),
+    ("the check of settings", "settings", "if not re.fullmatch(pattern, found):", "if False:", wrong_input),
+    (
+        "the check of the compose file",
+        "compose",
+        "    if done.code:\n        missing",
+        "    if False:\n        missing",
+        wrong_input,
+    ),
+    ("the order of commits", "rollout", "if live and release.is_older(image, live):", "if False:", order),
+    (
+        "that the same again is a no-op",
+        "rollout",
+        "if unchanged := _find_unchanged(deploy):",
+        "if unchanged := None:",
+        order,
+    ),
+    (
+        "that changed settings are seen",
+        "rollout",
+        "    if any(one.labels.get",
+        "    if False and any(one.labels.get",
+        order,
+    ),
+    (
+        "the wait for health",
+        "rollout",
+        "    health.wait_until_healthy([one.id for one in started], deploy.settings)\n",
+        "",
+        odd_releases,
+    ),
+    (
+        "the demand for a health check",
+        "health",
+        "    if not health:",
+        "    if not health:\n        return True\n    if not health:",
+        bad_releases,
+    ),
+    (
+        "the watch",
+        "rollout",
+        "    health.watch([one.id for one in started], front, deploy.settings)\n",
+        "",
+        bad_releases,
+    ),
+    ("the probes of the watch", "health", "if failed == FAILED_PROBES:", "if False:", bad_releases),
+    ("the proof", "health", "    answer = probe(container.address, VERSION_PATH)\n", "    return\n", bad_releases),
+    ("the proof before the switch", "rollout", "    health.prove_version(front, deploy.tag)\n", "", bad_releases),
+    (
+        "the check of the next program",
+        "release",
+        "        if done.returncode:\n            said",
+        "        if False:\n            said",
+        bad_releases,
+    ),
+    (
+        "the evidence",
+        "deploy",
+        "        health.show_evidence(directory, deploy.containers())\n",
+        "        pass\n",
+        bad_releases,
+    ),
+    ("the exit codes", "health", "        for line in ends(container.id):", "        for line in []:", bad_releases),
+    (
+        "what the candidate leaves",
+        "repair",
+        "    engine.remove(container.id for",
+        "    list(container.id for",
+        bad_releases,
+    ),
+    ("the migration's limit", "backup", '"migrate", seconds)', '"migrate", 130)', bad_migrations),
+    ("the end of one-shots", "repair", "    engine.in_parallel(engine.kill, [", "    list([", bad_migrations),
+    ("the room for a dump", "backup", "    if missing > sum(", "    if False and missing > sum(", bad_migrations),
+    (
+        "the end of a dump that grows",
+        "backup",
+        "        if free_mb() < project.settings.min_free_mb:",
+        "        if False:",
+        bad_migrations,
+    ),
+    ("the backup", "backup", '    if "backup" in services:', "    if False:", restores),
+    ("the question to the schema", "backup", "if code not in (0, PENDING):", "if False:", restores),
+    ("a session of its own", "follow", "        os.setsid()\n", "        os.dup2(1, 9)\n", cut_off),
+    ("the limit of NOTIFY_URL", "history", "NOTIFY_SECONDS = 5 ", "NOTIFY_SECONDS = 150 ", notified),
+    ("what NOTIFY_URL missed", "history", "if not _is_final(answer):", "if False:", notified),
+    (
+        "the new file for each count",
+        "history",
+        'replace(file, f"{sent}\\n")',
+        'file.write_text(f"{sent}\\n")',
+        notified,
+    ),
+    ("what prune keeps", "release", "    keep |= set(history.rollback", "    set(history.rollback", prunes),
+    ("prune", "release", "    keep = {live, state.current(directory)}\n", "    return\n", prunes),
+    ("that .env is written last", "rollout", '    deploy.steps.begin("switch")\n', WRITE_EARLY, reboots),
+    ("the names", "deploy", "    _keep_names(deploy)\n", "", prunes),
+    ("the pointer between deploys", "deploy", '    state.point_to(directory, "front")\n', "", prunes),
+    ("the label of one-shots", "repair", "compose.ONE_SHOT)", '"com.docker.compose.oneoff=True")', own_backup),
+    (
+        "the lock of services",
+        "services",
+        'with state.lock(directory, "services"):',
+        "if True:",
+        services_under_the_lock,
+    ),
+    ("repair", "repair", "    engine.remove(container.id for", "    list(container.id for", killed),
+)
 
 
 def mutants(r: Rehearsal) -> None:
-    """A guard of deploy.sh is taken out, one at a time: its scenario must fail."""
-    clean = (ROOT / "scripts/deploy.sh").read_text()
+    """A guard of the deploy program is taken out, one at a time: its scenario must fail."""
     good = r.commits["first"]
-    r.commits |= {"forward": good, "code": variant(r, "old code", created="2020-01-01T00:00:00Z")}
+    r.commits |= {"forward": good, "code": variant(r, "old code", position=1)}
     names = (
         "API_REPLICAS",
         "API_TOKEN",
         "KEEP_RELEASES",
         "MIGRATE_SECONDS",
+        "MIN_FREE_MB",
         "NOTIFY_URL",
         "NOTIFY_TOKEN",
+        "SITE_ADDRESS",
         "WATCH_SECONDS",
     )
     usual = {name: r.server.setting(name) for name in names} | {"HEALTH_SECONDS": "20"}
     unseen = []
-    for what, guard, instead, scenario in MUTANTS:
+    for what, module, guard, instead, scenario in MUTANTS:
         if not any(name in what for name in r.chosen):
             continue
-        expect(clean.count(guard) == 1, f"deploy.sh has {guard!r} {clean.count(guard)} times")
-        changed = clean.replace(guard, instead).replace("\\", "\\\\").replace("$", "\\$")
-        lines = f"COPY --chmod=755 <<END_OF_SCRIPT /release/deploy.sh\n{changed}END_OF_SCRIPT"
+        clean = (ROOT / f"scripts/server/{module}.py").read_text()
+        expect(clean.count(guard) == 1, f"{module}.py has {guard!r} {clean.count(guard)} times")
+        lines = f"COPY <<'END_OF_PROGRAM' /release/server/{module}.py\n{clean.replace(guard, instead)}END_OF_PROGRAM"
         r.commits["forward"] = good
-        r.commits["forward"] = variant(r, f"without {what}", lines)
+        r.commits["forward"] = variant(r, f"without {what}", lines, f"RUN chmod 644 /release/server/{module}.py")
         r.server.set(**usual, IMAGE_TAG=r.commits["forward"])
         r.deploy_by_hand()
         before = len(Summary.read(r.traffic.records).records)
@@ -89,7 +172,8 @@ def mutants(r: Rehearsal) -> None:
         seen = seen or (f"{failed} requests failed" if failed else "")
         print(f"  {what}: {f'seen by {scenario.__name__}: {seen}' if seen else 'NOT SEEN'}", flush=True)
         unseen += [] if seen else [what]
-        run("docker", "cp", str(ROOT / "scripts/deploy.sh"), f"{r.server.name}:{DIR}/releases/current/deploy.sh")
+        whole = f"{r.server.name}:{DIR}/releases/current/server/{module}.py"
+        run("docker", "cp", str(ROOT / f"scripts/server/{module}.py"), whole)
         r.server.set(**usual, IMAGE_TAG=good)
         r.deploy_by_hand()
         r.at_rest(good)
