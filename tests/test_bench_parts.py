@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from scripts.runner.process import ROOT
 from tests.rehearsal.bench_report import (
     MARKERS,
     figures,
@@ -19,7 +20,6 @@ from tests.rehearsal.bench_report import (
     table_text,
     way_table,
 )
-from tests.rehearsal.images import ROOT
 from tests.rehearsal.picture import picture
 from tests.rehearsal.traffic import Summary
 

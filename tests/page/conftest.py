@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.rehearsal.images import need
+from scripts.runner.process import need
 from tests.service.conftest import AUTHENTICATED, ROOT, TOKEN, answers, command, deploy, free_port, run, until
 
 PICTURES = ROOT / ".nox/page-pictures"

@@ -10,10 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from scripts.runner.base_images import PREFIX, base_images
+from scripts.runner.process import ROOT, need
+from tests.rehearsal import PINS
 from tests.rehearsal.by_hand import BY_HAND
 from tests.rehearsal.endurance import ENDURANCE
 from tests.rehearsal.faults import FAULTS
-from tests.rehearsal.images import PREFIX, ROOT, base_images, need
 from tests.rehearsal.ledger import LEDGER
 from tests.rehearsal.mutants import mutants
 from tests.rehearsal.report import add_figures, print_table, write_report
@@ -54,7 +56,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearsal: ended by SIGTERM"))  # so that the server goes
     need("ssh", "openssh-client")
     print("rehearsal: base images", flush=True)
-    bases = base_images()
+    bases = base_images(PINS)
     stand_ins = any(image.startswith(PREFIX) for image in bases.values())
     with tempfile.TemporaryDirectory(prefix="quai-") as folder:
         use_docker_config(Path(folder, "docker"))

@@ -16,6 +16,9 @@ from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 
+from scripts.runner.base_images import PREFIX, base_images
+from scripts.runner.process import ROOT, run
+from tests.rehearsal import HERE, PINS
 from tests.rehearsal.__main__ import use_docker_config
 from tests.rehearsal.bench_report import (
     figures,
@@ -27,7 +30,6 @@ from tests.rehearsal.bench_report import (
     table_text,
     way_table,
 )
-from tests.rehearsal.images import HERE, PREFIX, ROOT, base_images, run
 from tests.rehearsal.load import CONNECTIONS, ROWS, measure_load
 from tests.rehearsal.picture import picture
 from tests.rehearsal.repository import Repository, runner_environment
@@ -177,7 +179,7 @@ def main() -> int:
     machine = f"{cores} cores, {platform.machine()}, {platform.system()}, load {load:.1f} before"
     say(machine + (": busy with something else, so seconds will be too long" if load > cores / 2 else ""))
     say("base images")
-    bases = base_images()
+    bases = base_images(PINS)
     with tempfile.TemporaryDirectory(prefix="quai-") as folder:
         use_docker_config(Path(folder, "docker"))
         bench = Bench(Server(bases, Path(folder)), options.rate)

@@ -5,8 +5,9 @@ import shlex
 import subprocess
 from itertools import cycle
 
+from scripts.runner.process import run
+from tests.rehearsal import HERE
 from tests.rehearsal.faults import CRASH, python, variant
-from tests.rehearsal.images import HERE, run
 from tests.rehearsal.scenarios import Rehearsal, expect
 from tests.rehearsal.server import DIR, wait_for
 

@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import time
 
-from tests.rehearsal.images import ROOT, run
+from scripts.runner.process import ROOT, run
 from tests.rehearsal.scenarios import SETTLED, Failed, Rehearsal, expect
 from tests.rehearsal.server import DIR, wait_for
 from tests.rehearsal.traffic import is_failed

@@ -4,7 +4,7 @@ import re
 import shlex
 import urllib.request
 
-from tests.rehearsal.images import need, run
+from scripts.runner.process import need, run
 from tests.rehearsal.server import DIR, Server, wait_for
 
 CONNECTIONS = 32

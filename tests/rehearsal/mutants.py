@@ -1,5 +1,6 @@
 """The deploy program without one of its guards: the scenario that tests the guard must fail."""
 
+from scripts.runner.process import ROOT, run
 from tests.rehearsal.by_hand import own_backup, services_under_the_lock
 from tests.rehearsal.endurance import killed
 from tests.rehearsal.faults import (
@@ -14,7 +15,6 @@ from tests.rehearsal.faults import (
     restores,
     variant,
 )
-from tests.rehearsal.images import ROOT, run
 from tests.rehearsal.scenarios import FAILURES, Rehearsal, expect, order, wrong_input
 from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import Summary

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.rehearsal.images import ROOT, run
+from scripts.runner.process import ROOT, run
 
 JOB_SECONDS = 1200
 # What deploy.sh says when a step begins, by itself or in act's log.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
-from tests.rehearsal.images import run
+from scripts.runner.process import run
 from tests.rehearsal.repository import STEP, Repository, runner_environment
 from tests.rehearsal.server import DIR, Server
 from tests.rehearsal.traffic import Summary, Traffic, lost_and_doubled

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import bcrypt
 
-from tests.rehearsal.images import HERE, PREFIX, run
+from scripts.runner.base_images import PREFIX
+from scripts.runner.process import run
+from tests.rehearsal import HERE
 
 DIR = "/srv/quai"
 REGISTRY_USER = "rehearsal"

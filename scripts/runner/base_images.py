@@ -1,0 +1,80 @@
+"""The base images: the pinned ones, or stand-ins built from Debian packages if no image registry is reachable."""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from scripts.runner.process import ROOT, Failure, need, run, say, start_engine
+
+PREFIX = "quai-rehearsal"
+STAND_INS = Path(__file__).parent / "standins"
+# For each variable: the file that pins the image, and the stage of standins/Dockerfile that can replace it.
+PINS = {
+    "PYTHON_IMAGE": ("Dockerfile", "python"),
+    "FRONT_IMAGE": ("docker-compose.prod.yml", "caddy"),
+    "DB_IMAGE": ("docker-compose.prod.yml", "postgres"),
+}
+
+
+def pinned(file: Path, name: str) -> str | None:
+    """Return the image that a file pins for a variable, or None if the file does not use the variable."""
+    found = re.search(rf"(?:ARG {name}=|\${{{name}:-)([\w./:@-]+)", file.read_text())
+    return found and found.group(1)
+
+
+def base_images(pins: Mapping[str, tuple[str, str]] = PINS, stand_ins: bool = True) -> dict[str, str]:
+    """Return the image for each variable that is in use, and make sure that the engine has it.
+
+    The environment variable takes precedence, then the pinned image, then a stand-in. Raises Failure
+    if an image is unavailable and stand-ins are not allowed.
+    """
+    start_engine()
+    images = {}
+    for name, (file, _) in pins.items():
+        if image := os.environ.get(name) or pinned(ROOT / file, name):
+            images[name] = image
+    missing = [name for name, image in images.items() if not _is_available(image)]
+    if not missing:
+        return images
+    say(f"no registry provides {images[missing[0]]}")
+    if not stand_ins:
+        raise Failure(
+            "an image is only pushed if it is built on the pinned base images. Try again when their registry"
+            f" answers, or set {missing[0]} to a mirror's image"
+        )
+    say("using stand-ins built from Debian packages")
+    debian = f"{PREFIX}/debian:trixie"
+    if not _is_available(debian):
+        _build_debian(debian)
+    return images | {name: _build_stand_in(pins[name][1], debian) for name in missing}
+
+
+def _is_available(image: str) -> bool:
+    commands = [["image", "inspect"]] if image.startswith(PREFIX) else [["image", "inspect"], ["pull", "--quiet"]]
+    return any(
+        subprocess.run(["docker", *command, image], capture_output=True, check=False).returncode == 0
+        for command in commands
+    )
+
+
+def _build_debian(name: str) -> None:
+    need("mmdebstrap", "mmdebstrap")
+    say("building a Debian root file system (half a minute)")
+    tar = "/tmp/quai-debian.tar"  # noqa: S108 - mmdebstrap requires a path that any user can read
+    run("mmdebstrap", "--variant=minbase", "--include=ca-certificates,netbase,tzdata", "trixie", tar)
+    run("docker", "import", tar, name)
+    Path(tar).unlink()
+
+
+def _build_stand_in(stage: str, debian: str) -> str:
+    if stage == "debian":
+        return debian
+    name = f"{PREFIX}/{stage}:latest"
+    say(f"stand-in {name}")
+    run(
+        *("docker", "build", "--quiet", "--target", stage),
+        *("--build-arg", f"DEBIAN={debian}", "--tag", name, str(STAND_INS)),
+    )
+    return name
