@@ -1,0 +1,98 @@
+"""The commands that nox and the workflows run: `python -m scripts.runner COMMAND --help`."""
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+
+from scripts.runner.deploy import deploy
+from scripts.runner.dev import serve
+from scripts.runner.image import make_image, move_latest
+from scripts.runner.postgres import with_postgres
+from scripts.runner.process import ROOT, Failure
+from scripts.runner.settings import README_SECTION
+
+INTERRUPTED = 130  # the exit code of a shell after Ctrl-C
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; a wrong one ends with the usage and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.runner",
+        description="Build, boot and push the image, request its deploy, and verify it.",
+        epilog="Exit codes: 0 success, 1 failure (the last line says why), 2 wrong usage.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    image = commands.add_parser(
+        "image",
+        help="build the image of this commit and boot it",
+        description="Build the image of this commit, boot it as docker-compose.prod.yml says, and verify /version.",
+        epilog=f"IMAGE, REGISTRY_USER and REGISTRY_PASSWORD: see {README_SECTION}.",
+    )
+    action = image.add_mutually_exclusive_group()
+    action.add_argument("--push", action="store_true", help="then push it as IMAGE:<commit>")
+    action.add_argument("--latest", action="store_true", help="build nothing; move IMAGE:latest to this commit's image")
+    image.add_argument("--twice", action="store_true", help="build it twice without cache; both must have the same id")
+
+    commands.add_parser(
+        "deploy",
+        help="request the deploy of this commit and verify it",
+        description="Request the deploy of this commit from the server, then wait until PUBLIC_URL answers from it.",
+        epilog=f"The variables that it needs: see {README_SECTION}.",
+    )
+
+    postgres = commands.add_parser(
+        "postgres",
+        help="run a command with a throwaway PostgreSQL",
+        description="Run a command with a throwaway PostgreSQL in a container; TEST_DB_CONN holds its URL.",
+    )
+    postgres.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="the command")
+
+    commands.add_parser("dev", help="serve the API and the page with live reload, without Docker")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        commands.choices[options.command].error(f"unknown arguments: {' '.join(unknown)}")
+    if options.command == "image" and options.latest and options.twice:
+        image.error("argument --twice: not allowed with argument --latest")
+    if options.command == "postgres" and not options.words:
+        postgres.error("the command to run is missing")
+    return options
+
+
+def perform(options: argparse.Namespace) -> int:
+    """Run the chosen command and return the exit code."""
+    if options.command == "postgres":
+        return with_postgres(options.words)
+    if options.command == "deploy":
+        deploy()
+    elif options.command == "dev":
+        serve()
+    elif options.latest:
+        move_latest()
+    else:
+        make_image(push=options.push, twice=options.twice)
+    return 0
+
+
+def main() -> int:
+    """Run one command; 0 only if all of it succeeded."""
+    options = parse()
+    os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("runner: ended by SIGTERM"))  # so that containers are removed
+    try:
+        return perform(options)
+    except Failure as failure:
+        print(f"runner: {failure}", file=sys.stderr)
+    except subprocess.CalledProcessError as error:
+        command = shlex.join(map(str, error.cmd))
+        print(f"runner: exit code {error.returncode} from: {command}\nIts output is above.", file=sys.stderr)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

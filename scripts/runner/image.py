@@ -1,0 +1,34 @@
+"""The command `image`: build the image of a commit, boot it, push it."""
+
+from scripts.runner import build, registry
+from scripts.runner.base_images import base_images
+from scripts.runner.boot import boot
+from scripts.runner.process import git, run, say, start_engine
+from scripts.runner.settings import image_name
+
+
+def make_image(push: bool = False, twice: bool = False) -> None:
+    """Build and boot the image of HEAD; push it, or build it twice more to compare the ids."""
+    name, commit, position = image_name(), git("rev-parse", "HEAD"), build.release_position()
+    if push:
+        build.require_pushable(position)
+    bases = base_images(stand_ins=not push)
+    epoch = int(git("log", "-1", "--format=%ct"))
+    arguments = build.build_arguments(bases["PYTHON_IMAGE"], commit, epoch, position)
+    target = f"{name}:{commit}"
+    if push:
+        registry.log_in(name)
+    build.build(target, arguments, *([build.cache_from(name)] if push else []))
+    if twice:
+        say(f"built twice without cache, both times {build.require_reproducible(target, arguments)}")
+    run("docker", "tag", target, f"{name}:latest")
+    boot(name, commit, bases)
+    if push:
+        registry.push(target)
+        build.push_cache(name, arguments)
+
+
+def move_latest() -> None:
+    """Make IMAGE:latest the image of HEAD, which the registry already has."""
+    start_engine()
+    registry.move_latest(image_name(), git("rev-parse", "HEAD"))

@@ -1,0 +1,36 @@
+"""The command `postgres`: run a command with a throwaway PostgreSQL, whose URL is in TEST_DB_CONN."""
+
+import os
+import secrets
+import subprocess
+from collections.abc import Sequence
+
+from scripts.runner.base_images import PINS, base_images
+from scripts.runner.process import run, say
+
+START_SECONDS = 90
+NAME = "quai"
+
+
+def with_postgres(command: Sequence[str]) -> int:
+    """Run the command and return its exit code; 0 without running it if the compose file has no database."""
+    image = base_images({"DB_IMAGE": PINS["DB_IMAGE"]}).get("DB_IMAGE")
+    if not image:
+        say("skipped: docker-compose.prod.yml has no database")
+        return 0
+    container = f"quai-postgres-{os.getpid()}"
+    password = secrets.token_hex(16)
+    settings = {"POSTGRES_USER": NAME, "POSTGRES_DB": NAME, "POSTGRES_PASSWORD": password}
+    variables = [f"--env={key}={value}" for key, value in settings.items()]
+    try:
+        run(
+            *("docker", "run", "--detach", "--name", container, "--user=postgres", "--publish=127.0.0.1::5432"),
+            *(*variables, image),
+        )
+        until_ready = f"until pg_isready -q -h 127.0.0.1 -U {NAME} -d {NAME}; do sleep 0.2; done"
+        run("docker", "exec", container, "timeout", str(START_SECONDS), "sh", "-c", until_ready)
+        address = run("docker", "port", container, "5432").split()[0]
+        url = f"postgresql+psycopg://{NAME}:{password}@{address}/{NAME}"
+        return subprocess.run(command, env={**os.environ, "TEST_DB_CONN": url}, check=False).returncode
+    finally:
+        run("docker", "rm", "--force", "--volumes", container)

@@ -1,0 +1,37 @@
+"""What the environment and the .env files set, and the summary that GitHub shows."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from scripts.runner.process import Failure
+
+README_SECTION = "'Secrets and variables' in README.md"
+
+
+def required(*names: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return these environment variables. Raise Failure that names all that are missing or empty."""
+    missing = [name for name in names if not environment.get(name)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise Failure(f"{', '.join(missing)} {verb} missing or empty: set as described under {README_SECTION}")
+    return {name: environment[name] for name in names}
+
+
+def image_name(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the image's name without tag: IMAGE, or `quai` for a local build."""
+    return environment.get("IMAGE", "").lower() or "quai"
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the settings of an .env file as written, without interpolation; empty if there is no such file."""
+    text = path.read_text() if path.exists() else ""
+    return dict(re.findall(r"^(\w+)=(.*)$", text, flags=re.MULTILINE))
+
+
+def summarize(text: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Append Markdown to the job's summary; do nothing outside GitHub Actions."""
+    if path := environment.get("GITHUB_STEP_SUMMARY"):
+        with Path(path).open("a") as summary:
+            summary.write(text + "\n")

@@ -1,0 +1,39 @@
+"""Verify that the public URL answers from the release."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from scripts.runner.process import Failure, say
+
+VERIFY_SECONDS = 30.0
+POLL_SECONDS = 0.5
+
+
+def fetch(url: str) -> dict[str, Any]:
+    """Return the JSON object at a URL, or {"error": reason} without one."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - PUBLIC_URL, set by the owner
+            answer = json.load(response)
+    except (OSError, ValueError) as error:
+        return {"error": str(error)}
+    return answer if isinstance(answer, dict) else {"error": f"not a JSON object: {answer!r}"}
+
+
+def wait_for_release(
+    public_url: str,
+    commit: str,
+    seconds: float = VERIFY_SECONDS,
+    fetch_json: Callable[[str], dict[str, Any]] = fetch,
+) -> dict[str, Any]:
+    """Poll /version until it answers this commit, and return the answer. Raise Failure after `seconds`."""
+    url = public_url.rstrip("/") + "/version"
+    deadline = time.monotonic() + seconds
+    while (answer := fetch_json(url)).get("tag") != commit:
+        if time.monotonic() >= deadline:
+            raise Failure(f"{url} answers {answer}, not {commit}: see 'Troubleshooting' in README.md")
+        time.sleep(min(POLL_SECONDS, seconds))
+    say(f"{url} answers {commit}")
+    return answer
