@@ -1,0 +1,117 @@
+"""The request of a deploy: the ssh command, and what counts as success."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.runner import deploy, request
+from scripts.runner.process import Failure
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TARGET = {"DEPLOY_HOST": "api.example.com", "DEPLOY_USER": "deploy", "DEPLOY_PORT": ""}
+LIVE = f"==> live: {COMMIT}\n"
+
+
+def options(command):
+    return {command[index + 1] for index, word in enumerate(command) if word == "-o"}
+
+
+def test_ssh_trusts_the_pinned_server_and_uses_the_given_key_alone():
+    command = request.ssh_command(TARGET, Path("the-key"), Path("the-hosts"), f"deploy {COMMIT}")
+    assert options(command) >= {
+        "StrictHostKeyChecking=yes",
+        "UserKnownHostsFile=the-hosts",
+        "GlobalKnownHostsFile=/dev/null",
+        "BatchMode=yes",
+        "IdentitiesOnly=yes",
+        "IdentityAgent=none",
+    }
+    assert command[:6] == ["ssh", "-T", "-F", "none", "-i", "the-key"]
+    assert command[-5:] == ["-p", "22", "--", "deploy@api.example.com", f"deploy {COMMIT}"]
+
+
+def test_ssh_uses_the_port():
+    command = request.ssh_command(TARGET | {"DEPLOY_PORT": "2222"}, Path("k"), Path("h"), "status")
+    assert command[command.index("-p") + 1] == "2222"
+
+
+@pytest.mark.parametrize(
+    ("lines", "exit_code", "success"),
+    [
+        (["==> pull\n", LIVE], 0, True),
+        (["==> clean up\n", "some output\n", LIVE, "more output\n"], 0, True),
+        ([LIVE], 1, False),
+        ([LIVE, "==> live, but not recorded\n"], 0, False),
+        (["==> switch\n"], 0, False),
+        ([f"==> live: {COMMIT[:-1]}8\n"], 0, False),
+        ([f"the log says live: {COMMIT}\n"], 0, False),
+        ([], 0, False),
+        ([], 255, False),
+    ],
+)
+def test_success_is_the_last_step_and_the_exit_code(lines, exit_code, success):
+    assert request.succeeded(COMMIT, lines, exit_code) is success
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Replace ssh by a script that gets the request; a function sets what it does."""
+    for name in (*request.VARIABLES, "PUBLIC_URL"):
+        monkeypatch.setenv(name, f"the {name}")
+    monkeypatch.setattr(deploy, "git", lambda *_: COMMIT)
+
+    def answer(script):
+        def command(target, key, known_hosts, asked):
+            assert asked == f"deploy {COMMIT}"
+            assert key.stat().st_mode & 0o077 == 0
+            assert key.read_text() == "the DEPLOY_KEY\n"
+            assert known_hosts.read_text() == "the DEPLOY_KNOWN_HOSTS\n"
+            return [sys.executable, "-c", script]
+
+        monkeypatch.setattr(request, "ssh_command", command)
+
+    return answer
+
+
+def test_the_log_of_the_server_is_shown(server, capfd):
+    server(f"print('==> pull'); print('{LIVE.strip()}')")
+    request.request_deploy(COMMIT)
+    assert capfd.readouterr().out == f"==> pull\n{LIVE}"
+
+
+def test_a_refused_deploy_gives_the_reason_and_the_exit_code(server):
+    server("print('==> refused: it is unhealthy'); print('==> still live: x'); raise SystemExit(3)")
+    with pytest.raises(Failure, match=r"was not deployed .*exit code 3") as failure:
+        request.request_deploy(COMMIT)
+    assert "refused: it is unhealthy\nstill live: x\n" in str(failure.value)
+
+
+def test_a_silent_server_is_named(server):
+    server("raise SystemExit(255)")
+    with pytest.raises(Failure, match="the server printed nothing"):
+        request.request_deploy(COMMIT)
+
+
+@pytest.mark.parametrize(
+    ("script", "verified", "summary"),
+    [
+        (f"print('{LIVE.strip()}')", True, f"### Live: `{COMMIT}`"),
+        (f"print('{LIVE.strip()}')", False, f"### Not verified: `{COMMIT}`"),
+        ("raise SystemExit(1)", True, f"### Not deployed: `{COMMIT}`"),
+    ],
+)
+def test_the_summary_says_how_it_ended(server, monkeypatch, tmp_path, script, verified, summary):
+    def wait_for_release(public_url, commit):
+        if not verified:
+            raise Failure("it answers something else")
+        return {"tag": commit}
+
+    server(script)
+    monkeypatch.setattr(deploy, "wait_for_release", wait_for_release)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    try:
+        deploy.deploy()
+    except Failure:
+        assert "Live" not in summary
+    assert (tmp_path / "summary").read_text().startswith(summary)

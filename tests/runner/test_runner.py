@@ -1,0 +1,166 @@
+"""Environment variables, .env files, pinned images, and the command line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from scripts.runner import base_images, dev, postgres, settings
+from scripts.runner.__main__ import parse
+from scripts.runner.boot import server_settings
+from scripts.runner.process import ROOT, Failure
+
+
+def test_required_variables_are_returned():
+    assert settings.required("A", "B", environment={"A": "1", "B": "2", "C": "3"}) == {"A": "1", "B": "2"}
+
+
+def test_all_missing_variables_are_named_with_the_section_of_the_readme():
+    with pytest.raises(Failure, match="A, C are missing or empty") as failure:
+        settings.required("A", "B", "C", environment={"A": "", "B": "2"})
+    section = settings.README_SECTION.split("'")[1]
+    assert section in str(failure.value)
+    assert f"# {section}\n" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [({}, "quai"), ({"IMAGE": ""}, "quai"), ({"IMAGE": "ghcr.io/Owner/Quai"}, "ghcr.io/owner/quai")],
+)
+def test_the_name_of_the_image_is_in_lower_case(environment, name):
+    assert settings.image_name(environment) == name
+
+
+def test_the_summary_grows_and_needs_github(tmp_path):
+    settings.summarize("nowhere", {})
+    for text in ("one", "two"):
+        settings.summarize(text, {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary")})
+    assert (tmp_path / "summary").read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "image"),
+    [
+        ("ARG DB_IMAGE=postgres:17.1@sha256:0a", "postgres:17.1@sha256:0a"),
+        ("image: ${DB_IMAGE:-localhost:5000/db:17-alpine}", "localhost:5000/db:17-alpine"),
+        ("image: ${OTHER_DB_IMAGE:-postgres:17}", None),
+        ("image: postgres:17", None),
+    ],
+)
+def test_the_pinned_image_is_found(tmp_path, line, image):
+    (tmp_path / "file").write_text(f"# a comment\n  {line}\n")
+    assert base_images.pinned(tmp_path / "file", "DB_IMAGE") == image
+
+
+@pytest.mark.parametrize("name", base_images.PINS)
+def test_every_base_image_is_pinned_by_digest(name):
+    file, stage = base_images.PINS[name]
+    assert "@sha256:" in base_images.pinned(ROOT / file, name)
+    assert f" AS {stage}\n" in (base_images.STAND_INS / "Dockerfile").read_text()
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """An engine that has the images that the test names, and builds stand-ins."""
+    available = set()
+    for name in base_images.PINS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(base_images, "start_engine", lambda: None)
+    monkeypatch.setattr(base_images, "_is_available", available.__contains__)
+    monkeypatch.setattr(base_images, "_build_debian", lambda name: None)
+    monkeypatch.setattr(base_images, "_build_stand_in", lambda stage, debian: f"stand-in {stage}")
+    return available
+
+
+def test_the_environment_takes_precedence_and_stand_ins_are_the_last_resort(engine, monkeypatch):
+    monkeypatch.setenv("DB_IMAGE", "mirror/postgres:17")
+    pinned = base_images.pinned(ROOT / "Dockerfile", "PYTHON_IMAGE")
+    engine |= {"mirror/postgres:17", pinned}
+    assert base_images.base_images() == {
+        "PYTHON_IMAGE": pinned,
+        "FRONT_IMAGE": "stand-in caddy",
+        "DB_IMAGE": "mirror/postgres:17",
+    }
+
+
+def test_what_is_pushed_is_never_built_on_a_stand_in(engine):
+    with pytest.raises(Failure, match="pinned base images"):
+        base_images.base_images(stand_ins=False)
+
+
+def test_postgres_is_skipped_without_a_database(monkeypatch, capsys):
+    monkeypatch.setattr(postgres, "base_images", lambda pins: {})
+    assert postgres.with_postgres([sys.executable, "-c", "raise SystemExit(1)"]) == 0
+    assert "skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("files", "environment", "port"),
+    [
+        ({".env.dev": "API_PORT=1"}, {}, "1"),
+        ({".env.dev": "API_PORT=1", ".env": "A=b\nAPI_PORT='2'\n"}, {}, "2"),
+        ({".env.dev": "API_PORT=1", ".env": "API_PORT=2"}, {"API_PORT": "3"}, "3"),
+    ],
+)
+def test_the_port_of_development(tmp_path, files, environment, port):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert dev.api_port(tmp_path, environment) == port
+
+
+def test_a_missing_port_is_named(tmp_path):
+    with pytest.raises(Failure, match="API_PORT is missing"):
+        dev.api_port(tmp_path, {})
+
+
+def test_the_smoke_test_gets_new_secrets_and_free_ports():
+    template = {"API_TOKEN": "change-me-to-a-long-token", "HTTP_PORT": "80", "API_PORT": "8000", "IMAGE_TAG": ""}
+    first, second = (server_settings(template, "quai", "abc", {"DB_IMAGE": "db"}) for _ in range(2))
+    assert first["API_TOKEN"] != second["API_TOKEN"]
+    assert len(first["API_TOKEN"]) == 32
+    assert first["HTTP_PORT"] == "127.0.0.1:"
+    assert (first["IMAGE"], first["IMAGE_TAG"], first["DB_IMAGE"], first["API_PORT"]) == ("quai", "abc", "db", "8000")
+
+
+def call(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.runner", *arguments],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_help_lists_the_commands():
+    done = call("--help")
+    assert done.returncode == 0
+    assert {"image", "deploy", "postgres", "dev"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["no-such-command"],
+        ["image", "--no-such-option"],
+        ["image", "--push", "--latest"],
+        ["image", "--latest", "--twice"],
+        ["deploy", "now"],
+        ["postgres"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(arguments)
+    assert end.value.code == 2
+    assert "usage: python -m scripts.runner" in capsys.readouterr().err
+
+
+def test_a_failure_is_exit_code_1_and_one_line():
+    done = call("deploy")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("runner: DEPLOY_HOST, ")
+    assert len(done.stderr.splitlines()) == 1
