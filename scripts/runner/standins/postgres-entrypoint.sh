@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the official image's entrypoint does of what the compose files use: the first start
-# makes the cluster, its user, its password and its database.
+# Replaces the official image's entrypoint, as far as the compose files use it: the first start
+# creates the cluster, the user with its password, and the database.
 set -euo pipefail
 
 create_cluster() {
