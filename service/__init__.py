@@ -1,1 +1,1 @@
-"""The ledger of releases: an API, its migrations and the front before it."""
+"""The release ledger: the API, its migrations, and the front (Caddy) with the page."""

@@ -1,4 +1,4 @@
-"""What can be asked of the ledger, and told to it."""
+"""The ledger's routes."""
 
 from typing import Annotated
 
@@ -7,119 +7,121 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import database, ledger
-from service.answers import problems
-from service.shapes import (
+from service.problems import problem_responses
+from service.schemas import (
+    DeliveryMetrics,
     Deploy,
-    DeployFilter,
-    Earliers,
-    Figures,
+    DeployQuery,
     Live,
     NewDeploy,
     NewNote,
     Note,
-    OneRelease,
     Page,
+    PageQuery,
     Release,
-    ReleaseFilter,
+    ReleaseDetail,
+    ReleaseQuery,
+    RollbackCandidates,
     Tag,
-    ToldDeploy,
-    Window,
+    WebhookDeploy,
 )
 
-reads = APIRouter(responses=problems(422, 500, 503))
-writes = APIRouter(responses=problems(401, 409, 413, 422, 500, 503))
+read_router = APIRouter(responses=problem_responses(422, 500, 503))
+write_router = APIRouter(responses=problem_responses(401, 409, 413, 422, 500, 503))
 
 
-async def _sessions(request: Request) -> sessionmaker[Session]:
+async def _get_sessions(request: Request) -> sessionmaker[Session]:
     return request.app.state.sessions
 
 
-Sessions = Annotated[sessionmaker[Session], Depends(_sessions)]
-Key = Annotated[str | None, Header(pattern="^[!-~]{1,64}$")]
+Sessions = Annotated[sessionmaker[Session], Depends(_get_sessions)]
+IdempotencyKey = Annotated[str | None, Header(pattern="^[!-~]{1,64}$")]
 
 
-def _added(model: type, *errors: int) -> dict:
-    before = {200: {"model": model, "description": "It was recorded before"}}
-    return {"status_code": 201, "responses": before | problems(*errors)}
+def _created_responses(model: type, *errors: int) -> dict:
+    existing = {200: {"model": model, "description": "Already recorded with the same content"}}
+    return {"status_code": 201, "responses": existing | problem_responses(*errors)}
 
 
 def _record(sessions, response: Response, tag: str, attempt: str, content: dict) -> database.Deploy:
-    deploy, new = ledger.record(sessions, tag, attempt, content)
-    response.status_code = 201 if new else 200
+    deploy, created = ledger.record_deploy(sessions, tag, attempt, content)
+    response.status_code = 201 if created else 200
     return deploy
 
 
-@writes.put("/releases/{tag}/deploys/{attempt}", **_added(Deploy))
-def record(tag: Tag, attempt: Tag, deploy: NewDeploy, sessions: Sessions, response: Response) -> Deploy:
-    """Record a deploy, and its release; 409 when this attempt was recorded with other content."""
+@write_router.put("/releases/{tag}/deploys/{attempt}", **_created_responses(Deploy))
+def record_deploy(tag: Tag, attempt: Tag, deploy: NewDeploy, sessions: Sessions, response: Response) -> Deploy:
+    """Record a deploy and its release; 409 if this attempt was recorded with different content."""
     return _record(sessions, response, tag, attempt, deploy.model_dump())
 
 
-@writes.post("/deploys", **_added(Deploy))
-def record_told(told: ToldDeploy, sessions: Sessions, response: Response) -> Deploy:
-    """Record a deploy as a webhook tells it."""
-    return _record(sessions, response, told.tag, told.id, told.model_dump(exclude={"id", "tag"}))
+@write_router.post("/deploys", **_created_responses(Deploy))
+def record_webhook_deploy(deploy: WebhookDeploy, sessions: Sessions, response: Response) -> Deploy:
+    """Record a deploy from deploy.sh's webhook; 409 if this attempt was recorded with different content."""
+    return _record(sessions, response, deploy.tag, deploy.id, deploy.model_dump(exclude={"id", "tag"}))
 
 
-@reads.get("/deploys")
-def list_deploys(asked: Annotated[DeployFilter, Query()], sessions: Sessions) -> Page[Deploy]:
-    """List the deploys; the newest is the one recorded last."""
+@read_router.get("/deploys")
+def list_deploys(query: Annotated[DeployQuery, Query()], sessions: Sessions) -> Page[Deploy]:
+    """List deploys, the most recently recorded first."""
     with sessions() as session:
-        return ledger.deploys(session, **asked.model_dump())
+        return ledger.list_deploys(session, **query.model_dump())
 
 
-@reads.get("/releases")
-def list_releases(asked: Annotated[ReleaseFilter, Query()], sessions: Sessions) -> Page[Release]:
-    """List the releases; the newest is the one recorded last."""
-    query = select(database.Release).where(database.Release.tag.startswith(asked.tag or "", autoescape=True))
+@read_router.get("/releases")
+def list_releases(query: Annotated[ReleaseQuery, Query()], sessions: Sessions) -> Page[Release]:
+    """List releases, the most recently recorded first."""
+    releases = select(database.Release).where(database.Release.tag.startswith(query.tag or "", autoescape=True))
     with sessions() as session:
-        return ledger.page(session, query, asked.limit, asked.before)
+        return ledger.get_page(session, releases, query.limit, query.before)
 
 
-@reads.get("/releases/{tag}", responses=problems(404))
-def get_release(tag: Tag, sessions: Sessions) -> OneRelease:
-    """One release with its last deploy."""
+@read_router.get("/releases/{tag}", responses=problem_responses(404))
+def get_release(tag: Tag, sessions: Sessions) -> ReleaseDetail:
+    """Return a release and its most recent deploy."""
     with sessions() as session:
-        release = ledger.find(session, tag)
-        last = ledger.last_deploy(session, release)
-    return OneRelease(tag=tag, recorded_at=release.recorded_at, last_deploy=last)
+        release = ledger.get_release(session, tag)
+        last = ledger.get_last_deploy(session, release)
+    return ReleaseDetail(tag=tag, recorded_at=release.recorded_at, last_deploy=last)
 
 
-@reads.get("/live", responses=problems(404))
+@read_router.get("/live", responses=problem_responses(404))
 def get_live(sessions: Sessions) -> Live:
-    """What is live; 404 when nothing is yet."""
+    """Return the live release; 404 if no release has gone live yet."""
     with sessions() as session:
-        now = ledger.live(session)
-    if now is None:
-        raise HTTPException(404, "nothing is live yet")
-    return Live(tag=now.tag, since=now.ended_at, by=now.actor, seconds=now.seconds)
+        deploy = ledger.get_live_deploy(session)
+    if deploy is None:
+        raise HTTPException(404, "no release is live yet")
+    return Live(tag=deploy.tag, since=deploy.ended_at, by=deploy.actor, seconds=deploy.seconds)
 
 
-@reads.get("/rollbacks")
-def list_rollbacks(sessions: Sessions, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> Earliers:
-    """List what can be rolled back to: earlier releases that were live, the last one first."""
+@read_router.get("/rollbacks")
+def list_rollback_candidates(sessions: Sessions, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> RollbackCandidates:
+    """List releases that were live before, the most recent first."""
     with sessions() as session:
-        return Earliers(items=ledger.rollbacks(session, limit))
+        return RollbackCandidates(items=ledger.list_rollback_candidates(session, limit))
 
 
-@reads.get("/figures")
-def get_figures(sessions: Sessions, days: Annotated[int, Query(ge=1, le=3650)] = 30) -> Figures:
-    """The four delivery figures, as DORA defines them, of the last days."""
+@read_router.get("/figures")
+def get_delivery_metrics(sessions: Sessions, days: Annotated[int, Query(ge=1, le=3650)] = 30) -> DeliveryMetrics:
+    """Return the four DORA metrics over the last `days` days."""
     with sessions() as session:
-        return Figures(days=days, **ledger.figures(session, days))
+        return DeliveryMetrics(days=days, **ledger.compute_delivery_metrics(session, days))
 
 
-@writes.post("/releases/{tag}/notes", **_added(Note, 404))
-def add_note(tag: Tag, note: NewNote, sessions: Sessions, response: Response, idempotency_key: Key = None) -> Note:
-    """Leave a note on a release. The same Idempotency-Key again gives the same note, or 409 for another text."""
-    added, new = ledger.add_note(sessions, tag, note.text, idempotency_key)
-    response.status_code = 201 if new else 200
+@write_router.post("/releases/{tag}/notes", **_created_responses(Note, 404))
+def add_note(
+    tag: Tag, note: NewNote, sessions: Sessions, response: Response, idempotency_key: IdempotencyKey = None
+) -> Note:
+    """Add a note to a release. A repeated Idempotency-Key returns the existing note, or 409 if the text differs."""
+    added, created = ledger.add_note(sessions, tag, note.text, idempotency_key)
+    response.status_code = 201 if created else 200
     return added
 
 
-@reads.get("/releases/{tag}/notes", responses=problems(404))
-def list_notes(tag: Tag, asked: Annotated[Window, Query()], sessions: Sessions) -> Page[Note]:
-    """List the notes on a release."""
+@read_router.get("/releases/{tag}/notes", responses=problem_responses(404))
+def list_notes(tag: Tag, query: Annotated[PageQuery, Query()], sessions: Sessions) -> Page[Note]:
+    """List the notes on a release, newest first."""
     with sessions() as session:
-        query = select(database.Note).where(database.Note.release_id == ledger.find(session, tag).id)
-        return ledger.page(session, query, asked.limit, asked.before)
+        notes = select(database.Note).where(database.Note.release_id == ledger.get_release(session, tag).id)
+        return ledger.get_page(session, notes, query.limit, query.before)

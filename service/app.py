@@ -1,4 +1,4 @@
-"""The application: its health, its version, and the ledger with its doors."""
+"""The application: health, version, authentication, and the ledger's routes."""
 
 import secrets
 from contextlib import asynccontextmanager
@@ -9,73 +9,79 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import sessionmaker
-from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from service import answers, api, database
+from service import api, database, problems
+from service.logs import release_tag
+from service.middleware import RequestMiddleware
 from service.settings import Settings, settings_or_exit
 
-open_to_all = APIRouter(responses=answers.problems(500))
+public_router = APIRouter(responses=problems.problem_responses(500))
 
 
 class Health(BaseModel):
-    """It can serve."""
+    """The service can handle requests."""
 
     status: Literal["ok"] = "ok"
 
 
 class Version(BaseModel):
-    """What runs, where, and since when (UTC)."""
+    """The running release, its environment, and when it started (UTC)."""
 
     tag: str
     environment: str
     started_at: datetime
 
 
-@open_to_all.get("/healthz", responses=answers.problems(503))
+@public_router.get("/healthz", responses=problems.problem_responses(503))
 def healthz(request: Request) -> Health:
-    """200 when the database answers and its schema suits this code, else 503 with the reason."""
-    reason = _why_not(request.app.state.engine, request.app.state.needed)
+    """Return 200 when the database is available and its schema is compatible, otherwise 503 with the reason."""
+    reason = _unhealthy_reason(request.app.state.engine, request.app.state.required_revision)
     if reason is not None:
         raise HTTPException(503, reason)
     return Health()
 
 
-def _why_not(engine, needed: str) -> str | None:
+def _unhealthy_reason(engine: Engine, required_revision: str) -> str | None:
     try:
         with engine.connect() as connection:
-            suits, line = database.fit(connection, needed)
+            state, message = database.schema_state(connection, required_revision)
     except SQLAlchemyError as error:
-        return f"database does not answer: {database.why(error)}"
-    return None if suits == database.FITS else line
+        return f"the database is unavailable: {database.error_message(error)}"
+    return None if state == database.SchemaState.COMPATIBLE else message
 
 
-@open_to_all.get("/version")
+@public_router.get("/version")
 def version(request: Request) -> Version:
-    """The tag that this image was built as ("dev" outside an image)."""
+    """Return the tag that this image was built with ("dev" outside an image)."""
     return request.app.state.version
 
 
 async def _require_token(
     request: Request,
-    given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
 ) -> None:
-    token = given.credentials.encode() if given else b""
-    # All are compared, each in constant time, so that the time tells nothing of any.
+    token = credentials.credentials.encode() if credentials else b""
+    # Compare with every token, each in constant time, so that the response time reveals nothing about them.
     if not sum(secrets.compare_digest(token, each.encode()) for each in request.app.state.settings.api_token):
-        raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
+        raise HTTPException(401, "a valid bearer token is required", {"WWW-Authenticate": "Bearer"})
 
 
 class Application(FastAPI):
-    """FastAPI, whose OpenAPI says of errors what they are here."""
+    """FastAPI with problem details as the media type of errors in OpenAPI."""
 
     def openapi(self) -> dict:
-        """The description of the API."""
+        """Return the OpenAPI description of the API."""
         if not self.openapi_schema:
             operations = [each for path in super().openapi()["paths"].values() for each in path.values()]
             for content in [
-                answer["content"] for each in operations for code, answer in each["responses"].items() if code >= "400"
+                response["content"]
+                for each in operations
+                for status, response in each["responses"].items()
+                if status >= "400"
             ]:
                 content["application/problem+json"] = content.pop("application/json")
         return self.openapi_schema
@@ -88,28 +94,24 @@ async def _lifespan(app: FastAPI):
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Make the application; settings are read from the environment unless given."""
+    """Create the application. Without `settings`, read them from the environment; exit with status 2 on an error."""
     settings = settings or settings_or_exit()
-    # /docs loads its scripts from elsewhere, so it stays on the developer's machine.
+    # /docs loads scripts from a CDN, so it is available in development only.
     docs = "/docs" if settings.app_env == "dev" else None
     app = Application(title="Quai", lifespan=_lifespan, docs_url=docs, redoc_url=None, redirect_slashes=False)
-    app.version = answers.release()
+    app.version = release_tag()
     app.state.settings = settings
     app.state.engine = database.create_engine(settings.db_conn)
     app.state.sessions = sessionmaker(app.state.engine, expire_on_commit=False)
-    app.state.needed = database.needed_revision()
-    app.state.version = Version(
-        tag=answers.release(),
-        environment=settings.app_env,
-        started_at=datetime.now(UTC),
-    )
-    app.add_exception_handler(SQLAlchemyError, answers.failed)
-    app.add_exception_handler(AnyHTTPException, answers.refused)
-    app.add_exception_handler(RequestValidationError, answers.invalid)
-    app.add_middleware(answers.Frame)
-    token = {"dependencies": [Depends(_require_token)], "responses": answers.problems(401)}
-    app.state.routers = [open_to_all, api.reads, api.writes]
-    app.include_router(open_to_all)
-    app.include_router(api.reads, **token if settings.read_access == "token" else {})
-    app.include_router(api.writes, **token)
+    app.state.required_revision = database.required_revision()
+    app.state.version = Version(tag=release_tag(), environment=settings.app_env, started_at=datetime.now(UTC))
+    app.add_exception_handler(SQLAlchemyError, problems.handle_database_error)
+    app.add_exception_handler(StarletteHTTPException, problems.handle_http_error)
+    app.add_exception_handler(RequestValidationError, problems.handle_validation_error)
+    app.add_middleware(RequestMiddleware)
+    token = {"dependencies": [Depends(_require_token)], "responses": problems.problem_responses(401)}
+    app.state.routers = [public_router, api.read_router, api.write_router]
+    app.include_router(public_router)
+    app.include_router(api.read_router, **token if settings.read_access == "token" else {})
+    app.include_router(api.write_router, **token)
     return app

@@ -1,13 +1,14 @@
-"""The database: its engine, its tables, and the schema it is at."""
+"""The database: the engine, the tables, and the state of the schema."""
 
 from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
 
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import JSON, BigInteger, Connection, DateTime, Engine, ForeignKey, Index, Integer, String, event, select
-from sqlalchemy import create_engine as new_engine
+from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -22,20 +23,26 @@ from sqlalchemy.ext.associationproxy import association_proxy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-FITS, BEHIND, TOO_NEW = 0, 3, 4  # how a schema suits the code; what `migrate --check` exits with
+# SQLite generates keys only for a column whose type is exactly INTEGER.
+IdType = BigInteger().with_variant(Integer, "sqlite")
 
-# SQLite numbers rows by itself only in a column that is exactly INTEGER.
-Id = BigInteger().with_variant(Integer, "sqlite")
+
+class SchemaState(IntEnum):
+    """The state of the schema for this code. The values are the exit codes of `migrate --check`."""
+
+    COMPATIBLE = 0
+    PENDING = 3
+    TOO_NEW = 4
 
 
 class UtcDateTime(TypeDecorator):
-    """A moment in UTC. SQLite forgets the time zone, so it is put back on the way out."""
+    """A time in UTC. SQLite does not store the time zone, so reading adds it again."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_result_value(self, value: datetime | None, dialect) -> datetime | None:
-        """Give the moment as an aware datetime in UTC."""
+        """Return the time as an aware datetime in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -46,21 +53,21 @@ def _now() -> datetime:
 
 
 class Base(DeclarativeBase):
-    """The tables of this release; migrations/ is how a database gets there."""
+    """The tables that this code uses; the migrations create them."""
 
 
 class Release(Base):
-    """A release that was recorded."""
+    """A recorded release."""
 
     __tablename__ = "releases"
 
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    id: Mapped[int] = mapped_column(IdType, primary_key=True)
     tag: Mapped[str] = mapped_column(String(64), unique=True)
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime, default=_now)
 
 
 class Note(Base):
-    """What somebody left on a release."""
+    """A note on a release."""
 
     __tablename__ = "notes"
     __table_args__ = (
@@ -68,7 +75,7 @@ class Note(Base):
         Index("notes_once", "release_id", "key", unique=True),
     )
 
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    id: Mapped[int] = mapped_column(IdType, primary_key=True)
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"))
     text: Mapped[str] = mapped_column(String(2000))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=_now)
@@ -78,12 +85,12 @@ class Note(Base):
 
 
 class Deploy(Base):
-    """An attempt to make a release live, and how it ended; `seconds` are those of each step."""
+    """An attempt to make a release live, and its outcome; `seconds` holds the duration of each step."""
 
     __tablename__ = "deploys"
     __table_args__ = (Index("deploys_of_release", "release_id", "id"), Index("deploys_ended", "ended_at", "id"))
 
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    id: Mapped[int] = mapped_column(IdType, primary_key=True)
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"))
     attempt: Mapped[str] = mapped_column(String(64), unique=True)
     outcome: Mapped[str] = mapped_column(String(16))
@@ -98,7 +105,7 @@ class Deploy(Base):
 
 
 class SchemaFloor(Base):
-    """One row: the oldest revision whose code can run on this schema. Migrations write it, from 0002 on."""
+    """One row: the oldest revision whose code can run on this schema. Migrations from 0002 on update it."""
 
     __tablename__ = "schema_floor"
 
@@ -106,22 +113,23 @@ class SchemaFloor(Base):
 
 
 def create_engine(db_conn: str) -> Engine:
-    """An engine for DB_CONN; it connects when first used.
+    """Return an engine for DB_CONN; it connects on first use.
 
-    Waits at most 2 s to connect, 5 s for a free connection of the pool, and on PostgreSQL 5 s for a statement.
+    Timeouts on PostgreSQL: 2 s to connect, 5 s for a free connection in the pool, 5 s for a statement.
+    On SQLite: 5 s for the database lock.
     """
     if db_conn.startswith("sqlite"):
-        engine = new_engine(db_conn, connect_args={"timeout": 5}, hide_parameters=True)
+        engine = create_sqlalchemy_engine(db_conn, connect_args={"timeout": 5}, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
         return engine
-    engine = new_engine(
+    engine = create_sqlalchemy_engine(
         db_conn,
-        # A server that vanished without a word is given up after as many milliseconds.
+        # Milliseconds without an acknowledgement, after which a connection to a vanished server fails.
         connect_args={"connect_timeout": 2, "tcp_user_timeout": 5000},
         hide_parameters=True,
         pool_pre_ping=True,
         pool_size=5,
-        max_overflow=5,  # PostgreSQL takes 100 connections, and in a deploy there are two of each replica
+        max_overflow=5,  # PostgreSQL allows 100 connections, and a deploy runs two containers for each replica
         pool_timeout=5,
     )
     event.listen(engine, "connect", _prepare_postgresql)
@@ -135,53 +143,56 @@ def _prepare_sqlite(connection, _record) -> None:
 
 def _prepare_postgresql(connection, _record) -> None:
     connection.execute("SET statement_timeout = '5s'")
-    connection.execute("SET timezone = 'UTC'")  # in another zone, year 1 may be no year that Python has
+    connection.execute("SET timezone = 'UTC'")  # in other time zones, year 1 can be outside the range of datetime
     connection.commit()
 
 
 def alembic_config() -> Config:
-    """Alembic's configuration, without an alembic.ini to ship."""
+    """Return Alembic's configuration, which needs no alembic.ini."""
     config = Config()
-    # A percent sign starts an interpolation in Alembic's options.
+    # Alembic interpolates percent signs in its options.
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     return config
 
 
-def needed_revision() -> str:
-    """The schema that this code needs at least: the last of its migrations."""
+def required_revision() -> str:
+    """Return the minimum revision that this code requires: its last migration."""
     return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The schema that the database is at, None when it has none."""
+    """Return the revision of the database, or None if it has no schema."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def fit(connection: Connection, needed: str) -> tuple[int, str]:
-    """FITS, BEHIND or TOO_NEW: how the schema suits code that needs at least this one; and the same in a line."""
+def schema_state(connection: Connection, required: str) -> tuple[SchemaState, str]:
+    """Return the state of the schema for code that requires at least this revision, and a one-line message."""
     current = current_revision(connection)
-    if current is None or current < needed:
-        return BEHIND, f"schema is {current or 'none'}, this code needs {needed}: run python -m service.migrate"
-    if current == needed:
-        return FITS, f"schema {needed}: already there"
-    floor = connection.scalar(select(SchemaFloor.revision))
-    if floor is not None and floor > needed:
-        return TOO_NEW, (
-            f"schema is {current}, on which only code of {floor} or later can run, and this code is of {needed}: "
-            "take a later release, or put back the backup from before that migration"
+    if current is None or current < required:
+        return SchemaState.PENDING, (
+            f"the schema is at revision {current or 'none'}, this code requires {required}: "
+            "run python -m service.migrate"
         )
-    return FITS, f"schema {current}: newer than this code's {needed}, left alone"
+    if current == required:
+        return SchemaState.COMPATIBLE, f"schema {required}: up to date"
+    floor = connection.scalar(select(SchemaFloor.revision))
+    if floor is not None and floor > required:
+        return SchemaState.TOO_NEW, (
+            f"the schema is at revision {current}, which supports code from revision {floor} on, "
+            f"and this code is at {required}: deploy a later release, or restore the backup from before that migration"
+        )
+    return SchemaState.COMPATIBLE, f"schema {current}: newer than this code's {required}, left unchanged"
 
 
-def is_away(error: SQLAlchemyError) -> bool:
-    """Whether the database does not answer, or not in time; otherwise what it was asked is wrong."""
+def is_unavailable(error: SQLAlchemyError) -> bool:
+    """Return whether the database is unreachable or timed out; otherwise the statement or its data are wrong."""
     if not isinstance(error, DBAPIError):
-        return isinstance(error, TimeoutError)  # no connection of the pool was free
-    wrong = (DataError, IntegrityError, InternalError, NotSupportedError, ProgrammingError)
-    return not isinstance(error, wrong) and getattr(error.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
+        return isinstance(error, TimeoutError)  # the pool had no free connection
+    statement_errors = (DataError, IntegrityError, InternalError, NotSupportedError, ProgrammingError)
+    return not isinstance(error, statement_errors) and getattr(error.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
 
 
-def why(error: Exception) -> str:
-    """The first line of what the driver said. SQLAlchemy's own message adds the statement and its values."""
+def error_message(error: Exception) -> str:
+    """Return the first line of the driver's message. SQLAlchemy's own message adds the statement and its values."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return next(iter(str(cause).splitlines()), type(cause).__name__)

@@ -1,4 +1,4 @@
-"""What is written of releases, deploys and notes, and what can be read out of it."""
+"""The ledger's queries and writes: releases, deploys, notes and the DORA metrics."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,19 +15,22 @@ from service.database import Deploy, Note, Release
 WENT_LIVE = Deploy.outcome.in_(("live", "rolled_back"))
 
 
-def _once(sessions: sessionmaker[Session], work: Callable[[Session], tuple], tries: int = 3) -> tuple:
-    """Work in a transaction; again when somebody did the same meanwhile, since then it is there to be found."""
+def _get_or_create(sessions: sessionmaker[Session], work: Callable[[Session], tuple], tries: int = 3) -> tuple:
+    """Run `work` in a transaction. Retry on a conflict: a concurrent request created the row, so `work` finds it."""
     try:
         with sessions.begin() as session:
             return work(session)
     except IntegrityError:
         if tries == 1:
             raise
-    return _once(sessions, work, tries - 1)
+    return _get_or_create(sessions, work, tries - 1)
 
 
-def record(sessions: sessionmaker[Session], tag: str, attempt: str, content: dict) -> tuple[Deploy, bool]:
-    """The deploy of this attempt, and whether it is new. 409 when it was recorded with other content."""
+def record_deploy(sessions: sessionmaker[Session], tag: str, attempt: str, content: dict) -> tuple[Deploy, bool]:
+    """Record a deploy, and its release if it is new; return the deploy and whether it was created.
+
+    Raises HTTPException 409 if the attempt was recorded with different content.
+    """
 
     def work(session: Session) -> tuple[Deploy, bool]:
         if deploy := session.scalar(select(Deploy).where(Deploy.attempt == attempt)):
@@ -37,86 +40,93 @@ def record(sessions: sessionmaker[Session], tag: str, attempt: str, content: dic
         session.add(deploy)
         return deploy, True
 
-    deploy, new = _once(sessions, work)
+    deploy, created = _get_or_create(sessions, work)
     differing = [name for name, value in content.items() if getattr(deploy, name) != value]
     if deploy.release.tag != tag or differing:
-        raise HTTPException(409, f"attempt {attempt} was recorded with another {(differing or ['tag'])[0]}")
-    return deploy, new
+        raise HTTPException(409, f"attempt {attempt} was recorded with a different {(differing or ['tag'])[0]}")
+    return deploy, created
 
 
 def add_note(sessions: sessionmaker[Session], tag: str, text: str, key: str | None) -> tuple[Note, bool]:
-    """The note of this key, and whether it is new: without a key it is. 404 without the release, 409 for other text."""
+    """Add a note, or find the one with this key; return the note and whether it was created.
+
+    Without a key, every call creates a note.
+    Raises HTTPException 404 if the release was not recorded, 409 if the note with this key has a different text.
+    """
 
     def work(session: Session) -> tuple[Note, bool]:
-        release = find(session, tag)
+        release = get_release(session, tag)
         if key and (note := session.scalar(select(Note).where(Note.release == release, Note.key == key))):
             return note, False
         note = Note(release=release, text=text, key=key)
         session.add(note)
         return note, True
 
-    note, new = _once(sessions, work)
+    note, created = _get_or_create(sessions, work)
     if note.text != text:
-        raise HTTPException(409, "this Idempotency-Key was used for a note with another text")
-    return note, new
+        raise HTTPException(409, "this Idempotency-Key was used for a note with a different text")
+    return note, created
 
 
-def find(session: Session, tag: str) -> Release:
-    """The release of a tag; 404 without."""
+def get_release(session: Session, tag: str) -> Release:
+    """Return the release with this tag. Raises HTTPException 404 if it was not recorded."""
     release = session.scalar(select(Release).where(Release.tag == tag))
     if release is None:
-        raise HTTPException(404, f"no release {tag} was recorded")
+        raise HTTPException(404, f"release {tag} was not recorded")
     return release
 
 
-def page(session: Session, query: Select, limit: int, before: int | None) -> dict:
-    """One page of the query's rows, newest first, and the cursor of the next.
+def get_page(session: Session, query: Select, limit: int, before: int | None) -> dict:
+    """Return one page of the query's rows, newest first, and the cursor of the next page.
 
-    The cursor is the last id shown, so rows that are added meanwhile shift nothing.
+    The cursor is the last ID on the page, so rows added between two requests do not shift the pages.
     """
-    identity = query.column_descriptions[0]["entity"].id
+    row_id = query.column_descriptions[0]["entity"].id
     if before is not None:
-        query = query.where(identity < before)
-    found = session.scalars(query.order_by(identity.desc()).limit(limit + 1)).all()
-    shown = found[:limit]
-    return {"items": shown, "next": shown[-1].id if len(found) > limit else None}
+        query = query.where(row_id < before)
+    rows = session.scalars(query.order_by(row_id.desc()).limit(limit + 1)).all()
+    items = rows[:limit]
+    return {"items": items, "next": items[-1].id if len(rows) > limit else None}
 
 
-def deploys(session: Session, limit: int, before: int | None, **wanted) -> dict:
-    """One page of the deploys; None asks for nothing."""
+def list_deploys(session: Session, limit: int, before: int | None, **filters) -> dict:
+    """Return one page of deploys; a filter that is None does not apply."""
     conditions = {
         "outcome": Deploy.outcome.__eq__,
         "tag": Release.tag.__eq__,
         "since": Deploy.ended_at.__ge__,
         "until": Deploy.ended_at.__lt__,
     }
-    where = [conditions[name](value) for name, value in wanted.items() if value is not None]
-    return page(session, select(Deploy).join(Deploy.release).where(*where), limit, before)
+    where = [conditions[name](value) for name, value in filters.items() if value is not None]
+    return get_page(session, select(Deploy).join(Deploy.release).where(*where), limit, before)
 
 
-def last_deploy(session: Session, release: Release) -> Deploy | None:
-    """The release's deploy that ended last."""
+def get_last_deploy(session: Session, release: Release) -> Deploy | None:
+    """Return the deploy of the release that ended last."""
     query = select(Deploy).where(Deploy.release_id == release.id)
     return session.scalar(query.order_by(Deploy.ended_at.desc(), Deploy.id.desc()).limit(1))
 
 
-def live(session: Session) -> Deploy | None:
-    """The deploy that made live what is: the one that ended last of those that did not end in a refusal."""
+def get_live_deploy(session: Session) -> Deploy | None:
+    """Return the deploy of the live release: the last one that was not refused."""
     return session.scalar(select(Deploy).where(WENT_LIVE).order_by(Deploy.ended_at.desc(), Deploy.id.desc()).limit(1))
 
 
-def rollbacks(session: Session, limit: int) -> Sequence[Row]:
-    """Tags of earlier releases that were live and when they last went live, newest first."""
-    now = live(session)
+def list_rollback_candidates(session: Session, limit: int) -> Sequence[Row]:
+    """Return the tags of releases that were live before and when they last went live, newest first."""
+    live = get_live_deploy(session)
     last = func.max(Deploy.ended_at)
     query = select(Release.tag, last.label("live_at")).join(Deploy).where(WENT_LIVE).group_by(Release.id)
-    if now:
-        query = query.where(Release.id != now.release_id)
+    if live:
+        query = query.where(Release.id != live.release_id)
     return session.execute(query.order_by(last.desc(), Release.id.desc()).limit(limit)).all()
 
 
-def figures(session: Session, days: int) -> dict[str, float | None]:
-    """The four figures of https://dora.dev/guides/dora-metrics-four-keys/ over the last days."""
+def compute_delivery_metrics(session: Session, days: int) -> dict[str, float | None]:
+    """Compute the metrics of https://dora.dev/guides/dora-metrics-four-keys/ over the last `days` days.
+
+    Times are in seconds, rates from 0 to 1; None without data.
+    """
     since = datetime.now(UTC) - timedelta(days)
     query = select(Deploy.outcome, Deploy.ended_at).where(WENT_LIVE, Deploy.ended_at >= since)
     deploys = session.execute(query.order_by(Deploy.ended_at, Deploy.id)).all()
@@ -129,12 +139,12 @@ def figures(session: Session, days: int) -> dict[str, float | None]:
 
 
 def deployment_frequency(deploys: Sequence[Row], days: int) -> float | None:
-    """Deploys that went live, a day. DORA: how often changes are deployed to production."""
+    """Return the number of live deploys per day. DORA: how often changes are deployed to production."""
     return sum(deploy.outcome == "live" for deploy in deploys) / days if deploys else None
 
 
 def lead_time(session: Session, since: datetime) -> float | None:
-    """Median seconds from a release's commit until it first went live, of those that did since then.
+    """Return the median seconds from commit to first live deploy, for releases that first went live after `since`.
 
     DORA: the time from a change's commit until it is deployed to production.
     """
@@ -147,13 +157,14 @@ def lead_time(session: Session, since: datetime) -> float | None:
 
 
 def _failures(deploys: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Deploys that went live and were rolled back next, each with its rollback."""
+    """Return each live deploy that was followed by a rollback, together with the rollback."""
     return [pair for pair in pairwise(deploys) if [deploy.outcome for deploy in pair] == ["live", "rolled_back"]]
 
 
 def change_failure_rate(deploys: Sequence[Row]) -> float | None:
-    """Which part of the deploys that went live was rolled back next, 0 to 1. A refused one never served.
+    """Return the share (0 to 1) of live deploys that were followed by a rollback.
 
+    A refused deploy does not count, because it never served requests.
     DORA: the ratio of deployments that need immediate intervention, such as a rollback.
     """
     count = sum(deploy.outcome == "live" for deploy in deploys)
@@ -161,9 +172,10 @@ def change_failure_rate(deploys: Sequence[Row]) -> float | None:
 
 
 def time_to_restore(deploys: Sequence[Row]) -> float | None:
-    """Median seconds from when a deploy that was rolled back went live until the rollback was live.
+    """Return the median seconds from a failed deploy going live until the rollback was live.
 
     DORA: the time to recover from a deployment that fails and needs immediate intervention.
     """
     failures = _failures(deploys)
-    return median((back.ended_at - went.ended_at).total_seconds() for went, back in failures) if failures else None
+    seconds = [(rollback.ended_at - failed.ended_at).total_seconds() for failed, rollback in failures]
+    return median(seconds) if seconds else None

@@ -1,4 +1,4 @@
-"""`python -m service.migrate`: bring the database to the schema that this code needs; `--check` only looks."""
+"""`python -m service.migrate`: run pending migrations; with `--check`, only report whether there are any."""
 
 import argparse
 import sys
@@ -8,31 +8,39 @@ from alembic.util import CommandError
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.database import BEHIND, TOO_NEW, alembic_config, create_engine, current_revision, fit, needed_revision, why
+from service.database import (
+    SchemaState,
+    alembic_config,
+    create_engine,
+    current_revision,
+    error_message,
+    required_revision,
+    schema_state,
+)
 from service.settings import settings_or_exit
 
-LOCK = 0x51756169  # any number, as long as every release uses the same: "Quai"
+ADVISORY_LOCK_KEY = 0x51756169  # "Quai"; arbitrary, but every release must use the same key
 
 
 def upgrade(engine: Engine) -> str:
-    """Upgrade to this code's schema and say in one line what was done.
+    """Run pending migrations and return one line that says what was done.
 
-    A database that is ahead is left alone: a rollback runs old code on a newer schema.
-    Raises SQLAlchemyError or alembic's CommandError; on PostgreSQL nothing is changed then.
+    A newer schema is left unchanged, because after a rollback old code runs on it.
+    Raises SQLAlchemyError or Alembic's CommandError; PostgreSQL then rolls everything back.
     """
-    head = needed_revision()
+    head = required_revision()
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
-            # Waiting longer for a lock would block the live release's requests behind this one.
+            # While a migration waits for a lock, the live release's requests queue up behind it.
             connection.execute(text("SET LOCAL lock_timeout = '5s'"))
             connection.execute(text("SET LOCAL statement_timeout = 0"))
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK_KEY})
         current = current_revision(connection)
-        suits, line = fit(connection, head)
-        if suits == TOO_NEW:
-            raise CommandError(line)
-        if suits != BEHIND:
-            return line
+        state, message = schema_state(connection, head)
+        if state == SchemaState.TOO_NEW:
+            raise CommandError(message)
+        if state == SchemaState.COMPATIBLE:
+            return message
         config = alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -40,17 +48,24 @@ def upgrade(engine: Engine) -> str:
 
 
 def check(engine: Engine) -> int:
-    """Say in one line how the schema suits this code; 0 when it does, 3 to migrate, 4 when it is too new."""
+    """Print the state of the schema in one line and return it as an exit code (see SchemaState)."""
     with engine.connect() as connection:
-        suits, line = fit(connection, needed_revision())
-    print(line)
-    return suits
+        state, message = schema_state(connection, required_revision())
+    print(message)
+    return state
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the migrations; 0 when the schema is at least this code's, 1 when not, 2 for a bad setting."""
-    parser = argparse.ArgumentParser(prog="python -m service.migrate", description="Migrate the database's schema.")
-    parser.add_argument("--check", action="store_true", help="change nothing; 3: to migrate, 4: too new for this code")
+    """Run the command and return its exit code: 0 on success, 1 on failure, 3 or 4 from `--check`.
+
+    Exits with status 2 for an invalid setting or option.
+    """
+    parser = argparse.ArgumentParser(prog="python -m service.migrate", description="Run pending database migrations.")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing; exit with 3 if migrations are pending, with 4 if the schema is too new for this code",
+    )
     options = parser.parse_args(arguments)
     settings = settings_or_exit()
     engine = create_engine(settings.db_conn)
@@ -59,8 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
             return check(engine)
         print(upgrade(engine))
     except (SQLAlchemyError, CommandError) as error:
-        failed = "the schema cannot be read" if options.check else "the migration failed"
-        print(f"service: {failed}: {why(error)}", file=sys.stderr)
+        failure = "the schema cannot be read" if options.check else "the migration failed"
+        print(f"service: {failure}: {error_message(error)}", file=sys.stderr)
         return 1
     finally:
         engine.dispose()

@@ -1,4 +1,4 @@
-"""What the API takes and gives. All times are RFC 3339, and given in UTC."""
+"""Request and response schemas. All times are RFC 3339; responses give them in UTC."""
 
 import re
 from datetime import UTC, datetime
@@ -7,91 +7,91 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _rfc3339(value: object) -> object:
-    # pydantic would take numbers, too.
+def _require_rfc3339(value: object) -> object:
+    # pydantic also accepts numbers and other formats.
     if isinstance(value, str) and re.fullmatch("[0-9-]{10}[Tt][0-9:]{8}([.][0-9]+)?([Zz]|[+-][0-9:]{5})", value):
         return value
-    raise ValueError("a time such as 2026-01-31T12:00:00Z is wanted")
+    raise ValueError("expected a time such as 2026-01-31T12:00:00Z")
 
 
-def _utc(value: datetime) -> datetime:
+def _to_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
-    except OverflowError:  # within a day of what Python's years can hold, where the hour is nobody's question
+    except OverflowError:  # the conversion leaves the years 1 to 9999; the offset, at most a day, is dropped
         return value.replace(tzinfo=UTC)
 
 
-NO_NUL = "^[^\x00]*$"  # PostgreSQL cannot store it
+NO_NUL = "^[^\x00]*$"  # PostgreSQL cannot store NUL in text
 
 Tag = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
-Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_utc)]
+UtcTime = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339), AfterValidator(_to_utc)]
 Outcome = Literal["live", "refused", "rolled_back"]
 Actor = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 Step = Annotated[str, Field(pattern="^[A-Za-z0-9 ._-]{1,32}$")]
-Length = Annotated[float, Field(strict=True, ge=0, le=1e9)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=1e9)]
 Item = TypeVar("Item")
 
 
 class NewDeploy(BaseModel):
-    """An attempt that has ended; `committed_at` is when the release was committed, `seconds` are of each step."""
+    """A finished attempt. `committed_at` is the time of the release's commit, `seconds` the duration of each step."""
 
     outcome: Outcome
     reason: str = Field("", max_length=10000, pattern=NO_NUL)
     actor: Actor = ""
-    committed_at: Moment | None = None
-    ended_at: Moment
-    # pydantic forgets to say that there are no other names.
-    seconds: dict[Step, Length] = Field({}, max_length=50, json_schema_extra={"additionalProperties": False})
+    committed_at: UtcTime | None = None
+    ended_at: UtcTime
+    # pydantic validates the keys, but does not declare in the schema that it rejects others.
+    seconds: dict[Step, Seconds] = Field({}, max_length=50, json_schema_extra={"additionalProperties": False})
 
 
-class ToldDeploy(NewDeploy):
-    """The same in a webhook's words; what is not named here is ignored."""
+class WebhookDeploy(NewDeploy):
+    """A finished attempt with the field names of deploy.sh's webhook; other fields are ignored."""
 
     id: Tag
     tag: Tag
     actor: Actor = Field("", validation_alias="by")
-    committed_at: Annotated[Moment | Literal[""] | None, AfterValidator(lambda moment: moment or None)] = Field(
+    committed_at: Annotated[UtcTime | Literal[""] | None, AfterValidator(lambda time: time or None)] = Field(
         None, validation_alias="committed"
     )
-    ended_at: Moment = Field(validation_alias="time")
+    ended_at: UtcTime = Field(validation_alias="time")
 
 
 class NewNote(BaseModel):
-    """A note to leave on a release."""
+    """A note to add to a release."""
 
     text: str = Field(min_length=1, max_length=2000, pattern=NO_NUL)
 
 
-class Window(BaseModel):
-    """Which part of a list: at most `limit` items, those before the cursor `before`."""
+class PageQuery(BaseModel):
+    """Which part of a list to return: at most `limit` items, older than the cursor `before`."""
 
     limit: int = Field(20, ge=1, le=100)
     before: int | None = Field(None, ge=1, le=2**63 - 1)
 
 
-class ReleaseFilter(Window):
-    """Which releases: those whose tag begins with this one."""
+class ReleaseQuery(PageQuery):
+    """Which releases to return: those whose tag starts with `tag`."""
 
     tag: Tag | None = None
 
 
-class DeployFilter(Window):
-    """Which deploys: those with this outcome, of this tag, that ended from `since` on and before `until`."""
+class DeployQuery(PageQuery):
+    """Which deploys to return: by outcome and tag, ended at or after `since` and before `until`."""
 
     outcome: Outcome | None = None
     tag: Tag | None = None
-    since: Moment | None = None
-    until: Moment | None = None
+    since: UtcTime | None = None
+    until: UtcTime | None = None
 
 
 class Stored(BaseModel):
-    """What is read from the database."""
+    """A schema that is filled from a database row."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
 class Page(Stored, Generic[Item]):
-    """A part of a list, newest first; `next` is the cursor of the part after it."""
+    """Part of a list, newest first; `next` is the cursor of the following page, or null."""
 
     items: list[Item]
     next: int | None = None
@@ -118,8 +118,8 @@ class Deploy(Stored):
     recorded_at: datetime
 
 
-class OneRelease(Release):
-    """A release, with that of its deploys that ended last."""
+class ReleaseDetail(Release):
+    """A release and its most recent deploy."""
 
     last_deploy: Deploy | None
 
@@ -134,7 +134,7 @@ class Note(Stored):
 
 
 class Live(BaseModel):
-    """What is live, since when and by whom, and how long each step of its deploy took."""
+    """The live release, when and by whom it went live, and the duration of each step of its deploy in seconds."""
 
     tag: str
     since: datetime
@@ -142,21 +142,21 @@ class Live(BaseModel):
     seconds: dict[str, float]
 
 
-class Earlier(Stored):
-    """An earlier release, and when it last went live."""
+class RollbackCandidate(Stored):
+    """A release that was live before, and when it last went live."""
 
     tag: str
     live_at: datetime
 
 
-class Earliers(Stored):
-    """Releases that were live and are not, newest first."""
+class RollbackCandidates(Stored):
+    """Releases that were live before, newest first."""
 
-    items: list[Earlier]
+    items: list[RollbackCandidate]
 
 
-class Figures(BaseModel):
-    """The four delivery figures over so many days; null where there is nothing to compute one from."""
+class DeliveryMetrics(BaseModel):
+    """The four DORA metrics over the last `days` days; null without data."""
 
     days: int
     deploys_per_day: float | None

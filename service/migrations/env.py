@@ -1,4 +1,4 @@
-"""Alembic's entry: on service.migrate's connection, or on one to DB_CONN for the alembic command."""
+"""Alembic's environment. It uses the connection of service.migrate, or connects to DB_CONN for `alembic`."""
 
 from alembic import context
 
@@ -12,9 +12,9 @@ def _run(connection) -> None:
         context.run_migrations()
 
 
-given = context.config.attributes.get("connection")
-if given is not None:
-    _run(given)
+shared_connection = context.config.attributes.get("connection")
+if shared_connection is not None:
+    _run(shared_connection)
 else:
     with create_engine(settings_or_exit().db_conn).begin() as connection:
         _run(connection)

@@ -1,6 +1,6 @@
 """${message}.
 
-Additive only: for about a second, and after a rollback, older code runs on this schema.
+Only add to the schema: during a deploy and after a rollback, older code runs on it.
 """
 
 import sqlalchemy as sa

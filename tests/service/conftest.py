@@ -1,4 +1,4 @@
-"""A database for each test: SQLite in a file, or a schema of its own in TEST_DB_CONN's PostgreSQL."""
+"""Each test has its own database: a SQLite file, or a schema in the PostgreSQL of TEST_DB_CONN."""
 
 import os
 import socket
@@ -19,21 +19,21 @@ from service.migrate import upgrade
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-TOKEN = "test-token-0123456789"  # noqa: S105 - opens nothing
+TOKEN = "test-token-0123456789"  # noqa: S105 - valid in tests only
 AUTHENTICATED = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture
 def db_conn(tmp_path):
-    given = os.environ.get("TEST_DB_CONN")
-    if not given:
+    postgresql = os.environ.get("TEST_DB_CONN")
+    if not postgresql:
         yield f"sqlite:///{tmp_path}/test.db"
         return
     schema = f"test_{uuid.uuid4().hex}"
-    server = sa.create_engine(given)
+    server = sa.create_engine(postgresql)
     with server.begin() as connection:
         connection.execute(sa.schema.CreateSchema(schema))
-    yield f"{given}{'&' if '?' in given else '?'}options=-csearch_path%3D{schema}"
+    yield f"{postgresql}{'&' if '?' in postgresql else '?'}options=-csearch_path%3D{schema}"
     with server.begin() as connection:
         connection.execute(sa.schema.DropSchema(schema, cascade=True))
     server.dispose()
@@ -67,14 +67,14 @@ def client(settings, migrated):
 def set_revision(migrated):
     def set_revision(revision):
         with migrated.begin() as connection:
-            connection.execute(sa.text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
 
     return set_revision
 
 
 @pytest.fixture
 def environ(db_conn):
-    """The environment of a real process, with nothing of this one's settings."""
+    """Return the environment variables for a real process, without settings from this process."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     service = {"APP_ENV": "dev", "API_PORT": str(free_port()), "DB_CONN": db_conn, "API_TOKEN": TOKEN}
     return inherited | service | {"READ_ACCESS": "public", "PYTHONPATH": str(ROOT)}
@@ -87,7 +87,7 @@ def server(environ, migrated, tmp_path):
     process.port = int(environ["API_PORT"])
     process.log = tmp_path / "log"
     try:
-        until(lambda: process.poll() is not None or answers(process.port))
+        wait_until(lambda: process.poll() is not None or accepts_connections(process.port))
         assert process.poll() is None, process.log.read_text()
         yield process
     finally:
@@ -95,7 +95,7 @@ def server(environ, migrated, tmp_path):
         process.wait()
 
 
-def answers(port):
+def accepts_connections(port):
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -104,7 +104,7 @@ def answers(port):
 
 
 def deploy(outcome="live", ended="2026-01-02T03:04:05Z", **more):
-    """The body that records a deploy."""
+    """Return the request body that records a deploy."""
     return {"outcome": outcome, "ended_at": ended} | more
 
 
@@ -118,15 +118,15 @@ def add_note(client, tag, text, key=None):
     return client.post(f"/releases/{tag}/notes", json={"text": text}, headers=headers)
 
 
-def is_problem(answer, status):
-    """Whether this is our one answer for errors; what it says."""
-    body = answer.json()
-    assert (answer.status_code, body["status"]) == (status, status)
-    assert answer.headers["Content-Type"] == "application/problem+json"
+def assert_problem(response, status):
+    """Assert that the response has problem details with this status, and return them."""
+    body = response.json()
+    assert (response.status_code, body["status"]) == (status, status)
+    assert response.headers["Content-Type"] == "application/problem+json"
     assert body.keys() - {"errors"} == {"type", "title", "status", "detail", "request_id"}
     assert body["type"] == "about:blank"
     assert body["title"] == HTTPStatus(status).phrase
-    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["request_id"] == response.headers["X-Request-ID"]
     return body
 
 
@@ -152,11 +152,11 @@ def run(module, environ, directory, *arguments):
     )
 
 
-def until(condition, seconds=30):
-    """Poll until the condition holds; its value."""
+def wait_until(condition, seconds=30):
+    """Poll until the condition holds, and return its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():
             return value
         time.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s: {condition}")
+    raise AssertionError(f"{condition} does not hold after {seconds} s")

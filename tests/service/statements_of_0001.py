@@ -1,6 +1,6 @@
-"""What the code of schema 0001 asked of its database: recorded at its last commit, for both databases.
+"""The statements of revision 0001's code, recorded at its last commit on both databases.
 
-The moments are in the place of those that were recorded.
+Fixed times replace the recorded ones.
 """
 
 from datetime import UTC, datetime

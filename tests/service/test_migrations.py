@@ -8,23 +8,23 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from conftest import add_note, free_port, is_problem, record, run
+from conftest import add_note, assert_problem, free_port, record, run
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.database import Base, alembic_config, create_engine, current_revision, needed_revision
+from service.database import Base, alembic_config, create_engine, current_revision, required_revision
 from service.migrate import main, upgrade
 
-HEAD = needed_revision()
+HEAD = required_revision()
 SCRIPTS = list(reversed(list(ScriptDirectory.from_config(alembic_config()).walk_revisions())))
-BEFORE = SCRIPTS[-2].revision
-# A new migration needs a new file of this kind, with what the code before it asked of the database.
-STATEMENTS = importlib.import_module(f"statements_of_{BEFORE}").STATEMENTS
+PREVIOUS = SCRIPTS[-2].revision
+# Each new migration requires such a file, with the statements that the previous revision's code executes.
+STATEMENTS = importlib.import_module(f"statements_of_{PREVIOUS}").STATEMENTS
 
 
 @pytest.fixture
 def migrate(environ, tmp_path, monkeypatch, capsys):
-    """`python -m service.migrate` in this process: its status and what it said on stdout and stderr."""
+    """Run `python -m service.migrate` in this process; return its exit code, stdout and stderr."""
 
     def migrate(*arguments, db_conn=environ["DB_CONN"]):
         for name, value in (environ | {"DB_CONN": db_conn}).items():
@@ -35,34 +35,34 @@ def migrate(environ, tmp_path, monkeypatch, capsys):
     return migrate
 
 
-def revision(engine):
+def read_revision(engine):
     with engine.connect() as connection:
         return current_revision(connection)
 
 
-def test_revisions_are_numbers_in_one_line():
-    # "At least" is a comparison of these names.
+def test_revisions_are_consecutive_numbers():
+    # schema_state() compares revisions as strings.
     names = [script.revision for script in SCRIPTS]
     assert names == [f"{number:04}" for number in range(1, len(names) + 1)]
     assert [script.down_revision for script in SCRIPTS] == [None, *names[:-1]]
     assert names[-1] == HEAD
 
 
-def test_there_is_no_way_down():
+def test_no_migration_has_a_downgrade():
     for script in SCRIPTS:
         assert not hasattr(script.module, "downgrade")
 
 
 def upgrade_to(engine, revision):
-    """As the release whose last migration this is did it."""
+    """Migrate as the release with this revision would."""
     config = alembic_config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
 
-def shape(engine):
-    """The type of each column, whether it may be null, and whether it has a default."""
+def read_columns(engine):
+    """Return the type of each column, whether it is nullable, and whether it has a default."""
     inspector = sa.inspect(engine)
     return {
         (table, column["name"]): (str(column["type"]), column["nullable"], column["default"] is not None)
@@ -71,59 +71,61 @@ def shape(engine):
     }
 
 
-def test_each_migration_only_adds(engine):
+def test_migrations_only_add(engine):
     before = {}
     for script in SCRIPTS:
         upgrade_to(engine, script.revision)
-        after = shape(engine)
+        after = read_columns(engine)
         assert before.keys() <= after.keys(), f"{script.revision} drops or renames {before.keys() - after.keys()}"
         tables = {table for table, _ in before}
-        for column, (kind, nullable, default) in after.items():
+        for column, (column_type, nullable, default) in after.items():
             if column in before:
-                was_kind, was_nullable, _ = before[column]
-                assert kind == was_kind, f"{script.revision} changes the type of {column}"
-                assert nullable or not was_nullable, f"{script.revision} forbids null in {column}"
+                type_before, nullable_before, _ = before[column]
+                assert column_type == type_before, f"{script.revision} changes the type of {column}"
+                assert nullable or not nullable_before, f"{script.revision} forbids null in {column}"
             elif column[0] in tables:
-                assert nullable or default, f"{script.revision} adds {column}, which older code does not fill"
+                assert nullable or default, (
+                    f"{script.revision} adds {column} as NOT NULL without a default, so older code cannot insert"
+                )
         before = after
 
 
-def test_each_migration_says_which_code_can_still_run(engine):
+def test_migrations_record_the_oldest_compatible_revision(engine):
     floors = [script.module.floor for script in SCRIPTS]
     assert floors == sorted(floors)
     assert all(floor <= script.revision for floor, script in zip(floors, SCRIPTS, strict=True))
     for script in SCRIPTS:
         upgrade_to(engine, script.revision)
-        if script.revision > "0001":  # which has no place for it
+        if script.revision > "0001":  # revision 0001 has no schema_floor table
             with engine.connect() as connection:
                 rows = connection.execute(sa.text("SELECT revision FROM schema_floor")).scalars().all()
             assert rows == [script.module.floor]
 
 
-def test_the_statements_of_the_code_before_still_do(engine):
+def test_statements_of_the_previous_revision_still_work(engine):
     upgrade_to(engine, HEAD)
     with engine.begin() as connection:
         results = [connection.exec_driver_sql(*each) for each in STATEMENTS[engine.dialect.name]]
         rows = [len(result.all()) for result in results if result.returns_rows]
-        assert rows[-2:] == [2, 2]  # the notes that it left, in both ways to ask for them
+        assert rows[-2:] == [2, 2]  # both queries for notes find the two that were inserted
 
 
-def test_what_the_code_before_wrote_is_read(engine, settings):
-    upgrade_to(engine, BEFORE)
+def test_rows_of_the_previous_revision_are_read(engine, settings):
+    upgrade_to(engine, PREVIOUS)
     with engine.begin() as connection:
         for each in STATEMENTS[engine.dialect.name]:
             connection.exec_driver_sql(*each).close()
     with TestClient(create_app(settings)) as client:
-        assert is_problem(client.get("/healthz"), 503)["detail"] == (
-            f"schema is {BEFORE}, this code needs {HEAD}: run python -m service.migrate"
+        assert assert_problem(client.get("/healthz"), 503)["detail"] == (
+            f"the schema is at revision {PREVIOUS}, this code requires {HEAD}: run python -m service.migrate"
         )
         assert client.get("/version").status_code == 200
         for path in ("/live", "/deploys", "/rollbacks", "/figures", "/releases", "/releases/a", "/releases/a/notes"):
-            answer = client.get(path)
-            assert answer.status_code == 200 or is_problem(answer, 500)
-        assert is_problem(record(client, "b"), 500)
-        assert is_problem(add_note(client, "a", "z"), 500)
-        assert upgrade(engine) == f"schema {BEFORE} -> {HEAD}"
+            response = client.get(path)
+            assert response.status_code == 200 or assert_problem(response, 500)
+        assert assert_problem(record(client, "b"), 500)
+        assert assert_problem(add_note(client, "a", "z"), 500)
+        assert upgrade(engine) == f"schema {PREVIOUS} -> {HEAD}"
         assert client.get("/healthz").status_code == 200
         assert [release["tag"] for release in client.get("/releases").json()["items"]] == ["a"]
         assert [note["text"] for note in client.get("/releases/a/notes").json()["items"]] == ["x", "x"]
@@ -131,20 +133,20 @@ def test_what_the_code_before_wrote_is_read(engine, settings):
         assert [add_note(client, "a", "y", "key").status_code for _ in range(2)] == [201, 200]
 
 
-def test_check_says_what_there_is_to_do_and_changes_nothing(migrate, engine, environ, tmp_path):
-    behind = f"this code needs {HEAD}: run python -m service.migrate\n"
-    assert migrate("--check") == (3, f"schema is none, {behind}", "")
-    assert revision(engine) is None
+def test_check_reports_pending_migrations_and_changes_nothing(migrate, engine, environ, tmp_path):
+    pending = f"this code requires {HEAD}: run python -m service.migrate\n"
+    assert migrate("--check") == (3, f"the schema is at revision none, {pending}", "")
+    assert read_revision(engine) is None
     upgrade_to(engine, "0001")
-    assert migrate("--check") == (3, f"schema is 0001, {behind}", "")
-    assert revision(engine) == "0001"
+    assert migrate("--check") == (3, f"the schema is at revision 0001, {pending}", "")
+    assert read_revision(engine) == "0001"
     assert migrate()[0] == 0
     done = run("service.migrate", environ, tmp_path, "--check")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"schema {HEAD}: already there\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"schema {HEAD}: up to date\n", "")
 
 
 @pytest.mark.parametrize(("floor", "status"), [("0001", 0), (HEAD, 0), ("0999", 4)])
-def test_newer_schemas_say_whether_this_code_can_run_on_them(migrate, migrated, set_revision, settings, floor, status):
+def test_newer_schema_is_compatible_or_too_new(migrate, migrated, set_revision, settings, floor, status):
     set_revision("9999")
     with migrated.begin() as connection:
         connection.execute(sa.text("UPDATE schema_floor SET revision = :floor"), {"floor": floor})
@@ -152,30 +154,30 @@ def test_newer_schemas_say_whether_this_code_can_run_on_them(migrate, migrated, 
         health = client.get("/healthz")
     if status == 0:
         assert health.status_code == 200
-        assert migrate("--check") == (0, f"schema 9999: newer than this code's {HEAD}, left alone\n", "")
+        assert migrate("--check") == (0, f"schema 9999: newer than this code's {HEAD}, left unchanged\n", "")
         return
-    line = (
-        f"schema is 9999, on which only code of 0999 or later can run, and this code is of {HEAD}: "
-        "take a later release, or put back the backup from before that migration"
+    message = (
+        f"the schema is at revision 9999, which supports code from revision 0999 on, and this code is at {HEAD}: "
+        "deploy a later release, or restore the backup from before that migration"
     )
-    assert is_problem(health, 503)["detail"] == line
-    assert migrate("--check") == (4, f"{line}\n", "")
-    assert migrate() == (1, "", f"service: the migration failed: {line}\n")
+    assert assert_problem(health, 503)["detail"] == message
+    assert migrate("--check") == (4, f"{message}\n", "")
+    assert migrate() == (1, "", f"service: the migration failed: {message}\n")
 
 
-def test_migrations_make_what_the_code_uses(migrated):
+def test_migrations_match_the_tables_in_the_code(migrated):
     with migrated.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
-def test_the_command_says_what_it_did_and_can_be_repeated(environ, engine, migrate, tmp_path):
+def test_command_reports_the_migration_and_can_be_repeated(environ, engine, migrate, tmp_path):
     done = run("service.migrate", environ, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"schema none -> {HEAD}\n", "")
-    assert migrate() == (0, f"schema {HEAD}: already there\n", "")
-    assert revision(engine) == HEAD
+    assert migrate() == (0, f"schema {HEAD}: up to date\n", "")
+    assert read_revision(engine) == HEAD
 
 
-def test_repeating_keeps_the_rows(migrated):
+def test_repeated_upgrade_keeps_the_rows(migrated):
     with migrated.begin() as connection:
         connection.execute(sa.text("INSERT INTO releases (tag, recorded_at) VALUES ('a', '2026-01-02 03:04:05')"))
     upgrade(migrated)
@@ -183,45 +185,45 @@ def test_repeating_keeps_the_rows(migrated):
         assert connection.execute(sa.text("SELECT tag FROM releases")).scalars().all() == ["a"]
 
 
-def test_a_newer_schema_is_left_alone(migrate, engine, set_revision):
+def test_newer_schema_is_left_unchanged(migrate, engine, set_revision):
     set_revision("9999")
-    assert migrate() == (0, f"schema 9999: newer than this code's {HEAD}, left alone\n", "")
-    assert revision(engine) == "9999"
+    assert migrate() == (0, f"schema 9999: newer than this code's {HEAD}, left unchanged\n", "")
+    assert read_revision(engine) == "9999"
 
 
-def test_a_migration_that_fails_says_so_in_one_line(migrate, engine):
+def test_failed_migration_is_reported_in_one_line(migrate, engine):
     with engine.begin() as connection:
-        connection.execute(sa.text("CREATE TABLE notes (mine INTEGER)"))
+        connection.execute(sa.text("CREATE TABLE notes (other INTEGER)"))
     status, out, err = migrate()
     assert (status, out) == (1, "")
     assert re.fullmatch("service: the migration failed: .*notes.* already exists\n", err)
-    assert revision(engine) is None
+    assert read_revision(engine) is None
 
 
-@pytest.mark.parametrize("where", ["file", "server"])
-def test_a_database_that_cannot_be_reached_is_one_line(migrate, tmp_path, where):
+@pytest.mark.parametrize("kind", ["file", "server"])
+def test_unavailable_database_is_reported_in_one_line(migrate, tmp_path, kind):
     db_conn = {
         "file": f"sqlite:///{tmp_path}/none/x.db",
         "server": f"postgresql://quai:hunter2@127.0.0.1:{free_port()}/quai",
-    }[where]
-    for arguments, failed in ([], "the migration failed"), (["--check"], "the schema cannot be read"):
+    }[kind]
+    for arguments, failure in ([], "the migration failed"), (["--check"], "the schema cannot be read"):
         status, out, err = migrate(*arguments, db_conn=db_conn)
         assert (status, out) == (1, "")
-        assert re.fullmatch(f"service: {failed}: .+\n", err)
+        assert re.fullmatch(f"service: {failure}: .+\n", err)
         assert "hunter2" not in err
 
 
-def test_two_at_once_both_succeed(engine, db_conn):
+def test_concurrent_upgrades_all_succeed(engine, db_conn):
     if engine.dialect.name == "sqlite":
-        # The lock is PostgreSQL's; here the second one comes after the first.
+        # SQLite has no advisory lock, so the upgrades run one after the other.
         assert [upgrade(engine), upgrade(engine)] == [
             f"schema none -> {HEAD}",
-            f"schema {HEAD}: already there",
+            f"schema {HEAD}: up to date",
         ]
         return
     engines = [create_engine(db_conn) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        said = sorted(pool.map(upgrade, engines))
+        messages = sorted(pool.map(upgrade, engines))
     for each in engines:
         each.dispose()
-    assert said == [f"schema {HEAD}: already there"] * 3 + [f"schema none -> {HEAD}"]
+    assert messages == [f"schema {HEAD}: up to date"] * 3 + [f"schema none -> {HEAD}"]

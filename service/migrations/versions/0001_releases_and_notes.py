@@ -1,4 +1,4 @@
-"""Releases and the notes on them."""
+"""Releases and notes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Add both tables."""
+    """Create both tables."""
     op.create_table(
         "releases",
         sa.Column("id", ID, primary_key=True),

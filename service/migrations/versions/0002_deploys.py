@@ -1,4 +1,4 @@
-"""Deploys, notes that can be sent twice, and which code can run on the schema."""
+"""Deploys, idempotency keys of notes, and the oldest code that can run on the schema."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Add both tables and the key of a note."""
+    """Create both tables and add the key of a note."""
     schema_floor = op.create_table("schema_floor", sa.Column("revision", sa.String(32), primary_key=True))
     op.bulk_insert(schema_floor, [{"revision": floor}])
     op.create_table(
