@@ -197,7 +197,7 @@ def test_invalid_body_is_422_and_names_the_field(client, method, path, name, val
 def test_body_other_than_a_json_object_is_422(client, content):
     record(client, "a")
     headers = AUTHENTICATED | {"Content-Type": "application/json"}
-    assert assert_problem(client.post("/releases/a/notes", content=content, headers=headers), 422)
+    assert_problem(client.post("/releases/a/notes", content=content, headers=headers), 422)
 
 
 @pytest.mark.parametrize("tag", ["x" * 65, "a b", "a\n", "é", ".a", "-a"])

@@ -116,7 +116,7 @@ def test_webhook_records_the_same_deploy(client):
     same_deploy = deploy(ended=WEBHOOK["time"], actor=WEBHOOK["by"], seconds=WEBHOOK["seconds"])
     assert record(client, "a", WEBHOOK["id"], same_deploy).json() == response.json()
     assert send_webhook(client, text="another").status_code == 200
-    assert assert_problem(send_webhook(client, outcome="refused"), 409)
+    assert_problem(send_webhook(client, outcome="refused"), 409)
     assert (
         send_webhook(client, id="2", committed="2026-01-02T03:00:00Z").json()["committed_at"] == "2026-01-02T03:00:00Z"
     )
@@ -271,7 +271,7 @@ def test_repeated_note_is_added_once(client):
     first = add_note(client, "a", "x", "key-1")
     again = add_note(client, "a", "x", "key-1")
     assert (first.status_code, again.status_code, again.json()) == (201, 200, first.json())
-    assert assert_problem(add_note(client, "a", "y", "key-1"), 409)
+    assert_problem(add_note(client, "a", "y", "key-1"), 409)
     assert [add_note(client, *note).status_code for note in (("b", "x", "key-1"), ("a", "x", "key-2"))] == [201, 201]
     assert [add_note(client, "a", "x").status_code for _ in range(2)] == [201, 201]
     assert len(client.get("/releases/a/notes").json()["items"]) == 4
@@ -309,7 +309,7 @@ def test_read_access_token_protects_reads(settings, migrated):
     with TestClient(create_app(replace(settings, read_access="token"))) as client:
         record(client, "a")
         for path in paths:
-            assert assert_problem(client.get(path), 401)
+            assert_problem(client.get(path), 401)
             assert client.get(path, headers=AUTHENTICATED).status_code == 200
         assert [client.get(path).status_code for path in ("/healthz", "/version")] == [200, 200]
         protected = client.get("/openapi.json").json()["paths"]

@@ -29,7 +29,7 @@ def read_log(caplog, monkeypatch):
 
 def test_404_and_405_are_problems(client):
     assert assert_problem(client.get("/nothing"), 404)["detail"] == "Not Found"
-    assert assert_problem(client.get("/releases/"), 404)
+    assert_problem(client.get("/releases/"), 404)
     for path, allowed in {
         "/releases": "GET, HEAD",
         "/releases/a/notes": "GET, HEAD, POST",
@@ -38,7 +38,7 @@ def test_404_and_405_are_problems(client):
         "/healthz": "GET, HEAD",
     }.items():
         response = client.patch(path)
-        assert assert_problem(response, 405)
+        assert_problem(response, 405)
         assert response.headers["Allow"] == allowed
     assert set(client.patch("/openapi.json").headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
@@ -133,7 +133,7 @@ def test_invalid_query_is_500_and_not_503(client, monkeypatch):
         raise sa.exc.InvalidRequestError("invalid")
 
     monkeypatch.setattr(ledger, "get_live_deploy", fail)
-    assert assert_problem(client.get("/live"), 500)
+    assert_problem(client.get("/live"), 500)
 
 
 # --- request IDs and log lines
@@ -172,7 +172,7 @@ def test_exception_is_logged_with_its_request_id(client, engine, read_log, caplo
     with engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE notes RENAME COLUMN created_at TO elsewhere"))
     caplog.clear()
-    assert assert_problem(add_note(client, "a", "hunter2"), 500)
+    assert_problem(add_note(client, "a", "hunter2"), 500)
     failure, line = read_log()
     assert (failure["level"], failure["request_id"]) == ("error", line["request_id"])
     assert "Traceback" in failure["error"]
