@@ -23,6 +23,8 @@ from sqlalchemy.ext.associationproxy import association_proxy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
+from service.outcomes import OutcomeColumn
+
 # SQLite generates keys only for a column whose type is exactly INTEGER.
 IdType = BigInteger().with_variant(Integer, "sqlite")
 
@@ -93,7 +95,7 @@ class Deploy(Base):
     id: Mapped[int] = mapped_column(IdType, primary_key=True)
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"))
     attempt: Mapped[str] = mapped_column(String(64), unique=True)
-    outcome: Mapped[str] = mapped_column(String(16))
+    outcome: Mapped[str] = mapped_column(OutcomeColumn)
     reason: Mapped[str] = mapped_column(String(10000))
     actor: Mapped[str] = mapped_column(String(200))
     committed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

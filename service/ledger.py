@@ -11,8 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import Deploy, Note, Release
+from service.outcomes import LIVE, ROLLBACK
 
-WENT_LIVE = Deploy.outcome.in_(("live", "rolled_back"))
+WENT_LIVE = Deploy.outcome.in_((LIVE, ROLLBACK))
 
 
 def _get_or_create(sessions: sessionmaker[Session], work: Callable[[Session], tuple], tries: int = 3) -> tuple:
@@ -140,7 +141,7 @@ def compute_delivery_metrics(session: Session, days: int) -> dict[str, float | N
 
 def deployment_frequency(deploys: Sequence[Row], days: int) -> float | None:
     """Return the number of live deploys per day. DORA: how often changes are deployed to production."""
-    return sum(deploy.outcome == "live" for deploy in deploys) / days if deploys else None
+    return sum(deploy.outcome == LIVE for deploy in deploys) / days if deploys else None
 
 
 def lead_time(session: Session, since: datetime) -> float | None:
@@ -149,16 +150,14 @@ def lead_time(session: Session, since: datetime) -> float | None:
     DORA: the time from a change's commit until it is deployed to production.
     """
     first = func.min(Deploy.ended_at)
-    query = select(func.min(Deploy.committed_at), first).where(
-        Deploy.outcome == "live", Deploy.committed_at.is_not(None)
-    )
+    query = select(func.min(Deploy.committed_at), first).where(Deploy.outcome == LIVE, Deploy.committed_at.is_not(None))
     times = session.execute(query.group_by(Deploy.release_id).having(first >= since)).all()
     return median((ended - committed).total_seconds() for committed, ended in times) if times else None
 
 
 def _failures(deploys: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Return each live deploy that was followed by a rollback, together with the rollback."""
-    return [pair for pair in pairwise(deploys) if [deploy.outcome for deploy in pair] == ["live", "rolled_back"]]
+    return [pair for pair in pairwise(deploys) if [deploy.outcome for deploy in pair] == [LIVE, ROLLBACK]]
 
 
 def change_failure_rate(deploys: Sequence[Row]) -> float | None:
@@ -167,7 +166,7 @@ def change_failure_rate(deploys: Sequence[Row]) -> float | None:
     A refused deploy does not count, because it never served requests.
     DORA: the ratio of deployments that need immediate intervention, such as a rollback.
     """
-    count = sum(deploy.outcome == "live" for deploy in deploys)
+    count = sum(deploy.outcome == LIVE for deploy in deploys)
     return len(_failures(deploys)) / count if count else None
 
 

@@ -6,6 +6,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from service.outcomes import Outcome, OutcomeInput
+
 
 def _require_rfc3339(value: object) -> object:
     # pydantic also accepts numbers and other formats.
@@ -25,7 +27,6 @@ NO_NUL = "^[^\x00]*$"  # PostgreSQL cannot store NUL in text
 
 Tag = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
 UtcTime = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339), AfterValidator(_to_utc)]
-Outcome = Literal["live", "refused", "rolled_back"]
 Actor = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 Step = Annotated[str, Field(pattern="^[A-Za-z0-9 ._-]{1,32}$")]
 Seconds = Annotated[float, Field(strict=True, ge=0, le=1e9)]
@@ -35,7 +36,7 @@ Item = TypeVar("Item")
 class NewDeploy(BaseModel):
     """A finished attempt. `committed_at` is the time of the release's commit, `seconds` the duration of each step."""
 
-    outcome: Outcome
+    outcome: OutcomeInput
     reason: str = Field("", max_length=10000, pattern=NO_NUL)
     actor: Actor = ""
     committed_at: UtcTime | None = None
@@ -78,7 +79,7 @@ class ReleaseQuery(PageQuery):
 class DeployQuery(PageQuery):
     """Which deploys to return: by outcome and tag, ended at or after `since` and before `until`."""
 
-    outcome: Outcome | None = None
+    outcome: OutcomeInput | None = None
     tag: Tag | None = None
     since: UtcTime | None = None
     until: UtcTime | None = None

@@ -3,8 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
+import sqlalchemy as sa
 from conftest import AUTHENTICATED, TOKEN, add_note, assert_problem, deploy, record
 from fastapi.testclient import TestClient
 
@@ -183,6 +185,71 @@ def test_invalid_seconds_are_422(client, seconds):
     assert assert_problem(response, 422)["errors"][0]["field"].startswith("seconds.")
 
 
+# --- the former name of the outcome `rollback`
+
+
+def record_by_put(client, outcome):
+    return record(client, "a", "1", deploy(outcome))
+
+
+def record_by_webhook(client, outcome):
+    return send_webhook(client, id="1", outcome=outcome)
+
+
+@pytest.mark.parametrize("send", [record_by_put, record_by_webhook])
+@pytest.mark.parametrize("first", ["rollback", "rolled_back"])
+@pytest.mark.parametrize("second", ["rollback", "rolled_back"])
+def test_both_names_of_rollback_record_the_same_deploy(client, send, first, second):
+    created, repeated = send(client, first), send(client, second)
+    assert (created.status_code, repeated.status_code) == (201, 200)
+    assert created.json()["outcome"] == "rollback"
+    assert repeated.json() == created.json()
+    assert client.get("/deploys").json()["items"] == [created.json()]
+    assert client.get("/releases/a").json()["last_deploy"] == created.json()
+    assert_problem(send(client, "live"), 409)
+
+
+@pytest.mark.parametrize("name", ["rollback", "rolled_back"])
+def test_both_names_of_rollback_filter_deploys(client, name):
+    for number, outcome in enumerate(["live", "refused", "rollback", "rolled_back"]):
+        record(client, f"a{number}", str(number), deploy(outcome))
+    response = client.get(f"/deploys?outcome={name}")
+    assert read_tags(response) == ["a3", "a2"]
+    assert {item["outcome"] for item in response.json()["items"]} == {"rollback"}
+
+
+@pytest.mark.parametrize("name", ["rollback", "rolled_back"])
+def test_previous_release_can_read_a_stored_rollback(client, engine, name):
+    record(client, "a", "1", deploy(name))
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT outcome FROM deploys")).scalars().all() == ["rolled_back"]
+
+
+def test_rollback_recorded_by_the_previous_release_is_read(client, engine):
+    record(client, "a", "1", deploy("live"))
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE deploys SET outcome = 'rolled_back'"))
+    assert [item["outcome"] for item in client.get("/deploys").json()["items"]] == ["rollback"]
+    assert client.get("/live").json()["tag"] == "a"
+    assert record(client, "a", "1", deploy("rollback")).status_code == 200
+
+
+def test_openapi_documents_the_former_name_as_input_only(client):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert schemas["Deploy"]["properties"]["outcome"]["enum"] == ["live", "refused", "rollback"]
+    for name in ("NewDeploy", "WebhookDeploy"):
+        outcome = schemas[name]["properties"]["outcome"]
+        assert outcome["enum"] == ["live", "refused", "rollback", "rolled_back"]
+        assert "deprecated name of `rollback`" in outcome["description"]
+
+
+@pytest.mark.parametrize("outcome", ["rolled back", "Rollback", "ROLLED_BACK", ""])
+def test_unknown_outcome_is_422(client, outcome):
+    for response in (record_by_put(client, outcome), record_by_webhook(client, outcome)):
+        assert [error["field"] for error in assert_problem(response, 422)["errors"]] == ["outcome"]
+    assert_problem(client.get(f"/deploys?outcome={quote(outcome)}"), 422)
+
+
 # --- the live release
 
 
@@ -198,9 +265,7 @@ def test_live_is_the_last_live_or_rolled_back_release(client):
     record(client, "c", "3", deploy("refused", ended=time_ago(6)))
     assert client.get("/live").json()["tag"] == "b"
     assert read_tags(client.get("/rollbacks")) == ["a"]
-    rollback = record(
-        client, "a", "4", deploy("rolled_back", ended=time_ago(5), actor="anna", seconds={"pull": 1})
-    ).json()
+    rollback = record(client, "a", "4", deploy("rollback", ended=time_ago(5), actor="anna", seconds={"pull": 1})).json()
     assert client.get("/live").json() == {
         "tag": "a",
         "since": rollback["ended_at"],
@@ -242,13 +307,13 @@ def test_dora_metrics(client):
         ("ancient", "live", 11 * 24, 1),
         ("a", "live", 20, 10),
         ("b", "live", 18, 20),
-        ("a", "rolled_back", 17, 10),  # b failed after an hour
+        ("a", "rollback", 17, 10),  # b failed after an hour
         ("c", "refused", 16, 5),  # does not count
         ("c", "live", 15, 90),
         ("c", "live", 12, 270),  # a repeated deploy, without a new lead time
         ("ancient", "live", 10, 1 + 60 * (11 * 24 - 10)),
-        ("c", "rolled_back", 7, 90),  # ancient failed after three hours
-        ("a", "rolled_back", 6, 10),  # follows a rollback, so no change failed
+        ("c", "rollback", 7, 90),  # ancient failed after three hours
+        ("a", "rollback", 6, 10),  # follows a rollback, so no change failed
     ]
     for number, (tag, outcome, hours, minutes) in enumerate(deploys):
         record(client, tag, str(number), deploy(outcome, time_ago(hours), committed_at=time_ago(hours, minutes)))
