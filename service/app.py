@@ -93,6 +93,12 @@ async def _lifespan(app: FastAPI):
     app.state.engine.dispose()
 
 
+def connect_database(app: FastAPI, db_conn: str) -> None:
+    """Give the application an engine and sessions for DB_CONN; they connect on first use."""
+    app.state.engine = database.create_engine(db_conn)
+    app.state.sessions = sessionmaker(app.state.engine, expire_on_commit=False)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Create the application. Without `settings`, read them from the environment; exit with status 2 on an error."""
     settings = settings or settings_or_exit()
@@ -101,8 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = Application(title="Quai", lifespan=_lifespan, docs_url=docs, redoc_url=None, redirect_slashes=False)
     app.version = release_tag()
     app.state.settings = settings
-    app.state.engine = database.create_engine(settings.db_conn)
-    app.state.sessions = sessionmaker(app.state.engine, expire_on_commit=False)
+    connect_database(app, settings.db_conn)
     app.state.required_revision = database.required_revision()
     app.state.version = Version(tag=release_tag(), environment=settings.app_env, started_at=datetime.now(UTC))
     app.add_exception_handler(SQLAlchemyError, problems.handle_database_error)

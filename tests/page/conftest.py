@@ -84,8 +84,8 @@ class Site:
             "PYTHONPATH": str(ROOT),
             "RELEASE": tag(12),
         }
-        done = run("service.migrate", self.environ, folder)
-        assert done.returncode == 0, done.stderr
+        status, _, stderr = run("service.migrate", self.environ, folder)
+        assert status == 0, stderr
 
     def start(self, **changes):
         self.environ |= changes

@@ -43,26 +43,26 @@ def test_404_and_405_are_problems(client):
     assert set(client.patch("/openapi.json").headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
-def test_head_returns_the_headers_of_get_without_a_body(server):
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+def test_head_returns_the_headers_of_get_without_a_body(shared_server):
+    with closing(http.client.HTTPConnection("127.0.0.1", shared_server.port, timeout=10)) as connection:
         for path, status in {"/healthz": 200, "/version": 200, "/releases": 200, "/live": 404, "/nothing": 404}.items():
             connection.request("HEAD", path)
             response = connection.getresponse()
             assert (response.status, response.read()) == (status, b"")
             assert int(response.headers["Content-Length"]) > 10
-    assert '"method": "HEAD", "path": "/version", "status": 200' in server.log.read_text()
+    assert '"method": "HEAD", "path": "/version", "status": 200' in shared_server.log.read_text()
 
 
 @pytest.mark.parametrize(
     ("size", "status"), [(MAX_BODY_BYTES, 422), (MAX_BODY_BYTES + 1, 413), (2**20, 413), (10 * 2**20, 413)]
 )
 @pytest.mark.parametrize("chunked", [False, True])
-def test_too_long_body_is_413(server, size, status, chunked):
+def test_too_long_body_is_413(shared_server, size, status, chunked):
     body = json.dumps({"text": ""}).encode()
     body = body[:-2] + b"x" * (size - len(body)) + body[-2:]
     sent = (body[at : at + 10000] for at in range(0, size, 10000)) if chunked else body
     headers = AUTHENTICATED | {"Content-Type": "application/json"}
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", shared_server.port, timeout=10)) as connection:
         try:
             connection.request("POST", "/releases/a/notes", sent, headers, encode_chunked=chunked)
             response = connection.getresponse()
@@ -199,5 +199,6 @@ def test_process_logs_only_json(server, environ):
     assert all({"time", "level", "tag"} <= line.keys() for line in logged)
     assert any("startup complete" in line.get("message", "") for line in logged)
     assert [line["path"] for line in logged if "path" in line] == ["/version", "/figures"]
+    assert not re.search("healthz|Traceback", server.log.read_text())
     assert "Context impl" not in server.log.read_text()  # logged by Alembic at each health check
     assert TOKEN not in server.log.read_text()
