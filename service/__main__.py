@@ -8,7 +8,7 @@ import uvicorn
 
 from service.app import create_app
 from service.logs import LOG_CONFIG
-from service.settings import settings_or_exit
+from service.settings import read_settings_or_exit
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: 0.0.0.0)")  # noqa: S104 - only the front can reach a container
     parser.add_argument("--reload", action="store_true", help="restart when the code changes")
     options = parser.parse_args()
-    settings = settings_or_exit()
+    settings = read_settings_or_exit()
     # uvicorn raises SIGTERM again after its graceful shutdown; without this handler the status would be 143.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from service import api, database, problems
 from service.logs import release_tag
 from service.middleware import RequestMiddleware
-from service.settings import Settings, settings_or_exit
+from service.settings import Settings, read_settings_or_exit
 
 public_router = APIRouter(responses=problems.problem_responses(500))
 
@@ -101,7 +101,7 @@ def connect_database(app: FastAPI, db_conn: str) -> None:
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Create the application. Without `settings`, read them from the environment; exit with status 2 on an error."""
-    settings = settings or settings_or_exit()
+    settings = settings or read_settings_or_exit()
     # /docs loads scripts from a CDN, so it is available in development only.
     docs = "/docs" if settings.app_env == "dev" else None
     app = Application(title="Quai", lifespan=_lifespan, docs_url=docs, redoc_url=None, redirect_slashes=False)

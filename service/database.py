@@ -171,10 +171,8 @@ def schema_state(connection: Connection, required: str) -> tuple[SchemaState, st
     """Return the state of the schema for code that requires at least this revision, and a one-line message."""
     current = current_revision(connection)
     if current is None or current < required:
-        return SchemaState.PENDING, (
-            f"the schema is at revision {current or 'none'}, this code requires {required}: "
-            "run python -m service.migrate"
-        )
+        state = f"the schema is at revision {current}" if current else "the database has no schema"
+        return SchemaState.PENDING, f"{state}, this code requires {required}: run python -m service.migrate"
     if current == required:
         return SchemaState.COMPATIBLE, f"schema {required}: up to date"
     floor = connection.scalar(select(SchemaFloor.revision))

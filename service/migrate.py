@@ -17,7 +17,7 @@ from service.database import (
     required_revision,
     schema_state,
 )
-from service.settings import settings_or_exit
+from service.settings import read_settings_or_exit
 
 ADVISORY_LOCK_KEY = 0x51756169  # "Quai"; arbitrary, but every release must use the same key
 
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="change nothing; exit with 3 if migrations are pending, with 4 if the schema is too new for this code",
     )
     options = parser.parse_args(arguments)
-    settings = settings_or_exit()
+    settings = read_settings_or_exit()
     engine = create_engine(settings.db_conn)
     try:
         if options.check:

@@ -57,7 +57,7 @@ class Settings:
         )
 
 
-def settings_or_exit() -> Settings:
+def read_settings_or_exit() -> Settings:
     """Read the settings; on an error, print one line to stderr and exit with status 2."""
     try:
         return Settings.read()

@@ -3,7 +3,7 @@
 from alembic import context
 
 from service.database import Base, create_engine
-from service.settings import settings_or_exit
+from service.settings import read_settings_or_exit
 
 
 def _run(connection) -> None:
@@ -16,5 +16,5 @@ shared_connection = context.config.attributes.get("connection")
 if shared_connection is not None:
     _run(shared_connection)
 else:
-    with create_engine(settings_or_exit().db_conn).begin() as connection:
+    with create_engine(read_settings_or_exit().db_conn).begin() as connection:
         _run(connection)

@@ -55,7 +55,7 @@ def test_unhealthy_with_older_schema(client, set_revision):
 def test_unhealthy_without_a_schema(settings):
     with TestClient(create_app(settings)) as client:
         assert assert_problem(client.get("/healthz"), 503)["detail"].startswith(
-            "the schema is at revision none, this code requires "
+            "the database has no schema, this code requires "
         )
         assert client.get("/version").status_code == 200
 

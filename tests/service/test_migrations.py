@@ -135,7 +135,7 @@ def test_rows_of_the_previous_revision_are_read(engine, settings):
 
 def test_check_reports_pending_migrations_and_changes_nothing(migrate, engine, environ, tmp_path):
     pending = f"this code requires {HEAD}: run python -m service.migrate\n"
-    assert migrate("--check") == (3, f"the schema is at revision none, {pending}", "")
+    assert migrate("--check") == (3, f"the database has no schema, {pending}", "")
     assert read_revision(engine) is None
     upgrade_to(engine, "0001")
     assert migrate("--check") == (3, f"the schema is at revision 0001, {pending}", "")
