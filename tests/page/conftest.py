@@ -1,4 +1,4 @@
-"""Chromium, Caddy as `nox -s dev` runs it, and for each test an API with an empty ledger."""
+"""Chromium, Caddy as `nox -s dev` runs it, and an API with an empty ledger for each test."""
 
 import os
 import shutil
@@ -11,38 +11,55 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from scripts.runner.process import need
-from tests.service.conftest import AUTHENTICATED, ROOT, TOKEN, answers, command, deploy, free_port, run, until
+from tests.service.conftest import (
+    AUTHENTICATED,
+    ROOT,
+    TOKEN,
+    accepts_connections,
+    command,
+    deploy,
+    free_port,
+    run,
+    wait_until,
+)
 
 PICTURES = ROOT / ".nox/page-pictures"
-QUIET = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-PLAIN = "plain.test"  # this machine, by a name that makes HTTP as insecure as it is elsewhere
+CHROMIUM_FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+PLAIN = "plain.test"  # resolves to this machine; unlike localhost, browsers treat it as insecure over HTTP
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_configure():
-    if browser_path():
+    if find_browser():
         return
     try:
-        need("chromium", "chromium")  # says so before it installs anything
+        need("chromium", "chromium")  # prints a message before it installs the package
     except (subprocess.CalledProcessError, SystemExit):
-        pytest.exit("no Chromium: install one (Debian: apt-get install chromium), or name it in CHROMIUM", 1)
+        pytest.exit("expected Chromium: install it (Debian: apt-get install chromium), or set CHROMIUM to its path", 1)
 
 
-def browser_path():
+def find_browser():
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def tag(number):
-    """A commit's id, made of a number."""
+    """Return a commit ID for this number."""
     return f"{number:02x}" * 20
 
 
 @pytest.fixture(scope="session")
 def chromium():
     with sync_playwright() as playwright:
-        options = [*QUIET.split(), "--disable-sync", f"--host-resolver-rules=MAP {PLAIN} 127.0.0.1"]
+        options = [*CHROMIUM_FLAGS, f"--host-resolver-rules=MAP {PLAIN} 127.0.0.1"]
         browser = playwright.chromium.launch(
-            executable_path=browser_path(), args=options, chromium_sandbox=os.geteuid() != 0
+            executable_path=find_browser(), args=options, chromium_sandbox=os.geteuid() != 0
         )
         yield browser
         browser.close()
@@ -50,7 +67,7 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def front(tmp_path_factory):
-    """Caddy with the repository's page and Caddyfile, on a port that is free here."""
+    """Caddy with the repository's page and Caddyfile, on a free port."""
     folder = tmp_path_factory.mktemp("front")
     port, api_port = free_port(), free_port()
     settings = {"PAGE": ROOT / "service/front/page", "BIND": "127.0.0.1", "FRONT_PORT": port}
@@ -62,7 +79,7 @@ def front(tmp_path_factory):
         process = subprocess.Popen(caddy, env=environment, stdout=log, stderr=log)
     process.url, process.api_port, process.log = f"http://localhost:{port}", api_port, folder / "log"
     try:
-        until(lambda: process.poll() is not None or answers(port))
+        wait_until(lambda: process.poll() is not None or accepts_connections(port))
         assert process.poll() is None, process.log.read_text()
         yield process
     finally:
@@ -71,7 +88,7 @@ def front(tmp_path_factory):
 
 
 class Site:
-    """What the page is served from: the API can be stopped and started, and told of deploys."""
+    """The page with its API, which tests can stop, start and record deploys in."""
 
     def __init__(self, front, folder: Path):
         self.url, self.folder, self.process = front.url, folder, None
@@ -93,7 +110,7 @@ class Site:
             self.process = subprocess.Popen(
                 command("service"), env=self.environ, cwd=self.folder, stdout=log, stderr=log
             )
-        until(lambda: answers(int(self.environ["API_PORT"])))
+        wait_until(lambda: accepts_connections(int(self.environ["API_PORT"])))
 
     def stop(self):
         if self.process:
@@ -104,11 +121,11 @@ class Site:
         ended = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
         body = deploy(outcome, ended, **{"actor": "the deploy key", "seconds": {"pull": 2.5, "wait": 4}} | more)
         attempt = f"{number}-{outcome}-{int(hours * 60)}"
-        answer = httpx2.put(f"{self.url}/releases/{tag(number)}/deploys/{attempt}", json=body, headers=AUTHENTICATED)
-        assert answer.status_code == 201, answer.text
+        response = httpx2.put(f"{self.url}/releases/{tag(number)}/deploys/{attempt}", json=body, headers=AUTHENTICATED)
+        assert response.status_code == 201, response.text
 
-    def history(self):
-        """Two weeks, with a refused deploy and a rollback; tag(12) is live."""
+    def record_history(self):
+        """Record two weeks with a refused deploy and a rollback; tag(12) is live."""
         for number in range(1, 13):
             hours = (12 - number) * 26 + 1.5
             committed = (datetime.now(UTC) - timedelta(hours=hours, minutes=9)).isoformat()
@@ -119,18 +136,18 @@ class Site:
                 continue
             self.record(number, "live", hours, seconds=seconds, committed_at=committed)
             if number == 9:
-                self.record(8, "rolled_back", hours - 0.5, actor="root", seconds={"start": 1.1, "wait": 2, "watch": 5})
+                self.record(8, "rollback", hours - 0.5, actor="root", seconds={"start": 1.1, "wait": 2, "watch": 5})
 
-    def leave_note(self, number, text):
+    def add_note(self, number, text):
         httpx2.post(f"{self.url}/releases/{tag(number)}/notes", json={"text": text}, headers=AUTHENTICATED)
 
-    def notes(self, number):
+    def read_notes(self, number):
         return [note["text"] for note in httpx2.get(f"{self.url}/releases/{tag(number)}/notes").json()["items"]]
 
 
 @pytest.fixture
 def empty(front, tmp_path):
-    """A site whose ledger is empty."""
+    """A site with an empty ledger."""
     site = Site(front, tmp_path)
     try:
         site.start()
@@ -142,13 +159,13 @@ def empty(front, tmp_path):
 @pytest.fixture
 def site(empty):
     """A site with a history."""
-    empty.history()
+    empty.record_history()
     return empty
 
 
 @pytest.fixture
 def visit(chromium):
-    """Open a site's page as some browser; afterwards nothing must have gone wrong in it that was not expected."""
+    """Open a site's page in a new browser context; at the end, assert that only expected errors occurred."""
     contexts = []
 
     def visit(site, ready="as of", **options):
@@ -156,36 +173,36 @@ def visit(chromium):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
-        page.expected, page.complaints, page.asked = [], [], []
-        page.on("console", lambda line: page.complaints.append(f"{line.text} {line.location.get('url')}"))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
+        page.expected_errors, page.errors, page.requested_urls = [], [], []
+        page.on("console", lambda line: page.errors.append(f"{line.text} {line.location.get('url')}"))
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("request", lambda request: page.requested_urls.append(request.url))
         page.clock.install()
         page.goto(site.url)
         page.get_by_text(ready).first.wait_for()
-        page.home = site.url
+        page.origin = site.url
         return page
 
     yield visit
     for context in contexts:
         for page in context.pages:
-            elsewhere = [url for url in page.asked if not url.startswith(page.home + "/")]
-            assert not elsewhere
-            unexpected = [line for line in page.complaints if not any(each in line for each in page.expected)]
+            third_party = [url for url in page.requested_urls if not url.startswith(page.origin + "/")]
+            assert not third_party
+            unexpected = [line for line in page.errors if not any(each in line for each in page.expected_errors)]
             assert not unexpected
         context.close()
 
 
 @pytest.fixture(scope="session")
-def picture():
+def take_picture():
     PICTURES.mkdir(parents=True, exist_ok=True)
     return lambda page, name, full_page=True: page.screenshot(path=PICTURES / f"{name}.png", full_page=full_page)
 
 
 @pytest.fixture(scope="session")
-def served(front):
-    def served(path):
-        answer = httpx2.get(front.url + path)
-        return answer.headers, answer.text
+def read_page(front):
+    def read_page(path):
+        response = httpx2.get(front.url + path)
+        return response.headers, response.text
 
-    return served
+    return read_page

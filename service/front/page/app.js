@@ -1,18 +1,18 @@
 "use strict";
 
-const EVERY = 15_000; // milliseconds, while the page is seen
-const RETRY = 10_000; // while the API does not answer
-const PATIENCE = 8_000; // with one request
-const FIRST = 5; // rollbacks that are shown at once
-const WORDS = { live: "went live", refused: "refused", rolled_back: "rolled back to" };
+const REFRESH_MS = 15_000; // while the page is visible
+const RETRY_MS = 10_000; // after a failed request
+const TIMEOUT_MS = 8_000; // of one request
+const RECENT_COUNT = 5; // rollback candidates outside the collapsed list
+const OUTCOME_TEXTS = { live: "went live", refused: "refused", rollback: "rollback" };
 
-// In memory only: a browser may write sessionStorage to disk, and who has this may write to the ledger.
+// Kept in memory only: browsers may write sessionStorage to disk, and the token permits writes.
 let token = "";
 
 const element = (id) => document.getElementById(id);
 
-/** A new element; data goes into it as text only. */
-function make(name, attributes, ...children) {
+/** Create an element. Strings become text nodes, never HTML. */
+function create(name, attributes, ...children) {
   const svg = name.startsWith("svg:") && "http://www.w3.org/2000/svg";
   const node = svg ? document.createElementNS(svg, name.slice(4)) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -23,8 +23,8 @@ function make(name, attributes, ...children) {
   return node;
 }
 
-/** Replace what is in `parent`; the keyboard's focus stays on what has the same data-key. */
-function fill(parent, ...children) {
+/** Replace the children of `parent`, and restore the focus to the element with the same data-key. */
+function replaceChildren(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.key : "";
   parent.replaceChildren(...children);
   if (focused) focus(focused);
@@ -32,360 +32,378 @@ function fill(parent, ...children) {
 
 const focus = (key) => document.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
 
-const seen = {};
-/** Whether this is other data than last time. */
-const changed = (name, data) => seen[name] !== (seen[name] = JSON.stringify(data));
+const lastData = {};
+/** Store the data under this name, and return whether it differs from the data stored before. */
+const storeChange = (name, data) => lastData[name] !== (lastData[name] = JSON.stringify(data));
 
-const steps = (seconds) => Object.entries(seconds).map(([step, took]) => `${step} ${number(took)}`).join(", ");
-const total = (seconds) => Object.values(seconds).reduce((sum, each) => sum + each, 0);
-const number = (value) => value.toLocaleString(undefined, { maximumFractionDigits: 1 });
-const day = (iso) => new Date(iso).toLocaleDateString(undefined, { day: "numeric", month: "short" });
+const outcomeText = (outcome) => OUTCOME_TEXTS[outcome] ?? outcome;
+const stepsText = (seconds) => Object.entries(seconds).map(([step, each]) => `${step} ${formatNumber(each)}`)
+  .join(", ");
+const sum = (seconds) => Object.values(seconds).reduce((subtotal, each) => subtotal + each, 0);
+const formatNumber = (value) => value.toLocaleString(undefined, { maximumFractionDigits: 1 });
+const formatDay = (iso) => new Date(iso).toLocaleDateString(undefined, { day: "numeric", month: "short" });
+const shorten = (text) => (text.length > 200 ? `${text.slice(0, 160)}…` : text);
 
-const short = (text) => (text.length > 200 ? `${text.slice(0, 160)}…` : text);
-
-function duration(seconds) {
-  if (seconds < 100) return `${number(seconds)} s`;
-  if (seconds < 100 * 60) return `${number(seconds / 60)} min`;
-  if (seconds < 48 * 3600) return `${number(seconds / 3600)} h`;
-  return `${number(seconds / 86400)} days`;
+function formatDuration(seconds) {
+  if (seconds < 100) return `${formatNumber(seconds)} s`;
+  if (seconds < 100 * 60) return `${formatNumber(seconds / 60)} min`;
+  if (seconds < 48 * 3600) return `${formatNumber(seconds / 3600)} h`;
+  return `${formatNumber(seconds / 86400)} days`;
 }
 
-/** The local time, with UTC for who hovers and for machines. */
-function moment(iso) {
+/** Create a time element with the local time, and UTC as its tooltip. */
+function createTime(iso) {
   const local = new Date(iso).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
   const utc = new Date(iso).toISOString().replace("T", " ").slice(0, 19);
-  return make("time", { datetime: iso, title: `${utc} UTC` }, local);
+  return create("time", { datetime: iso, title: `${utc} UTC` }, local);
 }
 
-const problem = (status, detail, request = "") => Object.assign(new Error(detail), { status, request });
-const told = (error) => `${error.message}${error.request ?? ""}`;
+const createError = (status, detail, request = "") => Object.assign(new Error(detail), { status, request });
+const errorText = (error) => `${error.message}${error.request ?? ""}`;
 
-/** What the API answers; when it is an error, a problem with the API's own words. */
-async function ask(path, { bearer = token, headers = {}, ...options } = {}) {
+/** Send a request and return its JSON. Throws an error with `status`, 0 without a complete response. */
+async function request(path, { bearer = token, headers = {}, ...options } = {}) {
   if (bearer) headers.Authorization = `Bearer ${bearer}`;
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE), headers, ...options });
+    response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), headers, ...options });
   } catch {
-    throw problem(0, "no answer from the server");
+    throw createError(0, "the server did not respond");
   }
-  const body = await answer.json().catch(() => null);
-  const request = answer.status >= 500 && body?.request_id ? `, request ${body.request_id}` : "";
-  if (!answer.ok) throw problem(answer.status, body?.detail ?? `status ${answer.status}`, request);
-  if (!body) throw problem(0, "the answer was cut off");
+  const body = await response.json().catch(() => null);
+  const id = response.status >= 500 && body?.request_id ? `, request ${body.request_id}` : "";
+  if (!response.ok) throw createError(response.status, body?.detail ?? `status ${response.status}`, id);
+  if (!body) throw createError(0, "the response was incomplete");
   return body;
 }
 
-// --- what is shown
+// --- rendering
 
-/** A button, with what only a screen reader needs to hear of it. */
-function button(text, more, key, click) {
-  return make("button", { type: "button", "data-key": key, click }, text, make("span", { class: "unseen" }, more));
+/** Create a button; `hidden` is additional text for screen readers. */
+function createButton(text, hidden, key, click) {
+  const label = create("span", { class: "visually-hidden" }, hidden);
+  return create("button", { type: "button", "data-key": key, click }, text, label);
 }
 
-const notesButton = (tag, key) => button("Notes", ` on ${tag}`, key, () => openNotes(tag, key));
+const createNotesButton = (tag, key) => createButton("Notes", ` on ${tag}`, key, () => openNotes(tag, key));
 
-function showLive(version, live, last) {
+function renderLive(version, live, last) {
   element("live").hidden = false;
   element("refused").hidden = last?.outcome !== "refused";
-  if (last) element("refused").textContent = `The last deploy, of ${last.tag}, was refused: ${short(last.reason)}`;
-  if (!changed("live", [version, live])) return;
+  if (last) element("refused").textContent = `The last deploy (${last.tag}) was refused: ${shorten(last.reason)}`;
+  if (!storeChange("live", [version, live])) return;
   element("live-tag").textContent = version.tag;
-  const started = make("p", {}, `${version.environment}, started `, moment(version.started_at));
-  if (live === undefined) return fill(element("live-facts"), started);
+  const details = element("live-details");
+  const started = create("p", {}, `${version.environment}, started `, createTime(version.started_at));
+  if (live === undefined) return replaceChildren(details, started);
   if (live?.tag === version.tag) {
-    const parts = steps(live.seconds);
-    const took = parts && `Its deploy took ${duration(total(live.seconds))}: ${parts}.`;
-    const since = make("p", {}, "since ", moment(live.since), live.by && ` by ${live.by}`);
-    return fill(element("live-facts"), since, make("p", { class: "quiet" }, took), notesButton(live.tag, "notes-live"));
+    const steps = stepsText(live.seconds);
+    const took = steps && `The deploy took ${formatDuration(sum(live.seconds))}: ${steps}.`;
+    const since = create("p", {}, "since ", createTime(live.since), live.by && ` by ${live.by}`);
+    const notes = createNotesButton(live.tag, "notes-live");
+    return replaceChildren(details, since, create("p", { class: "muted" }, took), notes);
   }
-  const known = live
-    ? ["The ledger was not told of its deploy yet; the last that it knows of is ", make("code", {}, live.tag), "."]
+  const explanation = live
+    ? ["The ledger has no record of this deploy yet. Last recorded live release: ", create("code", {}, live.tag), "."]
     : [
-        "The ledger was not told of any deploy that went live. deploy.sh tells it when the server's .env says ",
-        make("code", {}, `NOTIFY_URL=${location.origin}/deploys`), " and, as ", make("code", {}, "NOTIFY_TOKEN"),
-        ", one of ", make("code", {}, "API_TOKEN"), ".",
+        "The ledger has no record of a live release. deploy.sh records deploys when the server's .env contains ",
+        create("code", {}, `NOTIFY_URL=${location.origin}/deploys`), " and, as ", create("code", {}, "NOTIFY_TOKEN"),
+        ", one of the tokens in ", create("code", {}, "API_TOKEN"), ".",
       ];
-  fill(element("live-facts"), started, make("p", {}, ...known));
+  replaceChildren(details, started, create("p", {}, ...explanation));
 }
 
-function showEarlier(items) {
-  if (!changed("earlier", items)) return;
-  element("back-none").hidden = items.length > 0;
-  element("back").hidden = items.length === 0;
-  element("back-more").hidden = items.length <= FIRST;
-  fill(element("back-first"), ...items.slice(0, FIRST).map(earlier));
-  fill(element("back-rest"), ...items.slice(FIRST).map(earlier));
+function renderRollbackCandidates(items) {
+  if (!storeChange("rollback", items)) return;
+  element("rollback-none").hidden = items.length > 0;
+  element("rollback").hidden = items.length === 0;
+  element("rollback-more").hidden = items.length <= RECENT_COUNT;
+  replaceChildren(element("rollback-recent"), ...items.slice(0, RECENT_COUNT).map(createCandidate));
+  replaceChildren(element("rollback-older"), ...items.slice(RECENT_COUNT).map(createCandidate));
 }
 
-function earlier({ tag, live_at }) {
-  const line = make("code", {}, `IMAGE_TAG=${tag}`);
-  const copy = button("Copy", ` IMAGE_TAG=${tag}`, `copy-${tag}`, () => copyLine(line, copy));
-  return make("li", {}, line, make("span", { class: "quiet" }, "went live ", moment(live_at)), copy);
+function createCandidate({ tag, live_at }) {
+  const line = create("code", {}, `IMAGE_TAG=${tag}`);
+  const copy = createButton("Copy", ` IMAGE_TAG=${tag}`, `copy-${tag}`, () => copyLine(line, copy));
+  return create("li", {}, line, create("span", { class: "muted" }, "went live ", createTime(live_at)), copy);
 }
 
-async function copyLine(line, pressed) {
+async function copyLine(line, button) {
   let copied = true;
   try {
     await navigator.clipboard.writeText(line.textContent);
   } catch {
-    // There is no clipboard over plain HTTP, nor where it is forbidden.
+    // Browsers offer no clipboard over plain HTTP or without the permission.
     getSelection().selectAllChildren(line);
     copied = document.execCommand("copy");
   }
-  pressed.firstChild.data = copied ? "Copied" : "Selected";
+  button.firstChild.data = copied ? "Copied" : "Selected";
   const next = "Put it into the server's .env, then run deploy.sh.";
-  element("news").textContent = copied ? `Copied ${line.textContent}. ${next}` : `Copy what is selected. ${next}`;
-  setTimeout(() => (pressed.firstChild.data = "Copy"), 4000);
+  const done = copied ? `Copied ${line.textContent}.` : "Copy the selected text.";
+  element("announcement").textContent = `${done} ${next}`;
+  setTimeout(() => (button.firstChild.data = "Copy"), 4000);
 }
 
 let deploys = [];
-let older = null;
+let older = null; // the cursor of the next page
 
-/** The newest deploys, before those that are shown already. */
-function addDeploys({ items, next }) {
+/** Put the newest page in front of the deploys that are already loaded. */
+function mergeDeploys({ items, next }) {
   const last = deploys.findIndex((each) => each.attempt === items.at(-1)?.attempt);
-  const news = deploys.length && items[0]?.attempt !== deploys[0].attempt && items[0];
+  const newest = deploys.length && items[0]?.attempt !== deploys[0].attempt && items[0];
   const kept = last < 0 ? [] : deploys.slice(last + 1);
   if (!kept.length) older = next;
   deploys = [...items, ...kept];
-  if (news) element("news").textContent = `${news.tag} ${WORDS[news.outcome]}.`;
+  if (newest) element("announcement").textContent = `${newest.tag}: ${outcomeText(newest.outcome)}.`;
 }
 
-function showDeploys() {
+function renderDeploys() {
   element("deploys-none").hidden = deploys.length > 0;
   element("deploys").hidden = deploys.length === 0;
   element("older").hidden = older === null;
-  if (!changed("deploys", deploys)) return;
-  fill(element("rows"), ...deploys.map(row));
-  draw();
+  if (!storeChange("deploys", deploys)) return;
+  replaceChildren(element("rows"), ...deploys.map(createRow));
+  drawChart();
 }
 
-function row(deploy) {
-  const cell = (attributes, ...children) => make("td", { role: "cell", ...attributes }, ...children);
-  const more = (brief, all) => make("details", {}, make("summary", {}, brief), all);
-  const brief = short(deploy.reason);
-  const reason = brief === deploy.reason ? brief : more(brief, deploy.reason);
-  const parts = steps(deploy.seconds);
-  return make("tr", { role: "row" },
-    make("th", { role: "rowheader", scope: "row" }, make("code", { title: deploy.tag }, deploy.tag)),
-    cell({ class: "how" }, make("b", { class: deploy.outcome }, WORDS[deploy.outcome]), deploy.reason && ": ", reason),
-    cell({}, moment(deploy.ended_at), deploy.actor && make("span", { class: "quiet" }, ` by ${deploy.actor}`)),
-    cell({ class: "number" }, parts ? more(duration(total(deploy.seconds)), parts) : "–"),
-    cell({ class: "act" }, notesButton(deploy.tag, `notes-${deploy.attempt}`)));
+function createRow(deploy) {
+  const cell = (attributes, ...children) => create("td", { role: "cell", ...attributes }, ...children);
+  const expandable = (brief, full) => create("details", {}, create("summary", {}, brief), full);
+  const brief = shorten(deploy.reason);
+  const reason = brief === deploy.reason ? brief : expandable(brief, deploy.reason);
+  const outcome = create("b", { class: deploy.outcome }, outcomeText(deploy.outcome));
+  const actor = deploy.actor && create("span", { class: "muted" }, ` by ${deploy.actor}`);
+  const steps = stepsText(deploy.seconds);
+  return create("tr", { role: "row" },
+    create("th", { role: "rowheader", scope: "row" }, create("code", { title: deploy.tag }, deploy.tag)),
+    cell({ class: "outcome" }, outcome, deploy.reason && ": ", reason),
+    cell({}, createTime(deploy.ended_at), actor),
+    cell({ class: "number" }, steps ? expandable(formatDuration(sum(deploy.seconds)), steps) : "–"),
+    cell({ class: "actions" }, createNotesButton(deploy.tag, `notes-${deploy.attempt}`)));
 }
 
-/** A bar for each deploy, as many as there is room for; what they say is in the table, too. */
-function draw() {
+/** Draw a bar for each deploy that fits. The table contains the same data. */
+function drawChart() {
   const width = element("chart").clientWidth;
   const [height, left, top, base] = [170, 34, 10, 146];
   if (!width || !deploys.length) return;
   const shown = deploys.slice(0, Math.floor((width - left) / 8)).reverse();
-  const seconds = shown.map((deploy) => total(deploy.seconds));
-  const most = Math.max(...seconds, 1);
-  const step = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600].find((each) => most / each <= 4) ?? most;
-  const y = (value) => base - ((base - top) * value) / (Math.ceil(most / step) * step);
-  const slot = (width - left) / Math.max(shown.length, 12);
-  const wide = Math.min(slot * 0.7, 28);
+  const seconds = shown.map((deploy) => sum(deploy.seconds));
+  const maximum = Math.max(...seconds, 1);
+  const steps = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
+  const step = steps.find((each) => maximum / each <= 4) ?? maximum;
+  const y = (value) => base - ((base - top) * value) / (Math.ceil(maximum / step) * step);
+  const slotWidth = (width - left) / Math.max(shown.length, 12);
+  const barWidth = Math.min(slotWidth * 0.7, 28);
   const parts = [];
-  for (let value = 0; value < most + step; value += step) {
-    parts.push(make("svg:line", { x1: left, x2: width, y1: y(value), y2: y(value) }),
-      make("svg:text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, number(value)));
+  for (let value = 0; value < maximum + step; value += step) {
+    parts.push(create("svg:line", { x1: left, x2: width, y1: y(value), y2: y(value) }),
+      create("svg:text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, formatNumber(value)));
   }
-  let free = 0; // where the next day has room for its name
+  let nextLabelX = 0; // keeps the labels of the days from overlapping
   shown.forEach((deploy, index) => {
-    const [x, when] = [left + index * slot, day(deploy.ended_at)];
-    if (x >= free && x < width - 40 && when !== (index && day(shown[index - 1].ended_at))) {
-      parts.push(make("svg:text", { x, y: height - 6 }, when));
-      free = x + 64;
+    const [x, day] = [left + index * slotWidth, formatDay(deploy.ended_at)];
+    if (x >= nextLabelX && x < width - 40 && day !== (index && formatDay(shown[index - 1].ended_at))) {
+      parts.push(create("svg:text", { x, y: height - 6 }, day));
+      nextLabelX = x + 64;
     }
-    const bar = { class: deploy.outcome, x: x + 1, width: wide, rx: 1 };
-    const tall = Math.max(base - y(seconds[index]), 2);
-    const label = `${deploy.tag} ${WORDS[deploy.outcome]}, ${when}, ${duration(seconds[index])}`;
-    parts.push(make("svg:rect", { ...bar, y: base - tall, height: tall }, make("svg:title", {}, label)));
+    const barHeight = Math.max(base - y(seconds[index]), 2);
+    const bar = { class: deploy.outcome, x: x + 1, y: base - barHeight, width: barWidth, height: barHeight, rx: 1 };
+    const label = `${deploy.tag} ${outcomeText(deploy.outcome)}, ${day}, ${formatDuration(seconds[index])}`;
+    parts.push(create("svg:rect", bar, create("svg:title", {}, label)));
   });
   element("chart").replaceChildren(...parts);
   const sorted = [...seconds].sort((a, b) => a - b);
   const count = (outcome) => shown.filter((deploy) => deploy.outcome === outcome).length;
+  const rollbacks = count("rollback");
   element("chart-text").textContent =
-    `Seconds that ${shown.length === 1 ? "the last deploy" : `each of the last ${shown.length} deploys`} took, ` +
-    `from ${day(shown[0].ended_at)} to ${day(shown.at(-1).ended_at)}: ${count("live")} went live, ` +
-    `${count("refused")} refused, ${count("rolled_back")} rolled back to; median ` +
-    `${duration(sorted[Math.floor(sorted.length / 2)])}, longest ${duration(sorted.at(-1))}.`;
+    `Duration of the last ${shown.length === 1 ? "deploy" : `${shown.length} deploys`} in seconds, ` +
+    `${formatDay(shown[0].ended_at)} to ${formatDay(shown.at(-1).ended_at)}: ${count("live")} went live, ` +
+    `${count("refused")} refused, ${rollbacks} ${rollbacks === 1 ? "rollback" : "rollbacks"}; median ` +
+    `${formatDuration(sorted[Math.floor(sorted.length / 2)])}, longest ${formatDuration(sorted.at(-1))}.`;
 }
 
-function often(perDay) {
-  if (perDay >= 1) return `${number(perDay)} a day`;
-  return perDay * 7 >= 1 ? `${number(perDay * 7)} a week` : `${number(perDay * 30)} a month`;
+function formatFrequency(perDay) {
+  if (perDay >= 1) return `${formatNumber(perDay)} a day`;
+  return perDay * 7 >= 1 ? `${formatNumber(perDay * 7)} a week` : `${formatNumber(perDay * 30)} a month`;
 }
 
-function showFigures({ days, ...figures }) {
-  const shapes = { deploys_per_day: often, change_failure_rate: (rate) => `${number(rate * 100)} %` };
+const formatRate = (rate) => `${formatNumber(rate * 100)} %`;
+
+function renderMetrics({ days, ...metrics }) {
+  const formats = { deploys_per_day: formatFrequency, change_failure_rate: formatRate };
   element("days").textContent = days;
-  for (const [name, value] of Object.entries(figures)) {
-    element(name).textContent = value === null ? "no data yet" : (shapes[name] ?? duration)(value);
-    element(name).className = value === null ? "none" : "value";
+  for (const [name, value] of Object.entries(metrics)) {
+    element(name).textContent = value === null ? "no data yet" : (formats[name] ?? formatDuration)(value);
+    element(name).className = value === null ? "no-data" : "value";
   }
 }
 
-// --- asking again and again
+// --- polling
 
 let timer;
-let asking = false;
-let shownAt = "";
+let refreshing = false;
+let updatedAt = "";
 
 async function refresh() {
-  if (asking || document.hidden) return;
+  if (refreshing || document.hidden) return;
   clearTimeout(timer);
-  asking = true;
-  let wait = EVERY;
+  refreshing = true;
+  let delay = REFRESH_MS;
   try {
-    const version = await ask("/version");
-    const nothing = (error) => (error.status === 404 ? null : Promise.reject(error));
-    const asked = [ask("/live").catch(nothing), ask("/deploys"), ask("/rollbacks"), ask("/figures")];
-    const [live, page, back, figures] = await Promise.all(asked).catch((error) => {
-      if (error.status === 401) showLive(version);
+    const version = await request("/version");
+    const nullIf404 = (error) => (error.status === 404 ? null : Promise.reject(error));
+    const [live, page, candidates, metrics] = await Promise.all([
+      request("/live").catch(nullIf404), request("/deploys"), request("/rollbacks"), request("/figures"),
+    ]).catch((error) => {
+      if (error.status === 401) renderLive(version);
       throw error;
     });
-    showLive(version, live, page.items[0]);
-    showEarlier(back.items);
-    addDeploys(page);
+    renderLive(version, live, page.items[0]);
+    renderRollbackCandidates(candidates.items);
+    mergeDeploys(page);
     element("ledger").hidden = false;
-    element("locked").hidden = true;
-    showDeploys();
-    showFigures(figures);
-    answered();
+    element("sign-in").hidden = true;
+    renderDeploys();
+    renderMetrics(metrics);
+    showUpdated();
   } catch (error) {
-    wait = error.status === 401 ? 0 : RETRY;
-    if (error.status === 401) lock(error);
-    else failed(error);
+    delay = error.status === 401 ? 0 : RETRY_MS;
+    if (error.status === 401) showSignIn(error);
+    else showError(error);
   }
-  asking = false;
-  if (wait) timer = setTimeout(refresh, wait);
+  refreshing = false;
+  if (delay) timer = setTimeout(refresh, delay);
 }
 
-function answered() {
-  if (!element("trouble").hidden) element("news").textContent = "The API answers again.";
-  element("trouble").hidden = true;
-  shownAt = new Date().toLocaleTimeString();
-  element("updated").textContent = `as of ${shownAt}`;
+function showUpdated() {
+  if (!element("error").hidden) element("announcement").textContent = "The API is available again.";
+  element("error").hidden = true;
+  updatedAt = new Date().toLocaleTimeString();
+  element("updated").textContent = `as of ${updatedAt}`;
 }
 
-function failed(error) {
-  const old = shownAt ? `What is shown is of ${shownAt}.` : "";
-  const what = "status" in error ? "The API does not answer" : "This page fails in this browser";
-  const text = (why) => `${what} (${why}). ${old} It is asked again every ${RETRY / 1000} s.`;
-  if (changed("trouble", text(error.message))) element("trouble").textContent = text(told(error)); // said aloud once
-  element("trouble").hidden = false;
-  if (!shownAt) element("updated").textContent = "";
+function showError(error) {
+  const summary = "status" in error ? "The request to the API failed" : "An error occurred in this page";
+  const age = updatedAt ? `The data below is from ${updatedAt}.` : "";
+  const text = (cause) => `${summary} (${cause}). ${age} Retrying every ${RETRY_MS / 1000} s.`;
+  // The request ID differs with each retry: without a new cause, screen readers should not repeat the alert.
+  if (storeChange("error", text(error.message))) element("error").textContent = text(errorText(error));
+  element("error").hidden = false;
+  if (!updatedAt) element("updated").textContent = "";
 }
 
-function lock(error) {
-  element("trouble").hidden = true;
+function showSignIn(error) {
+  element("error").hidden = true;
   element("updated").textContent = "";
-  element("locked-said").textContent = token ? `Not shown: ${error.message}.` : "";
-  element("locked").hidden = false;
+  element("sign-in-error").textContent = token ? `Access denied: ${error.message}.` : "";
+  element("sign-in").hidden = false;
   token = "";
 }
 
-element("locked").addEventListener("submit", (event) => {
+element("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = element("read-token").value;
+  token = element("sign-in-token").value;
   refresh();
 });
 
 element("older").addEventListener("click", async () => {
   const before = older;
   try {
-    const { items, next } = await ask(`/deploys?before=${before}`);
-    if (before !== older) return; // pressed twice
+    const { items, next } = await request(`/deploys?before=${before}`);
+    if (before !== older) return; // a double click
     deploys.push(...items);
     older = next;
-    showDeploys();
-    if (next === null) focus(`notes-${items[0].attempt}`); // the button is gone
+    renderDeploys();
+    if (next === null) focus(`notes-${items[0].attempt}`); // the focused button is hidden now
   } catch (error) {
-    failed(error);
+    showError(error);
   }
 });
 
-for (const warning of document.querySelectorAll(".plain")) warning.hidden = isSecureContext;
+for (const warning of document.querySelectorAll(".insecure")) warning.hidden = isSecureContext;
 document.addEventListener("visibilitychange", refresh);
-new ResizeObserver(draw).observe(element("chart"));
+new ResizeObserver(drawChart).observe(element("chart"));
 refresh();
 
 // --- notes
 
-let noted = { tag: "", key: "", next: null }; // the release, and what opened its notes
-const drafts = new Map(); // of each release: the text that is typed, and a key of its own
+let opened = { tag: "", key: "", next: null }; // the release, the data-key of the opening button, the next cursor
+const drafts = new Map(); // by release: the text, its idempotency key, and whether it is being sent
 
-function say(text, wrong = false) {
-  element("note-said").textContent = text;
-  element("note-said").className = wrong ? "wrong" : "";
+function showNoteStatus(text, isError = false) {
+  element("note-status").textContent = text;
+  element("note-status").className = isError ? "error" : "";
 }
 
-const notesPath = () => `/releases/${encodeURIComponent(noted.tag)}/notes`;
+const notesPath = () => `/releases/${encodeURIComponent(opened.tag)}/notes`;
 
 function openNotes(tag, key) {
-  noted = { tag, key, next: null };
+  opened = { tag, key, next: null };
   element("notes-tag").textContent = tag;
   element("notes-list").replaceChildren();
   element("notes-none").hidden = element("notes-older").hidden = true;
   element("note-text").value = drafts.get(tag)?.text ?? "";
   element("note-token").value = token;
-  say("");
+  showNoteStatus("");
   element("notes").showModal();
   loadNotes();
 }
 
-/** The newest notes, or those before `before`. */
+/** Load the newest notes, or those older than the cursor `before`. */
 async function loadNotes(before = "") {
-  const asked = noted;
+  const requested = opened;
   try {
-    const { items, next } = await ask(`${notesPath()}${before && `?before=${before}`}`);
-    if (asked !== noted || (before && before !== noted.next)) return;
+    const { items, next } = await request(`${notesPath()}${before && `?before=${before}`}`);
+    if (requested !== opened || (before && before !== opened.next)) return;
     if (!before) element("notes-list").replaceChildren();
-    const shown = items.map((note) => make("li", { tabindex: -1 }, moment(note.created_at), make("p", {}, note.text)));
-    element("notes-list").append(...shown);
+    const notes = items.map((note) => {
+      return create("li", { tabindex: -1 }, createTime(note.created_at), create("p", {}, note.text));
+    });
+    element("notes-list").append(...notes);
     element("notes-none").hidden = element("notes-list").childElementCount > 0;
     element("notes-older").hidden = next === null;
-    if (before && next === null) shown[0].focus(); // the button is gone
-    noted.next = next;
+    if (before && next === null) notes[0].focus(); // the focused button is hidden now
+    opened.next = next;
   } catch (error) {
-    if (asked === noted) say(`The notes cannot be read: ${told(error)}.`, true);
+    if (requested === opened) showNoteStatus(`Loading the notes failed: ${errorText(error)}.`, true);
   }
 }
 
-/** A key for one note. crypto.randomUUID is not there over plain HTTP. */
-const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+/** Create an idempotency key. crypto.randomUUID is unavailable over plain HTTP. */
+const createKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
-async function leaveNote(event) {
+async function addNote(event) {
   event.preventDefault();
-  const [tag, bearer] = [noted.tag, element("note-token").value];
+  const [tag, bearer] = [opened.tag, element("note-token").value];
   const draft = drafts.get(tag);
   if (draft.sending) return;
   draft.sending = true;
-  say("Sending…");
+  showNoteStatus("Sending…");
   try {
     const headers = { "Content-Type": "application/json", "Idempotency-Key": draft.key };
-    await ask(notesPath(), { method: "POST", bearer, headers, body: JSON.stringify({ text: draft.text }) });
+    await request(notesPath(), { method: "POST", bearer, headers, body: JSON.stringify({ text: draft.text }) });
     token = bearer;
-    if (drafts.get(tag) === draft) drafts.delete(tag); // else more was typed meanwhile
-    if (noted.tag !== tag) return; // the notes of another are open by now
+    if (drafts.get(tag) === draft) drafts.delete(tag); // unless the text changed in the meantime
+    if (opened.tag !== tag) return;
     element("note-text").value = drafts.get(tag)?.text ?? "";
-    say("The note is left.");
+    showNoteStatus("Note added.");
     await loadNotes();
   } catch (error) {
     draft.sending = false;
-    const again = error.status && error.status < 500 ? "" : " Send it again: it will not be left twice.";
-    if (noted.tag === tag) say(`Not left: ${told(error)}.${again}`, true);
+    if (opened.tag !== tag) return;
+    const isRejected = error.status && error.status < 500;
+    const retry = " Send it again: the note is added only once.";
+    if (isRejected) showNoteStatus(`Not added: ${errorText(error)}.`, true);
+    else showNoteStatus(`Not confirmed: ${errorText(error)}.${retry}`, true);
   }
 }
 
-// The key stays while the text is the same: sent again after an answer was lost, it is still left once.
+// The key changes only with the text, so that a note sent again after a lost response is added once.
 element("note-text").addEventListener("input", ({ target }) => {
-  drafts.set(noted.tag, { text: target.value, key: newKey(), sending: false });
+  drafts.set(opened.tag, { text: target.value, key: createKey(), sending: false });
 });
-element("note").addEventListener("submit", leaveNote);
-element("notes-older").addEventListener("click", () => loadNotes(noted.next));
+element("note").addEventListener("submit", addNote);
+element("notes-older").addEventListener("click", () => loadNotes(opened.next));
 element("notes-close").addEventListener("click", () => element("notes").close());
-element("notes").addEventListener("close", () => focus(noted.key));
+element("notes").addEventListener("close", () => focus(opened.key));
