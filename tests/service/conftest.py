@@ -1,6 +1,8 @@
 """Each test has its own database: a SQLite file, or a schema in the PostgreSQL of TEST_DB_CONN."""
 
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -187,6 +189,18 @@ def assert_problem(response, status):
     assert body["title"] == HTTPStatus(status).phrase
     assert body["request_id"] == response.headers["X-Request-ID"]
     return body
+
+
+def read_json_log(process):
+    """Assert that the process logs only lines of JSON without secrets, and return them."""
+    text = process.log.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert all({"time", "level", "tag"} <= line.keys() for line in lines)
+    assert any("startup complete" in line.get("message", "") for line in lines)
+    assert not re.search("healthz|Traceback", text)
+    assert "Context impl" not in text  # logged by Alembic at each health check
+    assert TOKEN not in text
+    return lines
 
 
 def free_port():

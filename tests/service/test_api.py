@@ -16,6 +16,7 @@ from conftest import (
     assert_problem,
     deploy,
     free_port,
+    read_json_log,
     record,
     wait_until,
 )
@@ -283,6 +284,7 @@ def test_sigterm_finishes_the_request_in_flight(server, engine):
         assert response.status == 201
         assert json.loads(response.read())["tag"] == "in-flight"
     assert server.wait(10) == 0
+    assert "/releases/in-flight/deploys/1" in [line.get("path") for line in read_json_log(server)]
     with engine.connect() as connection:
         assert connection.execute(sa.text("SELECT tag FROM releases")).scalar() == "in-flight"
 
