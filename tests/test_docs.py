@@ -11,6 +11,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FOREIGN = {
     "Host key verification failed.",
     "Permission denied (publickey)",
+    "DEPLOY_KEY is missing or empty",  # put together from its parts
     "port is already allocated",
     "address already in use",
 }

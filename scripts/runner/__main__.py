@@ -12,7 +12,7 @@ from scripts.runner.dev import serve
 from scripts.runner.image import make_image, move_latest
 from scripts.runner.postgres import with_postgres
 from scripts.runner.process import ROOT, Failure
-from scripts.runner.settings import README_SECTION
+from scripts.runner.settings import VARIABLES_PAGE
 
 INTERRUPTED = 130  # the exit code of a shell after Ctrl-C
 
@@ -30,7 +30,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "image",
         help="build the image of this commit and boot it",
         description="Build the image of this commit, boot it as docker-compose.prod.yml says, and verify /version.",
-        epilog=f"IMAGE, REGISTRY_USER and REGISTRY_PASSWORD: see {README_SECTION}.",
+        epilog=f"IMAGE, REGISTRY_USER and REGISTRY_PASSWORD: see {VARIABLES_PAGE}.",
     )
     action = image.add_mutually_exclusive_group()
     action.add_argument("--push", action="store_true", help="then push it as IMAGE:<commit>")
@@ -41,7 +41,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "deploy",
         help="request the deploy of this commit and verify it",
         description="Request the deploy of this commit from the server, then wait until PUBLIC_URL answers from it.",
-        epilog=f"The variables that it needs: see {README_SECTION}.",
+        epilog=f"The variables that it needs: see {VARIABLES_PAGE}.",
     )
 
     postgres = commands.add_parser(

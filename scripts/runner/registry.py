@@ -5,7 +5,7 @@ import re
 import subprocess
 
 from scripts.runner.process import Failure, run, say
-from scripts.runner.settings import README_SECTION, required
+from scripts.runner.settings import VARIABLES_PAGE, required
 
 
 def registry_host(image: str) -> str:
@@ -25,7 +25,7 @@ def log_in(image: str) -> None:
     if done.returncode:
         raise Failure(
             f"the registry {host or 'Docker Hub'} refuses the login of {given['REGISTRY_USER']}:"
-            f" {done.stderr.strip()}\nCheck REGISTRY_USER and REGISTRY_PASSWORD, see {README_SECTION}"
+            f" {done.stderr.strip()}\nCheck REGISTRY_USER and REGISTRY_PASSWORD, see {VARIABLES_PAGE}"
         )
 
 

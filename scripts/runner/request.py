@@ -63,5 +63,5 @@ def request_deploy(commit: str) -> None:
         reason = "\n".join(steps(lines)[-2:]) or "the server printed nothing"
         raise Failure(
             f"{commit} was not deployed (ssh ended with exit code {exit_code}):\n{reason}\n"
-            "See the log above, and 'Troubleshooting' in README.md"
+            "See the log above, and docs/troubleshooting.md"
         )

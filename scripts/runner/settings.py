@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scripts.runner.process import Failure
 
-README_SECTION = "'Secrets and variables' in README.md"
+VARIABLES_PAGE = "'Secrets and variables' in docs/server.md"
 
 
 def required(*names: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -15,7 +15,7 @@ def required(*names: str, environment: Mapping[str, str] = os.environ) -> dict[s
     missing = [name for name in names if not environment.get(name)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise Failure(f"{', '.join(missing)} {verb} missing or empty: set as described under {README_SECTION}")
+        raise Failure(f"{', '.join(missing)} {verb} missing or empty: set as described under {VARIABLES_PAGE}")
     return {name: environment[name] for name in names}
 
 

@@ -33,7 +33,7 @@ def wait_for_release(
     deadline = time.monotonic() + seconds
     while (answer := fetch_json(url)).get("tag") != commit:
         if time.monotonic() >= deadline:
-            raise Failure(f"{url} answers {answer}, not {commit}: see 'Troubleshooting' in README.md")
+            raise Failure(f"{url} answers {answer}, not {commit}: see docs/troubleshooting.md")
         time.sleep(min(POLL_SECONDS, seconds))
     say(f"{url} answers {commit}")
     return answer

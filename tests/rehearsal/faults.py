@@ -200,7 +200,7 @@ def restores(r: Rehearsal) -> None:
             r.server.set(IMAGE_TAG=old)
             back = ["docker", "exec", r.server.name, f"{DIR}/deploy.sh"]
             got = subprocess.run(back, capture_output=True, text=True, check=False)
-        told = "put back the backup" in got.stdout and "refused: this release cannot run on the database" in got.stdout
+        told = "restore the backup" in got.stdout and "refused: this release cannot run on the database" in got.stdout
         dump = r.server.exec(f"cd {DIR}/backups; ls *.dump | tail -n 1")
         section = re.search(
             r"### How to restore .*?```console\n(.*?)```",
@@ -390,7 +390,7 @@ def database_down(r: Rehearsal) -> None:
         r.server.exec("docker stop quai-db-1")
         said = deploy.communicate(timeout=200)[0]
         expect(deploy.returncode != 0 and "not healthy within" in said, f"the database was down: {said}")
-        expect("database does not answer" in said, f"nothing tells why: {said}")
+        expect("the database is unavailable" in said, f"nothing tells why: {said}")
         expect(r.server.setting("IMAGE_TAG") == before, ".env was changed")
         got = r.deploy_by_key(tag)
         expect(got.returncode == 0, f"the next deploy: {got.stdout}")

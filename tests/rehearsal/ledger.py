@@ -20,7 +20,7 @@ PAUSE = 0.5  # seconds between two notes of a client
 def same_story(r: Rehearsal) -> None:
     """deploy.sh told the ledger of each deploy: its log, the ledger, status and this report tell the same."""
     told = r.told()
-    expect({"live", "refused", "rolled_back"} <= {one["outcome"] for one in told}, f"not of every kind: {told}")
+    expect({"live", "refused", "rollback"} <= {one["outcome"] for one in told}, f"not of every kind: {told}")
     lines = [line for line in r.server.ssh("status").stdout.splitlines() if "IMAGE_TAG=.*" in line]
     earlier = [one["tag"] for one in json.loads(r.get("/rollbacks"))["items"]]
     expect(len(lines) >= 2, f"status names {len(lines)} releases to roll back to")

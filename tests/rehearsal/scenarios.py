@@ -311,8 +311,8 @@ def never_healthy(r: Rehearsal) -> None:
     add = add.replace("'", '"') + '        return "PARTNER is not set on this server"\n'
     r.repository.replace(
         "service/app.py",
-        "def _why_not(engine, needed: str) -> str | None:\n",
-        "def _why_not(engine, needed: str) -> str | None:\n" + add,
+        "def _unhealthy_reason(engine: Engine, required_revision: str) -> str | None:\n",
+        "def _unhealthy_reason(engine: Engine, required_revision: str) -> str | None:\n" + add,
     )
     r.repository.replace("service/app.py", "import secrets\n", "import os\nimport secrets\n")
     r.repository.replace("docker-compose.prod.yml", "    API_TOKEN: $", "    PARTNER: ${PARTNER:-}\n    API_TOKEN: $")

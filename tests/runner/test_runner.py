@@ -15,12 +15,12 @@ def test_required_variables_are_returned():
     assert settings.required("A", "B", environment={"A": "1", "B": "2", "C": "3"}) == {"A": "1", "B": "2"}
 
 
-def test_all_missing_variables_are_named_with_the_section_of_the_readme():
+def test_all_missing_variables_are_named_with_their_page():
     with pytest.raises(Failure, match="A, C are missing or empty") as failure:
         settings.required("A", "B", "C", environment={"A": "", "B": "2"})
-    section = settings.README_SECTION.split("'")[1]
+    section = settings.VARIABLES_PAGE.split("'")[1]
     assert section in str(failure.value)
-    assert f"# {section}\n" in (ROOT / "README.md").read_text()
+    assert f"# {section}\n" in (ROOT / "docs/server.md").read_text()
 
 
 @pytest.mark.parametrize(
