@@ -107,7 +107,11 @@ class Rehearsal:
 
     def merge_goes_live(self, name: str, message: str, date: str = "") -> None:
         """Merge; cd.yml must be green, and everything must say that it is live."""
+        pushed = time.time()
         status, log = self.merge(name, message, date)
+        live = [step["at"] for step in self.run["scenarios"][-1]["steps"] if step["name"] == "live"]
+        if live and live[-1] > pushed:
+            print(f"  {live[-1] - pushed:.0f} s from push to live", flush=True)
         expect(status == 0, f"cd.yml failed for a good release; its log is {self.repository.log}:\n{log[-3000:]}")
         self.is_live(name)
         newest, latest = self.server.tag_of(self.commits[name]), self.server.tag_of("latest")
