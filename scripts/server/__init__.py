@@ -1,6 +1,6 @@
-"""The deploy program: runs on the server, from the live release's own image. Standard library only."""
+"""The deploy program: runs on the server, extracted from the live release's image. Standard library only."""
 
 import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036 - the server's python3 may be older; this file must run there
-    sys.exit("deploy.sh: Python 3.10 or later is needed; this is " + sys.version.split()[0])
+    sys.exit("deploy.sh: Python 3.10 or later is required; this is " + sys.version.split()[0])

@@ -7,38 +7,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from server import deploy, services, settings, status
+from server import deploy, history, services, settings, status
 from server.engine import EngineError
 from server.errors import UsageError
 from server.follow import follow
 
 USAGE = """\
-Usage: deploy.sh                  make the release live that IMAGE_TAG in .env names (this applies a rollback)
-       deploy.sh deploy <commit>  make a commit (40 hex digits) live, unless it is older than the live release
-       deploy.sh status           show what is live, its containers, and the commands that roll back
-       deploy.sh services         apply changed settings of proxy, database and the like (a short interruption)
-       deploy.sh --ssh            do what an SSH key requests: 'deploy <commit>' or 'status', nothing else
+Usage: deploy.sh                  deploy the release that IMAGE_TAG in .env names (also for a rollback)
+       deploy.sh deploy <commit>  deploy a commit (40 hex digits), unless it is older than the live release
+       deploy.sh status           show the live release, its containers and the rollback commands
+       deploy.sh services         apply changed settings of the proxy, the database and other services that a
+                                  deploy does not replace (a short interruption)
+       deploy.sh --ssh            handle a request from the deploy key: 'deploy <commit>' or 'status' only
        deploy.sh --help           show this help
 
 A release goes live only after it is healthy next to the current one. Otherwise it is removed, its log is
-shown, and the exit code is 1 (2: the request or a setting is wrong). After an interruption, run the same
-command again: it cleans up first.
+shown, and the exit code is 1 (2: invalid arguments or settings). After an interruption, run the same command
+again: it cleans up first.
 """
-KEY = "the deploy key"
+KEY_ACTOR = "the deploy key"
 
 
 class Request(NamedTuple):
-    """What is requested: help, status, services, deploy (of `tag`), or reconcile (with .env)."""
+    """A parsed command: help, status, services, deploy (of `tag`), or reconcile (with .env)."""
 
     command: str
     tag: str = ""
 
 
 def parse(arguments: Sequence[str], ssh_command: str) -> Request:
-    """The request of a command line. With --ssh it is the text `ssh_command`, which an attacker may have written.
-
-    Raises UsageError.
-    """
+    """Parse the command line; with --ssh, the untrusted text `ssh_command` instead. Raises UsageError."""
     by_key = list(arguments) == ["--ssh"]
     text = ssh_command if by_key else " ".join(arguments)
     if found := re.fullmatch(rf"deploy ({settings.COMMIT})", text):
@@ -48,8 +46,10 @@ def parse(arguments: Sequence[str], ssh_command: str) -> Request:
     if not by_key:
         if text in ("-h", "--help"):
             return Request("help")
-        if text in ("", "services"):
-            return Request(text or "reconcile")
+        if not arguments:
+            return Request("reconcile")
+        if text == "services":
+            return Request("services")
     raise UsageError(f"'{text}' is not 'status' or 'deploy <commit, 40 hex digits>'; see deploy.sh --help")
 
 
@@ -73,18 +73,23 @@ def run(directory: Path, request: Request, arguments: Sequence[str]) -> int:
     if request.command == "help":
         print(USAGE, end="")
         return 0
-    by = KEY if "--ssh" in arguments else os.environ.get("DEPLOYED_BY") or os.environ.get("SUDO_USER") or _user()
+    actor = (
+        KEY_ACTOR if "--ssh" in arguments else os.environ.get("DEPLOYED_BY") or os.environ.get("SUDO_USER") or _user()
+    )
     current = settings.read(directory)
     os.chdir(directory)
     if request.command == "status":
         return status.show(directory, current)
     if request.command == "services":
         return follow(directory, lambda: services.apply(directory))
-    tag = request.tag or current.image_tag
-    if not re.fullmatch(settings.COMMIT, tag):
+    if request.command == "deploy":
+        return follow(directory, lambda: deploy.run(directory, request.tag, actor, refuse_older=True))
+    if not re.fullmatch(settings.COMMIT, current.image_tag):
         raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits); .env.prod shows an example")
-    forward = request.command == "deploy"
-    return follow(directory, lambda: deploy.run(directory, tag, by, forward=forward))
+    # A tag that a person wrote is a request. That of the live release is none: another deploy may change it.
+    live = history.find_live(directory, current.deploy_id)
+    tag = "" if live and live.tag == current.image_tag else current.image_tag
+    return follow(directory, lambda: deploy.run(directory, tag, actor, refuse_older=False))
 
 
 def _user() -> str:

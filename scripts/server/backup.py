@@ -1,5 +1,6 @@
 """Migrations: whether one is pending, the dump of the database before it, and the migration itself."""
 
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -12,24 +13,24 @@ PENDING = 3  # the exit code of `check` when there are pending migrations
 GROWTH = 1.2  # how much larger than the last dump the next one may be, as a factor
 
 
-def is_migration_pending(project: Project, services: Collection[str]) -> bool:
-    """Whether the release has pending migrations; without a `check` service it may always have some.
+def run_check(project: Project, services: Collection[str]) -> bool:
+    """Return whether the release has pending migrations; assume so without a `check` service.
 
     Raises Refused when the release cannot run on the schema as it is.
     """
     if "check" not in services:
         return True
-    code = compose.run_one_shot(project, "check")
+    code = compose.run_one_shot(project, "check", project.settings.migrate_seconds)
     if code not in (0, PENDING):
         raise Refused("this release cannot run on the database as it is: see above")
     return code == PENDING
 
 
-def migrate(project: Project, services: Collection[str]) -> None:
+def migrate(project: Project, services: Collection[str], live_id: str) -> None:
     """Dump the database if the release has a `backup` service, then migrate it. Raises Refused."""
     seconds = project.settings.migrate_seconds
     if "backup" in services:
-        back_up(project)
+        back_up(project, live_id)
     try:
         failed = compose.run_one_shot(project, "migrate", seconds)
     except TimedOut:
@@ -38,8 +39,8 @@ def migrate(project: Project, services: Collection[str]) -> None:
         raise Refused(f"the migration failed, or took more than {seconds} s (MIGRATE_SECONDS in .env)")
 
 
-def back_up(project: Project) -> None:
-    """Write the dump backups/<deploy>.dump; KEEP_RELEASES dumps stay. Raises Refused, without half a dump."""
+def back_up(project: Project, live_id: str) -> None:
+    """Write the dump backups/<deploy id>.dump and prune old ones. Raises Refused, leaving no partial dump."""
     folder, seconds = project.directory / "backups", project.settings.migrate_seconds
     folder.mkdir(mode=0o700, exist_ok=True)
     docker_root = engine.get("/info")["DockerRootDir"]
@@ -47,18 +48,20 @@ def back_up(project: Project) -> None:
     def free_mb() -> int:
         return release.free_mb(folder, docker_root)
 
-    def stop_before_the_disk_is_full() -> None:
+    def check_free_space() -> None:
         if free_mb() < project.settings.min_free_mb:
             raise Refused(
-                f"the dump was stopped, less than {project.settings.min_free_mb} MB (MIN_FREE_MB) are free, "
-                f"so no migration: {release.DISK_MESSAGE}"
+                f"the dump was stopped: less than {project.settings.min_free_mb} MB (MIN_FREE_MB) are free; "
+                f"the migration did not run; {release.DISK_MESSAGE}"
             )
 
-    make_room(folder, project.settings.keep_releases, project.settings.min_free_mb, free_mb)
+    keep = project.settings.keep_releases
+    make_room(folder, keep, live_id, project.settings.min_free_mb, free_mb)
     new = folder / "new"
     try:
         with open(new, "wb", opener=open_private) as output:
-            failed = compose.run_one_shot(project, "backup", seconds, output, stop_before_the_disk_is_full)
+            failed = compose.run_one_shot(project, "backup", seconds, output, check_free_space)
+            os.fsync(output.fileno())
     except TimedOut:
         failed = True
     except BaseException:
@@ -66,31 +69,43 @@ def back_up(project: Project) -> None:
         raise
     if failed:
         new.unlink(missing_ok=True)
-        raise Refused(f"no backup within {seconds} s (MIGRATE_SECONDS in .env), so no migration: see above")
-    new.rename(folder / f"{project.deploy}.dump")
-    for old in dumps(folder)[project.settings.keep_releases :]:
+        raise Refused(
+            f"the backup failed, or took more than {seconds} s (MIGRATE_SECONDS in .env); the migration did not run"
+        )
+    new.rename(folder / f"{project.deploy_id}.dump")
+    for old in prunable(folder, keep, live_id):
         old.unlink()
 
 
-def make_room(folder: Path, keep: int, min_free_mb: int, free_mb: Callable[[], int]) -> None:
-    """Refused unless a dump a little larger than the last one leaves `min_free_mb` free.
+def make_room(folder: Path, keep: int, live_id: str, min_free_mb: int, free_mb: Callable[[], int]) -> None:
+    """Raise Refused unless a dump a little larger than the last one leaves `min_free_mb` free.
 
-    Where it does not, the oldest dumps go now if that is enough: of `keep`, they go after this dump in any case.
+    If space is short, delete the dumps first that would be pruned after this one anyway.
     """
-    last = dumps(folder)
-    expected = int(last[0].stat().st_size * GROWTH) // release.MIB if last else 0
+    existing = dumps(folder)
+    expected = int(existing[0].stat().st_size * GROWTH) // release.MIB if existing else 0
     missing = expected + min_free_mb - free_mb()
-    spare = last[max(1, keep - 1) :]
+    spare = prunable(folder, max(1, keep - 1), live_id)
     if missing > sum(old.stat().st_size for old in spare) // release.MIB:
         raise Refused(
             f"{free_mb()} MB are free on the disk, the dump takes about {expected} MB, and MIN_FREE_MB is "
-            f"{min_free_mb}: no migration; {release.DISK_MESSAGE}"
+            f"{min_free_mb}; the migration did not run; {release.DISK_MESSAGE}"
         )
     if missing > 0:
         for old in spare:
             old.unlink()
 
 
+def prunable(folder: Path, keep: int, live_id: str) -> list[Path]:
+    """Return all dumps but the last `keep`, and but the first one since the live deploy.
+
+    A migration that fails half-way and is tried again leaves dumps of what it did; only the first is clean.
+    """
+    existing = dumps(folder)
+    since = [dump for dump in existing if dump.stem.zfill(32) > live_id.zfill(32)]
+    return [dump for dump in existing[keep:] if dump not in since[-1:]]
+
+
 def dumps(folder: Path) -> list[Path]:
-    """The dumps, newest first."""
-    return sorted(folder.glob("*.dump"), key=lambda dump: dump.name.zfill(32), reverse=True)
+    """Return the dumps, newest first; ids only increase."""
+    return sorted(folder.glob("*.dump"), key=lambda dump: dump.stem.zfill(32), reverse=True)

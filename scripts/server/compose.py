@@ -1,4 +1,4 @@
-"""Docker Compose, as a release's own compose file and the server's .env define the project."""
+"""Docker Compose, with the compose file of one release and the server's .env."""
 
 import json
 import os
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from server import engine
+from server import commands, engine
 from server.errors import Refused
 from server.settings import Settings
 
 ONE_SHOT = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
 ONE_SHOTS = ("check", "backup", "migrate")
-# A plugin that runs without the docker command is faster, and no process of it outlives a kill.
+# Running the plugin itself is faster than `docker compose`, and leaves no child after a kill.
 PLUGINS = (
     "/usr/local/lib/docker/cli-plugins",
     "/usr/local/libexec/docker/cli-plugins",
@@ -24,12 +24,12 @@ PLUGINS = (
 
 @dataclass(frozen=True)
 class Project:
-    """One release as Compose sees it: its file, its tag and the id of its deploy."""
+    """One release in Compose: its compose file, its tag and the id of its deploy."""
 
     directory: Path
     settings: Settings
     tag: str
-    deploy: str
+    deploy_id: str
 
     @property
     def release(self) -> Path:
@@ -37,25 +37,25 @@ class Project:
         return self.directory / "releases" / self.tag
 
     def environment(self) -> Mapping[str, str]:
-        """The environment of Compose: variables that .env sets come from .env alone, but for these two."""
+        """Return the environment of Compose: variables must not override .env, except IMAGE_TAG and DEPLOY_ID."""
         inherited = {name: value for name, value in os.environ.items() if name not in self.settings.names}
-        return {**inherited, "IMAGE_TAG": self.tag, "DEPLOY_ID": self.deploy}
+        return {**inherited, "IMAGE_TAG": self.tag, "DEPLOY_ID": self.deploy_id}
 
 
 def run(
     project: Project,
     *arguments: str,
-    seconds: float = engine.COMMAND_SECONDS,
+    seconds: float = commands.COMMAND_SECONDS,
     output: int | IO[bytes] | None = None,
     quiet: bool = False,
     meanwhile: Callable[[], None] | None = None,
-) -> engine.Finished:
-    """Run a Compose command for the project; see engine.run."""
+) -> commands.Finished:
+    """Run a Compose command for the project; see commands.run."""
     options = ("--progress", "quiet", "--project-directory", str(project.directory))
     file = ("--file", str(project.release / "docker-compose.prod.yml"))
     command = [*_command(), *options, *file, *arguments]
     environment = project.environment()
-    return engine.run(
+    return commands.run(
         command, project.directory, environment, seconds=seconds, output=output, quiet=quiet, meanwhile=meanwhile
     )
 
@@ -68,31 +68,52 @@ def _command() -> list[str]:
     return ["docker", "compose"]
 
 
-def services(project: Project) -> dict[str, Any]:
-    """The services of the release by name, as Compose resolves them.
+def configuration(project: Project) -> dict[str, Any]:
+    """Return the resolved compose file of the release.
 
-    Raises Refused when the file and .env do not fit together. Only the name of a missing variable is shown:
+    Raises Refused if the file and .env do not fit together. Only the name of a missing variable is shown:
     another message may quote a line of .env, with a secret in it.
     """
     done = run(project, "config", "--format", "json", quiet=True)
     if done.code:
         missing = [line for line in done.error.splitlines() if "required variable" in line]
-        problem = missing[0].strip() if missing else "one of them cannot be read"
+        problem = missing[0].strip() if missing else "one of them cannot be parsed"
         raise Refused(f"docker-compose.prod.yml and .env do not fit together: {problem}")
-    found: dict[str, Any] = json.loads(done.output)["services"]
+    found: dict[str, Any] = json.loads(done.output)
     return found
 
 
+def check_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> None:
+    """Raise Refused if the release changes a network of the live one, or adds one.
+
+    Compose recreates a changed network, and stops everything that is attached to it.
+    """
+    file = "docker-compose.prod.yml"
+    live = Project(project.directory, project.settings, live_tag, project.deploy_id)
+    if (
+        not (live.release / file).exists()
+        or (live.release / file).read_bytes() == (project.release / file).read_bytes()
+    ):
+        return
+    before = configuration(live).get("networks", {})
+    changed = [name for name, network in new.get("networks", {}).items() if before.get(name) != network]
+    if changed:
+        raise Refused(
+            f"this release changes the network {' and '.join(changed)}, which would stop all containers on it: stop "
+            f"the application, run 'docker compose down' in {project.directory}, then deploy again"
+        )
+
+
 def hashes(project: Project, *names: str) -> dict[str, str]:
-    """The configuration hash of each of these services; empty when Compose cannot tell."""
+    """Return the configuration hash of each of these services; empty on failure."""
     done = run(project, "config", "--hash", ",".join(names), quiet=True)
     lines = [line.split() for line in done.output.splitlines()]
     return {line[0]: line[1] for line in lines if len(line) == 2}
 
 
-def pull_missing(project: Project, found: Mapping[str, Any]) -> None:
-    """Pull the images of the services that are not on this server. Raises Refused."""
-    images = {service["image"] for service in found.values() if "image" in service}
+def pull_missing(project: Project, services: Mapping[str, Any]) -> None:
+    """Pull the images of services that are not on this server. Raises Refused."""
+    images = {service["image"] for service in services.values() if "image" in service}
     if any(engine.image(image) is None for image in images):
         done = run(project, "pull", "--quiet", "--policy", "missing")
         if done.code:
@@ -100,7 +121,7 @@ def pull_missing(project: Project, found: Mapping[str, Any]) -> None:
 
 
 def start_missing(project: Project, names: Sequence[str], existing: Sequence[engine.Container]) -> None:
-    """Start those of these services that do not run or are not ready; none is recreated. Raises Refused."""
+    """Start those of these services that are not running and healthy; none is recreated. Raises Refused."""
     ready = {container.service for container in existing if container.is_ready}
     if missing := [name for name in names if name not in ready]:
         done = run(project, "up", "--detach", "--no-deps", "--no-recreate", "--wait", *missing)
@@ -111,11 +132,20 @@ def start_missing(project: Project, names: Sequence[str], existing: Sequence[eng
 def run_one_shot(
     project: Project,
     service: str,
-    seconds: float = engine.COMMAND_SECONDS,
+    seconds: float = commands.COMMAND_SECONDS,
     output: int | IO[bytes] | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> int:
     """Run a one-shot service of the release and return its exit code. Raises TimedOut after `seconds`."""
-    label = f"{ONE_SHOT}={project.deploy}"
+    label = f"{ONE_SHOT}={project.deploy_id}"
     command = ("run", "--rm", "-T", "--no-deps", "--label", label, service)
-    return run(project, *command, seconds=seconds, output=output, meanwhile=meanwhile).code
+    try:
+        return run(project, *command, seconds=seconds, output=output, meanwhile=meanwhile).code
+    except Refused:
+        end_one_shots(project.settings)
+        raise
+
+
+def end_one_shots(settings: Settings) -> None:
+    """Remove the one-shots of deploys, without a grace period: a migration may hold locks, and commits at its end."""
+    engine.in_parallel(engine.kill, engine.one_shots(settings.project, ONE_SHOT))

@@ -1,16 +1,16 @@
-"""The ways in which a command ends early."""
+"""The expected failures of a command."""
 
 
 class UsageError(Exception):
-    """The request or a setting is wrong; nothing was touched. Exit code 2, one line on stderr."""
+    """Invalid arguments or settings; nothing was changed. Exit code 2, one line on stderr."""
 
 
 class Refused(Exception):
-    """The deploy must not go on; the message says why. Exit code 1, production keeps its release."""
+    """The deploy must stop; the message says why. Exit code 1, the live release is kept."""
 
 
 class TimedOut(Refused):
-    """A command took longer than it may."""
+    """A command exceeded its time limit."""
 
 
 class Interrupted(Refused):

@@ -1,4 +1,4 @@
-"""A deploy outlives the connection that requested it: it writes a log, and the request follows that log."""
+"""Runs a deploy in the background and prints its log, so that it survives a dropped connection."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.05
 def follow(directory: Path, action: Callable[[], int]) -> int:
     """Run `action` in a session of its own, print its log until it ends, and return its exit code.
 
-    SIGINT, SIGHUP and SIGTERM end the following, not the action; the exit code is 1 then.
+    SIGINT, SIGHUP and SIGTERM stop printing, not the action; the exit code is 1 then.
     """
     log = _new_log(directory / "logs")
     worker = os.fork()
@@ -29,7 +29,7 @@ def follow(directory: Path, action: Callable[[], int]) -> int:
 
     def leave(*_: int | FrameType | None) -> None:
         with suppress(OSError):  # the terminal may be gone
-            say(f"the deploy goes on; to follow it: tail -f {log}")
+            os.write(1, f"==> the command continues in the background: tail -f {log}\n".encode())
         os._exit(1)
 
     for number in signals:
@@ -41,8 +41,9 @@ def _new_log(folder: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     oldest = time.time() - KEEP_DAYS * 86400
     for old in folder.glob("*.log"):
-        if old.stat().st_mtime < oldest:
-            old.unlink()
+        with suppress(FileNotFoundError):
+            if old.stat().st_mtime < oldest:
+                old.unlink()
     log = folder / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}.log"
     log.touch()
     return log
@@ -60,12 +61,13 @@ def _run(action: Callable[[], int], log: Path) -> None:
     except BaseException as error:
         say(f"failed: {type(error).__name__}: {error}")
     finally:
-        sys.stdout.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         os._exit(code)
 
 
 def _print(log: Path, worker: int) -> int:
-    """Print the log as it grows, to the end of the worker."""
+    """Print the log as it grows, until the worker exits, and return its exit code."""
     with log.open("rb") as lines:
         while True:
             ended, status = os.waitpid(worker, os.WNOHANG)
@@ -80,5 +82,5 @@ def _write(part: bytes) -> None:
     try:
         sys.stdout.buffer.write(part)
         sys.stdout.buffer.flush()
-    except OSError:  # nothing reads any more: the deploy goes on without this
+    except OSError:  # the reader is gone; the deploy continues
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Whether containers are healthy and requests get answers; and what is known of a container that is not."""
+"""Whether containers are healthy and requests get answers; and diagnostics of those that are not."""
 
 import http.client
 import json
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from server import engine
+from server import commands, engine
 from server.errors import Refused
 from server.settings import Settings
 from server.state import say
@@ -19,21 +19,21 @@ VERSION_PATH = "/version"
 PROBE_SECONDS = 10
 POLL_SECONDS = 0.1
 WATCH_INTERVAL = 0.5  # seconds between two probes
-FAILED_PROBES = 2  # in a row, until a release that is watched is refused
+FAILED_PROBES = 2  # consecutive failures that refuse a watched release
 LOG_LINES = "50"
 
 
 class Answer(NamedTuple):
-    """The answer to a probe; status 0 and the reason as text when there is none."""
+    """The answer to a probe; status 0 and an error message if there was none."""
 
     status: int
     text: str
 
 
 def wait_until_healthy(containers: Sequence[str], settings: Settings) -> None:
-    """Return once all containers are healthy. Raises Refused if one cannot be, or not within HEALTH_SECONDS."""
+    """Return once all containers are healthy. Raises Refused if one has failed, or after HEALTH_SECONDS."""
     deadline, waiting = time.monotonic() + settings.health_seconds, list(containers)
-    while waiting := [container for container in waiting if not _is_healthy(container)]:
+    while waiting := [container for container in waiting if not _check_health(container)]:
         if time.monotonic() > deadline:
             raise Refused(
                 f"the new release was not healthy within {settings.health_seconds} s (HEALTH_SECONDS in .env)"
@@ -41,8 +41,8 @@ def wait_until_healthy(containers: Sequence[str], settings: Settings) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _is_healthy(container: str) -> bool:
-    """Whether it is healthy by now; Refused if it runs and never will be."""
+def _check_health(container: str) -> bool:
+    """Return False while it is starting. Raises Refused if it has failed."""
     try:
         found = engine.inspect(container)
     except engine.EngineError as error:
@@ -75,8 +75,8 @@ def probe(address: str, path: str, seconds: float = PROBE_SECONDS) -> Answer:
         connection.close()
 
 
-def prove_version(container: engine.Container, tag: str) -> None:
-    """Refused unless the release answers with its tag through this container: its front, or the proxy."""
+def verify_version(container: engine.Container, tag: str) -> None:
+    """Raise Refused unless the version path of a front, or of the proxy, answers with this tag."""
     answer = probe(container.address, VERSION_PATH)
     where = f"{VERSION_PATH} of {container.name}"
     if answer.status != 200:
@@ -85,12 +85,17 @@ def prove_version(container: engine.Container, tag: str) -> None:
         raise Refused(f"{where} answers {answer.text[:200]}, not {tag}")
 
 
-def watch(containers: Sequence[str], front: engine.Container, settings: Settings) -> None:
-    """Watch a release that serves for WATCH_SECONDS. Refused when it crashes or its health path fails."""
+def watch(containers: Sequence[str], front: engine.Container, tag: str, settings: Settings) -> None:
+    """Watch a release that serves, for WATCH_SECONDS. Raises Refused if it crashes, or if its health path fails.
+
+    The version is requested, too: a front may send requests to the API of the previous release while its own
+    does not accept connections.
+    """
     end, failed = time.monotonic() + settings.watch_seconds, 0
     while time.monotonic() < end or failed:
         time.sleep(WATCH_INTERVAL)
         wait_until_healthy(containers, settings)
+        verify_version(front, tag)
         answer = probe(front.address, HEALTH_PATH)
         failed = 0 if 200 <= answer.status < 400 else failed + 1
         if failed == FAILED_PROBES:
@@ -101,16 +106,16 @@ def watch(containers: Sequence[str], front: engine.Container, settings: Settings
 
 
 def show_evidence(directory: Path, containers: Sequence[engine.Container]) -> None:
-    """Print what explains a failure: the last lines of each log, how each run ended, the health checks."""
+    """Print diagnostics: the last lines of each log, how each container exited, the health checks."""
     for container in containers:
-        say(f"the last lines of {container.name}:")
-        engine.docker(directory, "logs", "--tail", LOG_LINES, container.id)
-        for line in ends(container.id):
+        say(f"last log lines of {container.name}:")
+        commands.docker(directory, "logs", "--tail", LOG_LINES, container.id)
+        for line in describe_exit(container.id):
             print(line, flush=True)
 
 
-def ends(container: str) -> list[str]:
-    """How the runs of a container ended, and what its last health checks printed."""
+def describe_exit(container: str) -> list[str]:
+    """Describe how a container exited, and the output of its last health checks."""
     try:
         found = engine.inspect(container)
         events = _events(container)

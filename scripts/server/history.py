@@ -1,4 +1,4 @@
-"""deploys.log: one line of JSON for each attempt; what was live, what can be rolled back to, and who was notified."""
+"""deploys.log: one line of JSON per attempt; the rollback candidates; the webhooks."""
 
 import json
 import threading
@@ -15,14 +15,14 @@ from server.settings import Settings
 from server.state import now, replace, say
 
 LIVE, ROLLBACK, REFUSED = "live", "rollback", "refused"
-WENT_LIVE = (LIVE, ROLLBACK, "rolled_back")  # the last is how the first edition spelled ROLLBACK
+WENT_LIVE = (LIVE, ROLLBACK, "rolled_back")  # the last is the first edition's spelling of ROLLBACK
 NOTIFY_SECONDS = 5  # for one request
-NOTIFY_LINES = 20  # at the most, with one deploy
-RETRIED = (401, 403, 404, 408, 429)  # a mistake of configuration, or of the moment; other 4xx are final
+NOTIFY_LINES = 20  # maximum per deploy
+RETRIED = (401, 403, 404, 408, 429)  # misconfigured or temporary; other 4xx are final
 
 
 class Attempt(NamedTuple):
-    """What the log says of one attempt."""
+    """One logged attempt."""
 
     id: str
     tag: str
@@ -32,7 +32,7 @@ class Attempt(NamedTuple):
 
 
 def attempts(directory: Path) -> list[Attempt]:
-    """All attempts, oldest first. A line that cannot be read, such as one cut short, is left out."""
+    """Return all attempts, oldest first, without lines that cannot be parsed."""
     found = []
     for line in _lines(directory):
         with suppress(ValueError, KeyError, TypeError):
@@ -47,63 +47,68 @@ def _lines(directory: Path) -> list[str]:
     return []
 
 
-def last_live(directory: Path, deploy: str) -> Attempt | None:
-    """The attempt that made this deploy live; None if the log has none."""
-    return next((one for one in attempts(directory) if one.id == deploy and one.outcome in WENT_LIVE), None)
+def find_live(directory: Path, deploy_id: str) -> Attempt | None:
+    """Return the attempt with this id if it went live; else None."""
+    return next((one for one in attempts(directory) if one.id == deploy_id and one.outcome in WENT_LIVE), None)
 
 
 def rollback_candidates(directory: Path, live: str, keep: int) -> list[str]:
-    """The tags of at most `keep` releases that were live, newest first, without the one that is live."""
+    """Return the tags of at most `keep` releases that were live, newest first, without the live one."""
     newest = reversed([one.tag for one in attempts(directory) if one.outcome in WENT_LIVE and one.tag != live])
     return list(dict.fromkeys(newest))[:keep]
 
 
 def new_id(directory: Path, seconds: int) -> str:
-    """An id for an attempt: the time in `seconds`, or the next number that is free."""
-    taken = {one.id for one in attempts(directory)}
-    while str(seconds) in taken:
-        seconds += 1
-    return str(seconds)
+    """Return an id for an attempt: the time in `seconds`, but higher than all ids before, whatever the clock says."""
+    before = [int(one.id) for one in attempts(directory) if one.id.isdecimal()]
+    return str(max([seconds, *(number + 1 for number in before)]))
 
 
 def last_line(directory: Path) -> str:
-    """The line of the last attempt, as it stands in the log; empty if there is none."""
+    """Return the unparsed line of the last attempt; empty if there is none."""
     return (_lines(directory) or [""])[-1]
 
 
-def is_recorded(directory: Path, deploy: str) -> bool:
-    """Whether the log has a line of this attempt."""
-    return any(one.id == deploy for one in attempts(directory))
+def is_recorded(directory: Path, deploy_id: str) -> bool:
+    """Return whether the log has a line of this attempt."""
+    return any(one.id == deploy_id for one in attempts(directory))
 
 
 def record(
     directory: Path,
     *,
-    deploy: str,
+    deploy_id: str,
     image: str,
     outcome: str,
-    by: str,
+    actor: str,
     reason: str,
     committed: str,
     seconds: Mapping[str, float],
 ) -> None:
-    """Append the line of an attempt. `seconds` are of each step, `committed` is RFC 3339 or empty."""
+    """Append the line of an attempt. `seconds` is the duration of each step, `committed` is RFC 3339 or empty."""
     reason = "".join(one if one.isprintable() else " " for one in reason).strip()
-    by = "".join(one for one in by if one.isalnum() or one in " @._-")
+    actor = "".join(one for one in actor if one.isalnum() or one in " @._-")
     what = "live again (rollback)" if outcome == ROLLBACK else outcome
     entry = {
-        "id": deploy,
+        "id": deploy_id,
         "time": now(),
         "tag": image.rpartition(":")[2],
         "outcome": outcome,
-        "by": by,
+        "by": actor,
         "reason": reason,
         "committed": committed,
         "seconds": {step: round(value, 2) for step, value in seconds.items()},
         "text": f"{image} is {what}{f': {reason}' if reason else ''}",
     }
     with (directory / "deploys.log").open("a", encoding="utf-8") as log:
-        log.write(json.dumps(entry) + "\n")
+        log.write(("" if _ends_with_newline(directory) else "\n") + json.dumps(entry) + "\n")
+
+
+def _ends_with_newline(directory: Path) -> bool:
+    """Return whether the last line is complete; a full disk may have cut it short."""
+    with (directory / "deploys.log").open("rb") as log:
+        log.seek(max(0, log.seek(0, 2) - 1))
+        return log.read() in (b"", b"\n")
 
 
 def notify(directory: Path, settings: Settings) -> None:
@@ -112,19 +117,19 @@ def notify(directory: Path, settings: Settings) -> None:
         return
     lines, file = _lines(directory), directory / "notified"
     try:
-        if not file.exists():  # attempts before NOTIFY_URL was set are not news
+        if not file.exists():  # attempts before NOTIFY_URL was set are not sent
             replace(file, f"{len(lines) - 1}\n")
-        sent = int(file.read_text())
+        sent = min(int(file.read_text()), len(lines))
         for line in lines[sent : sent + NOTIFY_LINES]:
             answer = _post(settings, line)
             if not _is_final(answer):
-                say(f"NOTIFY_URL answers {answer or 'nothing'}: the line is sent again with the next deploy")
+                say(f"NOTIFY_URL answers {answer or 'nothing'}: will be retried with the next deploy")
                 break
             sent += 1
             # A new file each time: one that another user created can be replaced, not written.
             replace(file, f"{sent}\n")
     except (OSError, ValueError) as error:
-        say(f"NOTIFY_URL was not notified: {file} must be a file with one number that {getuser()} can read: {error}")
+        say(f"NOTIFY_URL was not notified: {file} must contain one number, and {getuser()} must own it: {error}")
 
 
 def _is_final(answer: int) -> bool:
@@ -154,7 +159,7 @@ def _post(settings: Settings, line: str) -> int:
         except (OSError, ValueError, HTTPException):
             pass
 
-    # In a thread, since an answer that comes in drops would outlive the timeout of each drop.
+    # In a thread: the socket's timeout restarts with each byte that is received.
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
     thread.join(NOTIFY_SECONDS)

@@ -10,27 +10,27 @@ from server import backup, compose, engine, health, history, release, state
 from server.compose import Project
 from server.engine import Container
 from server.errors import Refused
-from server.repair import Live, front_name, releases
+from server.repair import Live, front_name, release_containers
 from server.settings import Settings
 from server.state import say
 
 
 @dataclass
 class Steps:
-    """The steps of a deploy: announced when they begin, and timed in seconds."""
+    """The steps of a deploy, printed when they begin and timed in seconds."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     name: str = ""
     began: float = 0.0
 
     def begin(self, name: str, detail: str = "") -> None:
-        """End the step before, and announce this one."""
+        """End the previous step and print the new one."""
         self.end()
         self.name, self.began = name, time.monotonic()
         say(f"{name} {detail}".strip())
 
     def end(self) -> None:
-        """Note how long the step took."""
+        """Record the duration of the current step."""
         if self.name:
             self.seconds[self.name] = time.monotonic() - self.began
         self.name = ""
@@ -41,7 +41,7 @@ class Deploy:
     """One attempt to make a release live, and what was live when it began."""
 
     project: Project
-    by: str
+    actor: str
     live: Live
     steps: Steps
 
@@ -52,7 +52,7 @@ class Deploy:
 
     @property
     def settings(self) -> Settings:
-        """The settings that this attempt began with."""
+        """The settings at the start of this attempt."""
         return self.project.settings
 
     @property
@@ -66,34 +66,33 @@ class Deploy:
         return self.settings.release_image(self.tag)
 
     def containers(self, service: str = "") -> list[Container]:
-        """The containers that this deploy created, of all services or of one."""
-        own = [one for one in releases(self.settings) if one.deploy == self.project.deploy]
+        """Return the containers that this deploy created, of all services or of one."""
+        own = [one for one in release_containers(self.settings) if one.deploy_id == self.project.deploy_id]
         return [one for one in own if service in ("", one.service)]
 
 
-def roll_out(deploy: Deploy, forward: bool) -> tuple[Deploy, str]:
-    """Everything up to the moment when .env is written: the deploy that is live then, and its outcome."""
+def roll_out(deploy: Deploy, refuse_older: bool) -> tuple[Deploy, str]:
+    """Run all steps up to the write of .env. Return the deploy that is live then, and its outcome."""
     if unchanged := _find_unchanged(deploy):
         return unchanged, history.LIVE
-    image, services, outcome = _prepare(deploy, forward)
-    started = _start(deploy, services)
+    image, configuration, outcome = _prepare(deploy, refuse_older)
+    started = [one.id for one in _start(deploy, configuration)]
     deploy.steps.begin("wait", "until healthy")
-    health.wait_until_healthy([one.id for one in started], deploy.settings)
+    health.wait_until_healthy(started, deploy.settings)
     deploy.steps.begin("prove")
-    started = deploy.containers()
-    front = _prove(deploy, started, image)
+    front = _verify(deploy, image)
     deploy.steps.begin("switch")
-    state.point_to(deploy.directory, front_name(deploy.project.deploy))
-    health.prove_version(_proxy(deploy), deploy.tag)
+    state.point_to(deploy.directory, front_name(deploy.project.deploy_id))
+    health.verify_version(_proxy(deploy), deploy.tag)
     deploy.steps.begin("watch")
-    health.watch([one.id for one in started], front, deploy.settings)
+    health.watch(started, front, deploy.tag, deploy.settings)
     return deploy, outcome
 
 
 def _find_unchanged(deploy: Deploy) -> Deploy | None:
-    """The deploy that is live, when it has this tag and these settings, complete and healthy; else None."""
+    """Return the live deploy if it has this tag and these settings, is complete, healthy and answers; else None."""
     live = deploy.live
-    project = Project(deploy.directory, deploy.settings, deploy.tag, live.deploy)
+    project = Project(deploy.directory, deploy.settings, deploy.tag, live.deploy_id)
     if live.tag != deploy.tag or not project.release.is_dir():
         return None
     if len(live.containers) != deploy.settings.api_replicas + 1:
@@ -101,82 +100,90 @@ def _find_unchanged(deploy: Deploy) -> Deploy | None:
     hashes = compose.hashes(project, "api", "front")
     if any(one.labels.get("com.docker.compose.config-hash") != hashes.get(one.service) for one in live.containers):
         return None
+    unchanged = Deploy(project, deploy.actor, live, deploy.steps)
     try:
-        health.wait_until_healthy([one.id for one in live.containers], deploy.settings)  # a server may be booting
-    except Refused:
+        # They may still be starting after a reboot.
+        health.wait_until_healthy([one.id for one in live.containers], deploy.settings)
+        compose.start_missing(project, ["proxy"], engine.containers(deploy.settings.project))
+        _verify(unchanged, engine.image(deploy.image))
+        health.verify_version(_proxy(unchanged), deploy.tag)
+    except Refused as error:
+        say(f"the live release is replaced: {error}")
         return None
-    image = engine.image(deploy.image)
-    confirmed = Deploy(project, deploy.by, Live("", "", ()), deploy.steps)
-    compose.start_missing(project, ["proxy"], engine.containers(deploy.settings.project))
-    _prove(confirmed, confirmed.containers(), image)
-    health.prove_version(_proxy(confirmed), deploy.tag)
-    return confirmed
+    return unchanged
 
 
-def _prepare(deploy: Deploy, forward: bool) -> tuple[Any, dict[str, Any], str]:
-    """Everything that touches nothing: the image, the services of the release, and what success is called."""
+def _prepare(deploy: Deploy, refuse_older: bool) -> tuple[Any, dict[str, Any], str]:
+    """Pull, check and unpack. Return the image, the Compose configuration, and the outcome of a success."""
     directory, current = deploy.directory, deploy.settings
     deploy.steps.begin("pull", deploy.image)
     release.check_disk(directory, current)
     image = release.pull(directory, deploy.image)
     outcome = history.LIVE
-    live = engine.image(current.release_image(deploy.live.tag)) if deploy.live.tag else None
-    if live and release.is_older(image, live):
-        if forward:
+    live_api = next((one for one in deploy.live.containers if one.service == "api"), None)
+    live = engine.image(live_api.image_id) if live_api else None
+    if release.is_older(image, live):
+        if refuse_older:
             raise Refused(
                 f"{deploy.tag} ({release.describe_order(image)}) is older than the live release "
                 f"({release.describe_order(live)}): to roll back, set IMAGE_TAG in .env and run deploy.sh"
             )
         outcome = history.ROLLBACK
     release.unpack(directory, current, deploy.tag)
-    services = compose.services(deploy.project)
-    compose.pull_missing(deploy.project, services)
-    return image, services, outcome
+    configuration = compose.configuration(deploy.project)
+    if deploy.live.containers:
+        compose.check_networks(deploy.project, configuration, deploy.live.tag)
+    compose.pull_missing(deploy.project, configuration["services"])
+    return image, configuration, outcome
 
 
-def _start(deploy: Deploy, services: dict[str, Any]) -> list[Container]:
+def _start(deploy: Deploy, configuration: dict[str, Any]) -> list[Container]:
     """Migrate if needed, and start the new containers next to the current ones; they get no requests yet."""
+    services = configuration["services"]
     existing = engine.containers(deploy.settings.project)
     others = [name for name in services if name not in ("api", "front", "proxy", *compose.ONE_SHOTS)]
     compose.start_missing(deploy.project, others, existing)
     state.point_to(deploy.directory, deploy.live.front)
+    deploy.steps.begin("migrate" if "migrate" in services else "start")
     if "migrate" in services:
-        deploy.steps.begin("migrate")
-        _migrate_and_create(deploy, services)
+        _migrate_and_create(deploy, configuration)
         deploy.steps.begin("start")
     else:
-        deploy.steps.begin("start")
         _create(deploy)
     created = deploy.containers()
     expected = deploy.settings.api_replicas + 1
     if len(created) != expected:
         raise Refused(
-            f"{len(created)} containers have the label quai.deploy, not {expected}: see docker-compose.prod.yml"
+            f"{len(created)} containers have the label quai.deploy, not {expected}: api and front in "
+            "docker-compose.prod.yml need the labels quai.deploy and quai.tag"
         )
     engine.in_parallel(engine.start, [one.id for one in created])
     compose.start_missing(deploy.project, ["proxy"], existing)
     return created
 
 
-def _migrate_and_create(deploy: Deploy, services: dict[str, Any]) -> None:
-    """Look for pending migrations while the new containers are created; none starts before its migration."""
-    calls: list[Callable[[], object]] = [
-        lambda: backup.is_migration_pending(deploy.project, services),
-        lambda: _create(deploy),
-    ]
+def _migrate_and_create(deploy: Deploy, configuration: dict[str, Any]) -> None:
+    """Check for pending migrations while the new containers are created; none starts before its migration."""
+    services, live_id = configuration["services"], deploy.live.deploy_id
+
+    def check() -> bool:
+        return backup.run_check(deploy.project, services)
+
+    def create() -> bool:
+        return _create(deploy)
+
+    calls: list[Callable[[], bool]] = [check, create]
     # In a first deploy one after the other: both would create the networks.
-    pending, _ = engine.in_parallel(_call, calls) if deploy.live.containers else map(_call, calls)
-    if pending:
-        backup.migrate(deploy.project, services)
+    is_pending = engine.in_parallel(lambda call: call(), calls)[0] if deploy.live.containers else check()
+    if is_pending:
+        backup.migrate(deploy.project, services, live_id)
+    if not deploy.live.containers:
+        create()
 
 
-def _call(action: Callable[[], object]) -> object:
-    return action()
-
-
-def _create(deploy: Deploy) -> None:
+def _create(deploy: Deploy) -> bool:
     """Create the new containers, without starting them."""
-    existing = releases(deploy.settings)
+    existing = release_containers(deploy.settings)
     scale = [
         f"--scale={service}={sum(one.service == service for one in existing) + count}"
         for service, count in (("api", deploy.settings.api_replicas), ("front", 1))
@@ -184,20 +191,24 @@ def _create(deploy: Deploy) -> None:
     done = compose.run(deploy.project, "up", "--no-start", "--no-deps", "--no-recreate", *scale, "api", "front")
     if done.code:
         raise Refused("Compose cannot create the new containers: see above")
+    return True
 
 
 def _proxy(deploy: Deploy) -> Container:
     found = engine.containers(deploy.settings.project, "com.docker.compose.service=proxy")
     if not found:
-        raise Refused("the proxy does not run: see docker-compose.prod.yml")
+        raise Refused("there is no container of the service proxy: see docker-compose.prod.yml")
     return found[0]
 
 
-def _prove(deploy: Deploy, started: list[Container], image: Any) -> Container:
-    """Refused unless the image that was requested runs, and answers through its own front, which is returned."""
+def _verify(deploy: Deploy, image: Any | None) -> Container:
+    """Verify the image and the version of the deploy's containers, and return its front. Raises Refused."""
+    started = deploy.containers()
     for container in started:
-        if container.service == "api" and container.image_id != image["Id"]:
+        if container.service == "api" and container.image_id != (image or {}).get("Id"):
             raise Refused(f"{container.name} does not run {deploy.image}")
-    front = next(container for container in started if container.service == "front")
-    health.prove_version(front, deploy.tag)
+    front = next((container for container in started if container.service == "front"), None)
+    if front is None:
+        raise Refused("there is no container of the service front")
+    health.verify_version(front, deploy.tag)
     return front

@@ -9,7 +9,7 @@ from server.repair import repair
 
 
 def apply(directory: Path) -> int:
-    """Recreate what has changed, under the lock of the deploys, and return the exit code.
+    """Recreate what has changed, holding the deploy lock, and return the exit code.
 
     It may interrupt requests for as long as the proxy or the database takes to start.
     """
@@ -20,11 +20,12 @@ def apply(directory: Path) -> int:
             live = repair(directory, current)
             if not live.containers:
                 raise Refused("no release is live: the first deploy starts these services")
-            project = Project(directory, current, live.tag, live.deploy)
-            names = [name for name in compose.services(project) if name not in ("api", "front", *compose.ONE_SHOTS)]
+            project = Project(directory, current, live.tag, live.deploy_id)
+            services = compose.configuration(project)["services"]
+            names = [name for name in services if name not in ("api", "front", *compose.ONE_SHOTS)]
             state.say(f"applying the settings of {', '.join(names)}")
             if compose.run(project, "up", "--detach", "--no-deps", "--wait", *names).code:
-                raise Refused("not all of them are healthy: see above")
+                raise Refused("some services are not healthy: see above")
     except (Refused, engine.EngineError, OSError) as error:
         state.say(f"failed: {error}")
         return 1

@@ -20,7 +20,6 @@ DEFAULTS = {
     "NOTIFY_URL": "",
     "NOTIFY_TOKEN": "",
 }
-NUMBERS = ("API_REPLICAS", "KEEP_RELEASES", "MIN_FREE_MB", "HEALTH_SECONDS", "WATCH_SECONDS", "MIGRATE_SECONDS")
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _LINE = re.compile(
@@ -29,7 +28,7 @@ _LINE = re.compile(
     re.MULTILINE | re.VERBOSE | re.DOTALL,
 )
 _REFERENCE = re.compile(
-    rf"\$(?:(?P<escaped>\$)|(?P<bare>{_NAME})|{{(?P<name>{_NAME})(?:(?P<mark>:?[-+?])(?P<word>[^}}]*))?}})"
+    rf"\$(?:(?P<escaped>\$)|(?P<bare>{_NAME})|{{(?P<name>{_NAME})(?:(?P<operator>:?[-+?])(?P<operand>[^}}]*))?}})"
 )
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
@@ -58,9 +57,9 @@ class Settings:
 
 
 def parse(text: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Names and values of a .env file, with quotes, comments and ${NAME} resolved as Compose does.
+    """Return the names and values of a .env file, with quotes, comments and ${NAME} resolved as Compose does.
 
-    The last line of a name counts. A reference finds earlier lines first, then `environment`.
+    The last assignment wins. A reference finds earlier lines first, then `environment`.
     """
     values: dict[str, str] = {}
     for line in _LINE.finditer(text):
@@ -80,12 +79,12 @@ def _expand(value: str, known: Mapping[str, str]) -> str:
     def replacement(found: re.Match[str]) -> str:
         if found["escaped"]:
             return "$"
-        name, mark, word = found["bare"] or found["name"], found["mark"] or "", found["word"] or ""
-        is_set = bool(known.get(name)) if mark.startswith(":") else name in known
-        if mark.endswith("+"):
-            return word if is_set else ""
-        if mark.endswith("-") and not is_set:
-            return word
+        name, operator, operand = found["bare"] or found["name"], found["operator"] or "", found["operand"] or ""
+        is_set = bool(known.get(name)) if operator.startswith(":") else name in known
+        if operator.endswith("+"):
+            return operand if is_set else ""
+        if operator.endswith("-") and not is_set:
+            return operand
         return known.get(name, "")
 
     return _REFERENCE.sub(replacement, value)
@@ -136,22 +135,22 @@ def read(directory: Path) -> Settings:
     )
 
 
-def write_release(directory: Path, tag: str, deploy_id: str | None = None, *, only_if_tag: str | None = None) -> None:
-    """Set IMAGE_TAG, and DEPLOY_ID if given, in `directory`/.env; the other lines stay.
+def write_release(directory: Path, tag: str, deploy_id: str, *, only_if: tuple[str, str] | None = None) -> None:
+    """Set IMAGE_TAG and DEPLOY_ID in `directory`/.env; other lines are unchanged.
 
-    The file is replaced atomically, after its content is on the disk. With `only_if_tag` nothing happens
-    unless IMAGE_TAG has that value. Raises OSError; .env is unchanged then.
+    The file is replaced atomically, after fsync. With `only_if` nothing happens unless IMAGE_TAG and DEPLOY_ID
+    have these values. Raises OSError; .env is unchanged then.
     """
     folder = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # two deploys may write: one that ends, one that gives up waiting
+        fcntl.flock(folder, fcntl.LOCK_EX)  # a deploy that ends and one that gives up waiting may write at once
         file, new = directory / ".env", directory / ".env.new"
         text = before = file.read_text(encoding="utf-8")
-        if only_if_tag is not None and parse(text).get("IMAGE_TAG") != only_if_tag:
+        values = parse(text)
+        if only_if is not None and (values.get("IMAGE_TAG"), values.get("DEPLOY_ID")) != only_if:
             return
-        text = re.sub("^IMAGE_TAG=.*", f"IMAGE_TAG={tag}", text, flags=re.MULTILINE)
-        if deploy_id is not None:
-            text = re.sub("^DEPLOY_ID=.*", f"DEPLOY_ID={deploy_id}", text, flags=re.MULTILINE)
+        for name, value in (("IMAGE_TAG", tag), ("DEPLOY_ID", deploy_id)):
+            text = re.sub(rf"^[ \t]*(export[ \t]+)?{name}[ \t]*[=:].*", f"{name}={value}", text, flags=re.MULTILINE)
         if text == before:
             return
         with open(new, "w", encoding="utf-8", opener=open_private) as output:
@@ -159,6 +158,7 @@ def write_release(directory: Path, tag: str, deploy_id: str | None = None, *, on
             output.flush()
             os.fsync(output.fileno())
         new.replace(file)
+        os.fsync(folder)
     finally:
         os.close(folder)
 

@@ -1,4 +1,4 @@
-"""The files that say what is live, next to .env: the lock, the pointer and the link to the live release's files."""
+"""The state files next to .env: the lock, the pointer to a front, and the link to the live release's files."""
 
 import fcntl
 import os
@@ -9,20 +9,21 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from server.engine import CHILD_MARK
 from server.errors import Refused
 
+CHILD_MARK = "QUAI_DEPLOY_IN"  # in the environment of the children of a lock holder: its directory
 LOCK_SECONDS = 900  # how long a deploy waits for another one
-NO_FRONT = "nobody"  # what the pointer names while the first release ever is not live yet
+NO_FRONT = "nobody"  # the pointer until the first release is live
 
 
 def say(text: str) -> None:
-    """Print one line of progress."""
-    print(f"==> {text}", flush=True)
+    """Print one line of progress; a full disk, where the log is, must not end a deploy."""
+    with suppress(OSError):
+        print(f"==> {text}", flush=True)
 
 
 def now() -> str:
-    """The time as it is written into files: UTC, in seconds."""
+    """Return the time in UTC, to the second, as files contain it."""
     return f"{datetime.now(timezone.utc):%FT%TZ}"
 
 
@@ -32,15 +33,16 @@ def lock(directory: Path, what: str) -> Iterator[None]:
     file = directory / "deploy.lock"
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(descriptor, file)
+        _acquire(descriptor, file)
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{what}, process {os.getpid()}, since {now()}\n".encode(), 0)
+        os.environ[CHILD_MARK] = str(directory)
         yield
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, file: Path) -> None:
+def _acquire(descriptor: int, file: Path) -> None:
     deadline, announced = time.monotonic() + LOCK_SECONDS, False
     while True:
         with suppress(BlockingIOError):
@@ -50,14 +52,14 @@ def _take(descriptor: int, file: Path) -> None:
             say(f"waiting up to {LOCK_SECONDS} s for another deploy: {holder}")
             announced = True
         if time.monotonic() > deadline:
-            raise Refused(f"another deploy still runs: {holder}; see it with 'ps'")
+            raise Refused(f"another deploy still runs: {holder}")
         time.sleep(0.2)
 
 
 def end_orphans(directory: Path) -> None:
-    """End the docker commands of a deploy that was killed: they would go on and create containers.
+    """Kill the docker commands of a deploy that was killed: they could still create containers.
 
-    Only with the lock held: no other deploy of this directory can have children then.
+    The caller holds the lock, so no other deploy of this directory can have children.
     """
     mark, found = f"{CHILD_MARK}={directory}".encode(), False
     for process in Path("/proc").glob("[0-9]*"):
@@ -66,38 +68,41 @@ def end_orphans(directory: Path) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
                 found = True
     if found:
-        time.sleep(1)  # the engine may still finish what they asked for
+        time.sleep(1)  # the engine may still be processing their requests
 
 
 def replace(file: Path, text: str) -> None:
     """Write a file atomically; readers see the old or the new content. Raises OSError."""
     new = file.with_name(f"{file.name}.new")
-    new.write_text(text, encoding="utf-8")
+    with new.open("w", encoding="utf-8") as output:
+        output.write(text)
+        output.flush()
+        os.fsync(output.fileno())
     new.replace(file)
 
 
 def point_to(directory: Path, front: str) -> None:
-    """Have the proxy send requests to this front: it reads the file for each request. Raises OSError."""
+    """Point the proxy to this front: it reads the file for each request. Raises OSError."""
     replace(directory / "releases/upstream", front)
 
 
 def pointer(directory: Path) -> str:
-    """The front that the proxy sends requests to; empty if there is none yet."""
+    """Return the front that the proxy sends requests to; empty if there is none yet."""
     with suppress(OSError):
         return (directory / "releases/upstream").read_text().strip()
     return ""
 
 
 def link_current(directory: Path, tag: str) -> None:
-    """Make the files of a release those of the server: deploy.sh and docker-compose.prod.yml lead there."""
+    """Point releases/current to a release: deploy.sh and docker-compose.prod.yml are links into it."""
     new = directory / "releases/current.new"
     new.unlink(missing_ok=True)
     new.symlink_to(tag)
     new.replace(directory / "releases/current")
 
 
-def current(directory: Path) -> str:
-    """The tag of the release whose files are the server's; empty if there is none."""
+def current_tag(directory: Path) -> str:
+    """Return the tag that releases/current points to; empty if there is none."""
     with suppress(OSError):
         return str((directory / "releases/current").readlink())
     return ""

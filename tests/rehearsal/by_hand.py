@@ -60,6 +60,22 @@ def own_backup(r: Rehearsal) -> None:
     r.is_live("next to a backup")
 
 
+def settings_during_a_deploy(r: Rehearsal) -> None:
+    """A setting that a person changes during a deploy is applied to the release of that deploy, not to the one before."""
+    tag = variant(r, "while a setting changes")
+    deploy = r.start_deploy(tag)
+    until(deploy, "==> start")
+    r.server.set(API_REPLICAS="2")
+    said = r.deploy_by_hand()
+    deploy.communicate(timeout=200)
+    expect(deploy.returncode == 0, "the deploy failed")
+    expect("waiting up to" in said and f"==> live: {tag}" in said, f"deploy.sh says {said}")
+    r.is_live("while a setting changes")
+    r.server.set(API_REPLICAS="1")
+    r.deploy_by_hand()
+    r.is_live("while a setting changes")
+
+
 def services_under_the_lock(r: Rehearsal) -> None:
     """`deploy.sh services` waits for a deploy, then applies what has changed for proxy and database only."""
     with r.without_traffic():
@@ -117,4 +133,10 @@ def first_edition(r: Rehearsal) -> None:
     goes_live(r, "the end of the first edition")
 
 
-BY_HAND = (settings_as_compose_reads_them, own_backup, services_under_the_lock, first_edition)
+BY_HAND = (
+    settings_as_compose_reads_them,
+    own_backup,
+    settings_during_a_deploy,
+    services_under_the_lock,
+    first_edition,
+)

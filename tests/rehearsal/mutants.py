@@ -20,7 +20,7 @@ from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import Summary
 
 WRITE_EARLY = """    from server.settings import write_release
-    write_release(deploy.directory, deploy.tag, deploy.project.deploy)
+    write_release(deploy.directory, deploy.tag, deploy.project.deploy_id)
     deploy.steps.begin("switch")
 """
 # What is taken out, in which file of scripts/server, by which change, and the scenario that must see it.
@@ -35,7 +35,7 @@ MUTANTS = (
         "    if False:\n        missing",
         wrong_input,
     ),
-    ("the order of commits", "rollout", "if live and release.is_older(image, live):", "if False:", order),
+    ("the order of commits", "rollout", "if release.is_older(image, live):", "if False:", order),
     (
         "that the same again is a no-op",
         "rollout",
@@ -53,7 +53,7 @@ MUTANTS = (
     (
         "the wait for health",
         "rollout",
-        "    health.wait_until_healthy([one.id for one in started], deploy.settings)\n",
+        "    health.wait_until_healthy(started, deploy.settings)\n",
         "",
         odd_releases,
     ),
@@ -67,18 +67,18 @@ MUTANTS = (
     (
         "the watch",
         "rollout",
-        "    health.watch([one.id for one in started], front, deploy.settings)\n",
+        "    health.watch(started, front, deploy.tag, deploy.settings)\n",
         "",
         bad_releases,
     ),
     ("the probes of the watch", "health", "if failed == FAILED_PROBES:", "if False:", bad_releases),
     ("the proof", "health", "    answer = probe(container.address, VERSION_PATH)\n", "    return\n", bad_releases),
-    ("the proof before the switch", "rollout", "    health.prove_version(front, deploy.tag)\n", "", bad_releases),
+    ("the proof before the switch", "rollout", "    health.verify_version(front, deploy.tag)\n", "", bad_releases),
     (
         "the check of the next program",
         "release",
-        "        if done.returncode:\n            said",
-        "        if False:\n            said",
+        "        if done.code:\n            message",
+        "        if False:\n            message",
         bad_releases,
     ),
     (
@@ -88,7 +88,13 @@ MUTANTS = (
         "        pass\n",
         bad_releases,
     ),
-    ("the exit codes", "health", "        for line in ends(container.id):", "        for line in []:", bad_releases),
+    (
+        "the exit codes",
+        "health",
+        "        for line in describe_exit(container.id):",
+        "        for line in []:",
+        bad_releases,
+    ),
     (
         "what the candidate leaves",
         "repair",
@@ -97,7 +103,13 @@ MUTANTS = (
         bad_releases,
     ),
     ("the migration's limit", "backup", '"migrate", seconds)', '"migrate", 130)', bad_migrations),
-    ("the end of one-shots", "repair", "    engine.in_parallel(engine.kill, [", "    list([", bad_migrations),
+    (
+        "the end of one-shots",
+        "compose",
+        "    engine.in_parallel(engine.kill, engine.one_shots(settings.project, ONE_SHOT))\n",
+        "    pass\n",
+        bad_migrations,
+    ),
     ("the room for a dump", "backup", "    if missing > sum(", "    if False and missing > sum(", bad_migrations),
     (
         "the end of a dump that grows",
@@ -119,11 +131,17 @@ MUTANTS = (
         notified,
     ),
     ("what prune keeps", "release", "    keep |= set(history.rollback", "    set(history.rollback", prunes),
-    ("prune", "release", "    keep = {live, state.current(directory)}\n", "    return\n", prunes),
+    ("prune", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", prunes),
     ("that .env is written last", "rollout", '    deploy.steps.begin("switch")\n', WRITE_EARLY, reboots),
-    ("the names", "deploy", "    _keep_names(deploy)\n", "", prunes),
+    ("the names", "deploy", "    _rename_containers(deploy)\n", "", prunes),
     ("the pointer between deploys", "deploy", '    state.point_to(directory, "front")\n', "", prunes),
-    ("the label of one-shots", "repair", "compose.ONE_SHOT)", '"com.docker.compose.oneoff=True")', own_backup),
+    (
+        "the label of one-shots",
+        "engine",
+        '"com.docker.compose.oneoff=True", label)',
+        '"com.docker.compose.oneoff=True")',
+        own_backup,
+    ),
     (
         "the lock of services",
         "services",

@@ -97,7 +97,10 @@ class Server:
             check=False,
         )
         tagged = ("--filter=dangling=false", "--format={{.Repository}}:{{.Tag}}")
-        if images := run("docker", "images", *tagged, f"{self.registry}/*").split():
+        images = [
+            name for name in run("docker", "images", *tagged, f"{self.registry}/*").split() if "<none>" not in name
+        ]
+        if images:
             run("docker", "image", "rm", *images)
 
     def exec(self, script: str, timeout: float = 600) -> str:

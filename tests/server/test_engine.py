@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from server import engine, state
+from server import commands, engine, state
 from server.engine import EngineError
 from server.errors import Refused, TimedOut
 
@@ -63,8 +63,8 @@ def test_containers_are_listed_in_the_order_of_their_numbers(docker):
     second = LISTED | {"Names": ["/quai-api-9"], "Labels": {}, "NetworkSettings": None, "Status": "Up 2 seconds"}
     docker.answers["/containers/json"] = (200, [LISTED, second])
     first, last = engine.containers("quai", "quai.deploy")
-    assert (first.name, first.deploy, first.address, first.is_ready) == ("quai-api-9", "", "", True)
-    assert (last.name, last.deploy, last.address, last.is_ready) == ("quai-api-10", "100", "10.0.0.2", True)
+    assert (first.name, first.deploy_id, first.address, first.is_ready) == ("quai-api-9", "", "", True)
+    assert (last.name, last.deploy_id, last.address, last.is_ready) == ("quai-api-10", "100", "10.0.0.2", True)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_failure_of_one_of_several_is_raised():
 def test_a_command_that_takes_too_long_ends(tmp_path):
     began = time.monotonic()
     with pytest.raises(TimedOut, match=r"'sleep' took more than 0\.2 s"):
-        engine.run(["sleep", "60"], tmp_path, seconds=0.2)
+        commands.run(["sleep", "60"], tmp_path, seconds=0.2)
     assert time.monotonic() - began < 10
 
 
@@ -121,12 +121,12 @@ def test_what_is_checked_meanwhile_ends_a_command(tmp_path):
         raise Refused("the disk is almost full")
 
     with pytest.raises(Refused, match="the disk is almost full"), (tmp_path / "new").open("wb") as output:
-        engine.run(["cat", "/dev/zero"], tmp_path, output=output, meanwhile=no_more_room)
+        commands.run(["cat", "/dev/zero"], tmp_path, output=output, meanwhile=no_more_room)
 
 
 def test_commands_have_no_input_and_not_the_lock(tmp_path):
     with state.lock(tmp_path, "a deploy"):
-        done = engine.run(["sh", "-c", "cat; ls -l /proc/self/fd; exit 3"], tmp_path, quiet=True)
+        done = commands.run(["sh", "-c", "cat; ls -l /proc/self/fd; exit 3"], tmp_path, quiet=True)
     assert done.code == 3
     assert "deploy.lock" not in done.output
 

@@ -61,18 +61,33 @@ def test_it_does_not_wait_for_ever(containers, settings, monkeypatch):
 def watched(containers, settings, monkeypatch):
     """A watch of ten probes, with these answers to the health path through the front."""
     containers.append(inspected())
-    clock = [0.0]
+    clock, versions = [0.0], []
     monkeypatch.setattr(health.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(health.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
 
     def watch(*statuses):
         answers = iter(statuses)
         probes = []
-        monkeypatch.setattr(health, "probe", lambda *where: probes.append(where) or Answer(next(answers, 200), "why"))
-        health.watch(["one"], FRONT, settings)
+
+        def probe(address, path):
+            if path == "/version":
+                return Answer(200, f'{{"tag": "{versions.pop() if versions else FRONT.tag}"}}')
+            probes.append((address, path))
+            return Answer(next(answers, 200), "why")
+
+        monkeypatch.setattr(health, "probe", probe)
+        health.watch(["one"], FRONT, FRONT.tag, settings)
         return probes
 
+    watch.versions = versions
     return watch
+
+
+def test_an_answer_of_the_previous_release_refuses_the_new_one(watched):
+    """The front asks any API while that of its own release accepts no connection."""
+    watched.versions.append("1" * 40)
+    with pytest.raises(Refused, match=f"/version of quai-front-2 answers .*, not {FRONT.tag}"):
+        watched()
 
 
 def test_the_health_path_is_requested_through_the_front(watched):
@@ -128,4 +143,4 @@ def test_the_evidence_says_how_it_ended(containers, monkeypatch, found, events, 
             for action, code in events
         ],
     )
-    assert health.ends("one") == lines
+    assert health.describe_exit("one") == lines

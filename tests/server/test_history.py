@@ -21,10 +21,10 @@ def record(directory, **more):
     history.record(
         directory,
         **{
-            "deploy": "200",
+            "deploy_id": "200",
             "image": f"registry/quai:{NEW}",
             "outcome": "live",
-            "by": "a person",
+            "actor": "a person",
             "reason": "",
             "committed": "2026-01-02T03:04:05Z",
             "seconds": {"pull": 1.2345, "watch": 5.0},
@@ -43,7 +43,7 @@ def test_an_attempt_is_one_line_of_json(directory):
 
 
 def test_a_reason_and_a_name_cannot_break_the_line(directory):
-    entry = record(directory, outcome="refused", reason='a "quote"\nand a line\x00', by='x", "tag": "y\n')
+    entry = record(directory, outcome="refused", reason='a "quote"\nand a line\x00', actor='x", "tag": "y\n')
     assert entry["reason"] == 'a "quote" and a line'
     assert entry["by"] == "x tag y"
     assert len((directory / "deploys.log").read_text().splitlines()) == 2
@@ -67,14 +67,21 @@ def test_a_line_that_was_cut_short_is_left_out(directory):
     assert [one.id for one in history.attempts(directory)] == ["100"]
 
 
+def test_a_line_that_was_cut_short_does_not_swallow_the_next_one(directory):
+    with (directory / "deploys.log").open("a") as log:
+        log.write('{"id": "150", "ta')
+    record(directory)
+    assert [one.id for one in history.attempts(directory)] == ["100", "200"]
+
+
 def test_a_refused_attempt_was_never_live(directory):
     append(directory, id="200", tag=NEW, outcome="refused")
-    assert history.last_live(directory, "200") is None
-    assert history.last_live(directory, "100").tag == OLD
+    assert history.find_live(directory, "200") is None
+    assert history.find_live(directory, "100").tag == OLD
 
 
-def test_an_id_is_used_once(directory):
-    assert [history.new_id(directory, 100), history.new_id(directory, 99)] == ["101", "99"]
+def test_ids_only_increase(directory):
+    assert [history.new_id(directory, seconds) for seconds in (99, 100, 101, 200)] == ["101", "101", "101", "200"]
 
 
 @pytest.fixture
@@ -156,5 +163,5 @@ def test_the_count_is_replaced_not_written(directory, hook):
 def test_a_count_that_cannot_be_read_is_named(directory, hook, capsys):
     (directory / "notified").write_text("many\n")
     notify(directory)
-    assert f"{directory}/notified must be a file with one number" in capsys.readouterr().out
+    assert f"{directory}/notified must contain one number" in capsys.readouterr().out
     assert hook.got == []

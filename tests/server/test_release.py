@@ -27,7 +27,7 @@ def image(position=None, created="2026-01-02T03:04:05Z"):
         (image(None, "2026-01-02T03:04:05Z"), image(10, "2026-01-02T03:04:06Z"), True),
         (image(10, "2026-01-02T03:04:06Z"), image(None, "2026-01-02T03:04:05Z"), False),
         (image(10), None, False),
-        ({"Config": {"Labels": None}}, image(10), True),
+        ({"Config": {"Labels": None}}, image(10), False),
     ],
 )
 def test_positions_decide_the_order_not_clocks(ours, theirs, older):
@@ -70,7 +70,7 @@ def test_a_release_of_the_first_edition_has_no_server_folder(program):
 def test_an_old_python_is_named(program):
     text = (program / "server/__init__.py").read_text()
     (program / "server/__init__.py").write_text(text.replace("(3, 10)", "(9, 0)"))
-    with pytest.raises(Refused, match=f"Python 3.10 or later is needed; this is {sys.version_info[0]}"):
+    with pytest.raises(Refused, match=f"Python 3.10 or later is required; this is {sys.version_info[0]}"):
         release.check_program(program)
 
 
@@ -99,7 +99,7 @@ def test_without_an_engine_everything_stays(directory, settings, monkeypatch, ca
     monkeypatch.setattr(engine, "tags", no_engine)
     release.prune(directory, settings, NEW)
     assert (directory / "releases" / OLD).is_dir()
-    assert "old releases stay for now" in capsys.readouterr().out
+    assert "old releases were not pruned" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -112,21 +112,38 @@ def dumps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("free", "keep", "left"),
+    ("free", "keep", "live", "left"),
     [
-        (112, 3, ["100", "99", "98"]),
-        (111, 3, ["100", "99"]),  # the oldest goes in time
-        (103, 3, ["100", "99"]),
-        (93, 1, ["100"]),  # the last one never goes
+        (112, 3, "200", ["100", "99", "98"]),
+        (111, 3, "200", ["100", "99"]),  # the oldest goes in time
+        (103, 3, "200", ["100", "99"]),
+        (93, 1, "200", ["100"]),  # the last one never goes
+        (103, 1, "98", ["100", "99"]),  # nor the first since the live deploy
     ],
 )
-def test_there_is_room_for_a_dump(dumps, free, keep, left):
-    backup.make_room(dumps, keep, 100, lambda: free)
+def test_there_is_room_for_a_dump(dumps, free, keep, live, left):
+    backup.make_room(dumps, keep, live, 100, lambda: free)
     assert [dump.stem for dump in backup.dumps(dumps)] == left
 
 
-@pytest.mark.parametrize(("free", "keep"), [(101, 3), (111, 4), (91, 1)])
-def test_without_room_for_a_dump_nothing_is_deleted(dumps, free, keep):
+@pytest.mark.parametrize(("free", "keep", "live"), [(101, 3, "200"), (111, 4, "200"), (91, 1, "200"), (101, 1, "98")])
+def test_without_room_for_a_dump_nothing_is_deleted(dumps, free, keep, live):
     with pytest.raises(Refused, match=f"{free} MB are free on the disk, the dump takes about 12 MB"):
-        backup.make_room(dumps, keep, 100, lambda: free)
+        backup.make_room(dumps, keep, live, 100, lambda: free)
     assert len(backup.dumps(dumps)) == 3
+
+
+def test_the_first_dump_since_the_live_deploy_is_kept(dumps):
+    """Retries of a migration that fails half-way must not prune the only clean dump."""
+    assert [dump.stem for dump in backup.prunable(dumps, 1, "200")] == ["99", "98"]
+    assert [dump.stem for dump in backup.prunable(dumps, 1, "97")] == ["99"]
+    assert [dump.stem for dump in backup.prunable(dumps, 1, "98")] == ["98"]
+
+
+def test_half_of_a_removed_release_is_no_release(directory, settings, monkeypatch):
+    """A removal that is interrupted leaves a name that no deploy takes for a release."""
+    monkeypatch.setattr(engine, "tags", lambda repository: set())
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    (directory / "releases" / THIRD).mkdir()
+    release.prune(directory, settings, OLD)
+    assert {folder.name for folder in (directory / "releases").iterdir()} == {OLD, f"{THIRD}.new"}

@@ -57,14 +57,15 @@ def docker(monkeypatch):
     """An engine that records what is removed, and how."""
     calls = {"stopped": [], "killed": [], "labels": []}
 
-    def containers(project, *labels):
-        calls["labels"].append(labels)
-        return BOTH if labels[0] == "quai.deploy" else [container("200", "", "migrate")]
+    def one_shots(project, label):
+        calls["labels"].append(label)
+        return ["quai-migrate-200"]
 
-    monkeypatch.setattr(engine, "containers", containers)
+    monkeypatch.setattr(engine, "containers", lambda project, label: BOTH)
+    monkeypatch.setattr(engine, "one_shots", one_shots)
     monkeypatch.setattr(engine, "remove", lambda ids: calls["stopped"].extend(ids))
     monkeypatch.setattr(engine, "kill", lambda one: calls["killed"].append(one))
-    monkeypatch.setattr(repair, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(repair, "DRAIN_SECONDS", 0)
     return calls
 
 
@@ -83,17 +84,16 @@ def test_the_interrupted_release_and_its_one_shots_go(directory, settings, docke
 def test_one_shots_of_a_person_stay(directory, settings, docker):
     """`docker compose run backup`, which the documentation recommends, has no label of a deploy."""
     repair.repair(directory, settings)
-    assert ("quai.one-shot",) in docker["labels"]
-    assert not any("backup" in label or "oneoff=True" in label for labels in docker["labels"] for label in labels)
+    assert docker["labels"] == ["quai.one-shot"]
 
 
 def test_docker_commands_of_a_killed_deploy_end(directory, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    environment = os.environ | {engine.CHILD_MARK: str(directory)}
+    environment = os.environ | {state.CHILD_MARK: str(directory)}
     command = [sys.executable, "-c", "print(1, flush=True); input()"]
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     orphan = subprocess.Popen(command, env=environment, **streams)
-    other = subprocess.Popen(command, env=environment | {engine.CHILD_MARK: f"{directory}-2"}, **streams)
+    other = subprocess.Popen(command, env=environment | {state.CHILD_MARK: f"{directory}-2"}, **streams)
     try:
         orphan.stdout.readline()
         other.stdout.readline()

@@ -103,9 +103,10 @@ def test_a_failed_write_changes_nothing(directory):
 
 
 def test_a_tag_that_another_deploy_wrote_stays(directory):
-    write_release(directory, NEW, only_if_tag="f" * 40)
+    write_release(directory, NEW, "100", only_if=("f" * 40, "100"))
+    write_release(directory, NEW, "100", only_if=(OLD, "99"))
     assert read(directory).image_tag == OLD
-    write_release(directory, NEW, only_if_tag=OLD)
+    write_release(directory, NEW, "100", only_if=(OLD, "100"))
     assert read(directory).image_tag == NEW
 
 

@@ -1,0 +1,65 @@
+"""Commands with a time limit, without input, whose output goes to the log of the deploy."""
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from server.errors import TimedOut
+
+COMMAND_SECONDS = 600  # time limit of one command
+
+
+class Finished(NamedTuple):
+    """A finished command. Output and error are empty unless they were captured."""
+
+    code: int
+    output: str
+    error: str
+
+
+def run(
+    command: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    seconds: float = COMMAND_SECONDS,
+    output: int | IO[bytes] | None = None,
+    quiet: bool = False,
+    meanwhile: Callable[[], None] | None = None,
+) -> Finished:
+    """Run a command in `directory`; its output goes to the log of the deploy.
+
+    With `output` its standard output goes there instead, with `quiet` everything is captured. `meanwhile` is
+    called several times a second and may raise to end the command. Raises TimedOut after `seconds`.
+    """
+    pipe = subprocess.PIPE if quiet else None
+    with subprocess.Popen(
+        command,
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output if pipe is None else pipe,
+        stderr=pipe,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + seconds
+        try:
+            while True:
+                try:
+                    out, err = process.communicate(timeout=0.2 if meanwhile else seconds)
+                    return Finished(process.returncode, out or "", err or "")
+                except subprocess.TimeoutExpired:
+                    if time.monotonic() >= deadline:
+                        raise TimedOut(f"'{Path(command[0]).name}' took more than {seconds:g} s") from None
+                if meanwhile:
+                    meanwhile()
+        except BaseException:
+            process.kill()
+            raise
+
+
+def docker(directory: Path, *arguments: str, quiet: bool = False) -> Finished:
+    """Run the docker command; see run."""
+    return run(["docker", *arguments], directory, quiet=quiet)
