@@ -91,11 +91,11 @@ def unpack_name(settings: Settings) -> str:
 
 def check_program(folder: Path) -> None:
     """Raise Refused if the deploy program of a release cannot run on this server: the next deploy uses it."""
-    commands = [["bash", "-n", str(folder / "deploy.sh")]]
+    checks = [["bash", "-n", str(folder / "deploy.sh")]]
     if (folder / "server").is_dir():
-        commands.append([sys.executable, "-B", "-m", "server", str(folder), "--help"])
-    for command in commands:
-        done = commands.run(command, folder, seconds=PROGRAM_SECONDS, quiet=True)
+        checks.append([sys.executable, "-B", "-m", "server", str(folder), "--help"])
+    for check in checks:
+        done = commands.run(check, folder, seconds=PROGRAM_SECONDS, quiet=True)
         if done.code:
             message = (done.error.strip().splitlines() or ["no message"])[-1]
             raise Refused(f"the release's own deploy program does not run on this server: {message}")

@@ -61,7 +61,7 @@ def own_backup(r: Rehearsal) -> None:
 
 
 def settings_during_a_deploy(r: Rehearsal) -> None:
-    """A setting that a person changes during a deploy is applied to the release of that deploy, not to the one before."""
+    """A setting that a person changes during a deploy is applied to the new release, not to the one before."""
     tag = variant(r, "while a setting changes")
     deploy = r.start_deploy(tag)
     until(deploy, "==> start")

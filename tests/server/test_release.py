@@ -143,6 +143,7 @@ def test_the_first_dump_since_the_live_deploy_is_kept(dumps):
 def test_half_of_a_removed_release_is_no_release(directory, settings, monkeypatch):
     """A removal that is interrupted leaves a name that no deploy takes for a release."""
     monkeypatch.setattr(engine, "tags", lambda repository: set())
+    monkeypatch.setattr(engine, "untag", lambda name: None)
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     (directory / "releases" / THIRD).mkdir()
     release.prune(directory, settings, OLD)
