@@ -2,7 +2,8 @@
 # Prepares a Debian or Ubuntu machine for deploys. Idempotent.
 set -euo pipefail
 
-readonly HERE=${BASH_SOURCE[0]%/*}
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly HERE
 
 usage() {
   cat <<'TEXT'
@@ -42,13 +43,15 @@ read_options() {
   done
   [[ $image =~ ^[a-z0-9][a-z0-9._:/-]*$ && ${image##*/} != *:* ]] || fail "--image '$image' is not an image name without a tag, such as ghcr.io/owner/quai"
   image=${image#docker.io/}
-  [[ $dir == /* ]] || fail "--dir '$dir' is not an absolute path"
+  dir=${dir%/}
+  [[ $dir =~ ^/[A-Za-z0-9._/-]+$ ]] || fail "--dir '$dir' is not an absolute path of letters, digits, '.', '_' and '-'"
+  [[ $user =~ ^[a-z_][a-z0-9_-]*$ ]] || fail "--user '$user' is not a user name"
   [[ $port =~ ^[0-9]+$ ]] || fail "--port '$port' is not a number"
 }
 
-# The deploy program needs Python's standard library, which python3-minimal has only a part of.
+# The deploy program needs Python's standard library; python3-minimal lacks parts of it.
 install_python() {
-  ! python3 -c 'import http.client, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || return 0
+  if python3 -c 'import http.client, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then return; fi
   command -v apt-get >/dev/null || fail "Python 3.10 or later is required; install it first"
   say "installing a system package: python3"
   apt-get update -qq
@@ -62,13 +65,14 @@ refuse_second_application() {
   for unit in /etc/systemd/system/*.service; do
     other=$(sed -nE 's|^ExecStart=(/.*)/deploy\.sh$|\1|p' "$unit" 2>/dev/null) || continue
     [[ -z $other || $other == "$dir" || ! -e $other/.env ]] ||
-      fail "this server runs the application in $other already; a second one is not supported. Use another server, or --dir $other"
+      fail "an application is already installed in $other; a second one on the same server is not supported yet"
   done
 }
 
 make_user() {
-  id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
-  usermod --append --groups docker --password '*' "$user" # no password, but not locked, so that SSH keys work
+  # No password, but not locked, so that SSH keys work. The password of an existing user is not changed.
+  id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash --user-group --password '*' "$user"
+  usermod --append --groups docker "$user"
   home=$(getent passwd "$user" | cut -d: -f6)
 }
 
@@ -95,14 +99,14 @@ keep_containers_running() {
     say "$file exists and is not changed; add \"live-restore\": true to keep containers running while the engine restarts"
   else
     echo '{"live-restore": true}' >"$file"
-    kill -HUP "$(cat /run/docker.pid)" # reload the configuration
+    kill -HUP "$(pidof dockerd)" # reload the configuration
   fi
 }
 
 # Reconciles with .env at boot, also after a reboot in the middle of a deploy.
 make_unit() {
   local units=/etc/systemd/system unit
-  unit=$(basename "$dir").service
+  unit=quai.service
   mkdir -p "$units/multi-user.target.wants"
   cat >"$units/$unit" <<TEXT
 [Unit]
@@ -157,10 +161,11 @@ make_key() {
 }
 
 print_next() {
-  local name=$host scheme=http://$host registry=${image%%/*}
+  local name=$host url=http://$host registry=${image%%/*}
+  [[ $host != *:* ]] || url="http://[$host]" # an IPv6 address
   [[ $registry == *[.:]* ]] || registry='' # Docker Hub
   [[ $port == 22 ]] || name="[$host]:$port"
-  [[ $site == :* ]] || scheme=https://$site
+  [[ $site == :* ]] || url=https://$site
   cat <<TEXT
 
 The server is ready: directory $dir, user $user. Now run these commands in a clone of the repository, on a
@@ -173,7 +178,7 @@ gh variable set DEPLOY_HOST --env production --body '$host'
 gh variable set DEPLOY_PORT --env production --body '$port'
 gh variable set DEPLOY_USER --env production --body '$user'
 gh variable set DEPLOY_KNOWN_HOSTS --env production --body '$name $(cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub)'
-gh variable set PUBLIC_URL --env production --body '$scheme'
+gh variable set PUBLIC_URL --env production --body '$url'
 TEXT
   if [[ -e $key ]]; then
     cat <<TEXT

@@ -1,6 +1,7 @@
 """Request a deploy from the server over SSH."""
 
 import os
+import secrets
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,12 @@ from scripts.runner.settings import required
 
 VARIABLES = ("DEPLOY_HOST", "DEPLOY_USER", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS")
 STEP_PREFIX = "==> "
-# No prompts, no agent, no other key, and no server but the pinned one.
+# No prompts, no agent, no other key, and only the pinned host key.
 OPTIONS = (
     *("BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none"),
     *("StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null"),
 )
-KEEP_ALIVE = "ServerAliveInterval=15"  # seconds; a connection that the network dropped ends, instead of hanging
+KEEP_ALIVE = "ServerAliveInterval=15"  # seconds; detects dead connections
 
 
 def ssh_command(target: Mapping[str, str], key: Path, known_hosts: Path, request: str) -> list[str]:
@@ -36,17 +37,25 @@ def steps(lines: Sequence[str]) -> list[str]:
 
 
 def succeeded(commit: str, lines: Sequence[str], exit_code: int) -> bool:
-    """Return whether the deploy succeeded: by its last step and its exit code, since a log can be cut short."""
+    """Return whether the deploy succeeded: by its last step and its exit code: the log may be truncated."""
     return exit_code == 0 and steps(lines)[-1:] == [f"live: {commit}"]
 
 
-def follow(command: Sequence[str]) -> tuple[list[str], int]:
+def stream(command: Sequence[str]) -> tuple[list[str], int]:
     """Run a command, print its output as it comes, and return its lines and exit code."""
     lines = []
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+    # The log of an application may contain anything, workflow commands of GitHub (::name::) included.
+    token = secrets.token_hex(16) if os.environ.get("GITHUB_ACTIONS") else ""
+    if token:
+        print(f"::stop-commands::{token}", flush=True)
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
             lines.append(line)
+    if token:
+        print(f"::{token}::", flush=True)
     return lines, process.returncode
 
 
@@ -58,7 +67,7 @@ def request_deploy(commit: str) -> None:
         key.touch(mode=0o600)
         key.write_text(target["DEPLOY_KEY"].strip() + "\n")
         known_hosts.write_text(target["DEPLOY_KNOWN_HOSTS"].strip() + "\n")
-        lines, exit_code = follow(ssh_command(target, key, known_hosts, f"deploy {commit}"))
+        lines, exit_code = stream(ssh_command(target, key, known_hosts, f"deploy {commit}"))
     if not succeeded(commit, lines, exit_code):
         reason = "\n".join(steps(lines)[-2:]) or "the server printed nothing"
         raise Failure(

@@ -4,6 +4,7 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import Any
 
 from scripts.runner.process import Failure, say
@@ -17,7 +18,7 @@ def fetch(url: str) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - PUBLIC_URL, set by the owner
             answer = json.load(response)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return {"error": str(error)}
     return answer if isinstance(answer, dict) else {"error": f"not a JSON object: {answer!r}"}
 

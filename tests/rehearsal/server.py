@@ -123,7 +123,7 @@ class Server:
             text=True,
             check=False,
         )
-        if second.returncode != 2 or f"runs the application in {DIR} already" not in second.stderr:
+        if second.returncode != 2 or f"an application is already installed in {DIR}" not in second.stderr:
             raise RuntimeError(f"setup-server.sh does not refuse a second application: {second.stdout}{second.stderr}")
         if self.exec(made) != before or self.exec("ls /srv") != "quai":
             raise RuntimeError("a second setup-server.sh changed what the first one made")

@@ -115,3 +115,13 @@ def test_the_summary_says_how_it_ended(server, monkeypatch, tmp_path, script, ve
     except Failure:
         assert "Live" not in summary
     assert (tmp_path / "summary").read_text().startswith(summary)
+
+
+def test_the_log_of_an_application_gives_no_commands_to_github(monkeypatch, capfd):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    script = "import sys; sys.stdout.buffer.write(b'::set-env name=A::b \\xff\\n==> done\\n')"
+    lines, exit_code = request.stream([sys.executable, "-c", script])
+    stop, *_, resume = capfd.readouterr().out.splitlines()
+    assert stop.startswith("::stop-commands::")
+    assert resume == f"::{stop.removeprefix('::stop-commands::')}::"
+    assert (lines[1], exit_code) == ("==> done\n", 0)
