@@ -39,7 +39,7 @@ def reach(when: str, what: str) -> None:
             if "/server/" in frame.f_code.co_filename:
                 names.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
             frame = frame.f_back
-        if not names:
+        if not names or ".pyc" in what:  # the interpreter's own cache
             return
         point = re.sub("[0-9a-f]{40}|[0-9]{10}", "ID", f"{when} {what} in {' < '.join(names[:5])}")
         seen[point] += 1
