@@ -1,4 +1,4 @@
-"""The rehearsal's traffic and report, against a small server that misbehaves on demand."""
+"""The load generator and the report of the rehearsal, tested with a small HTTP server that fails on demand."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ TAG = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """A front with one release behind it. `server.trouble` says what befalls the request of a number."""
+    """A server with one release. `server.fault` returns the fault for a request, by its number and method."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -26,26 +26,26 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
         self.server.connections += 1
 
-    def answer(self):
+    def respond(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.server.lock:
-            self.server.seen.append((self.command, self.path))
-            trouble = self.server.trouble(len(self.server.seen), self.command)
-            if self.command == "POST" and trouble != "hang up":
+            self.server.received.append((self.command, self.path))
+            fault = self.server.fault(len(self.server.received), self.command)
+            if self.command == "POST" and fault != "no response":
                 self.server.stored.append(json.loads(body)["text"])
-        if trouble == "hang up":
+        if fault == "no response":
             self.close_connection = True
             return
-        status = 500 if trouble == "500" else 201 if self.command == "POST" else 200
-        answer = json.dumps({"tag": TAG}).encode()
+        status = 500 if fault == "500" else 201 if self.command == "POST" else 200
+        response = json.dumps({"tag": TAG}).encode()
         self.send_response(status)
-        self.send_header("Content-Length", str(len(answer) + (trouble == "cut short")))
-        if trouble in ("announced close", "cut short"):
+        self.send_header("Content-Length", str(len(response) + (fault == "incomplete")))
+        if fault in ("connection close", "incomplete"):
             self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(response)
 
-    do_GET = do_POST = answer
+    do_GET = do_POST = respond
 
     def log_message(self, *_):
         pass
@@ -53,54 +53,56 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # more than the connections of the load generator
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.lock, self.seen, self.stored, self.connections = threading.Lock(), [], [], 0
-        self.trouble = lambda number, method: None
+        self.lock, self.received, self.stored, self.connections = threading.Lock(), [], [], 0
+        self.fault = lambda number, method: None
 
     def handle_error(self, *_):
-        pass  # a reset by the client at the end of the traffic
+        pass  # the client resets connections when the load generator stops
 
 
 @pytest.fixture
 def server():
     with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 
 
-def drive(server, folder, requests=160, rate=200) -> Summary:
+def send_load(server, folder, requests=100, rate=1000) -> Summary:
+    """Send requests until the server has received this many."""
     url = f"http://127.0.0.1:{server.server_port}"
     traffic = Traffic(url, "a-token", TAG, rate, folder / "requests.jsonl")
     traffic.start()
     deadline = time.monotonic() + 20
-    while len(server.seen) < requests and time.monotonic() < deadline:
-        time.sleep(0.01)
+    while len(server.received) < requests and time.monotonic() < deadline:
+        time.sleep(0.005)
     return traffic.stop()
 
 
-def test_good_traffic(server, tmp_path):
-    summary = drive(server, tmp_path)
+def test_load_has_the_requested_rate_and_mix(server, tmp_path):
+    summary = send_load(server, tmp_path, rate=500)
     kinds = Counter((record["method"], record["path"]) for record in summary.records)
-    assert summary.failed == 0
-    assert summary.requests == len(server.seen)
+    assert summary.failed == 0, summary.failures_between(0, time.time())
+    assert summary.requests == len(server.received)
     assert server.connections <= 16
-    assert 80 < summary.rate < 280
+    assert 200 < summary.rate < 700
     notes = f"/releases/{TAG}/notes"
     assert kinds.keys() == {("POST", notes), ("GET", notes), ("GET", "/version"), ("GET", "/")}
     assert summary.posts == pytest.approx(summary.requests / 5, abs=4)
     assert kinds["GET", "/version"] == pytest.approx(summary.requests * 2 / 5, abs=4)
-    assert {r["tag"] for r in summary.records} == {TAG, None}
+    assert {record["tag"] for record in summary.records} == {TAG, None}
     assert lost_and_doubled(summary.acknowledged, server.stored) == (set(), set())
 
 
-def test_hang_ups_are_failures_and_never_sent_again(server, tmp_path):
-    server.trouble = lambda number, method: "hang up" if number % 20 == 0 else None
-    summary = drive(server, tmp_path)
-    assert summary.requests == len(server.seen)
-    assert summary.failed == len(server.seen) // 20 > 0
+def test_closed_connections_are_failures_without_a_retry(server, tmp_path):
+    server.fault = lambda number, method: "no response" if number % 20 == 0 else None
+    summary = send_load(server, tmp_path)
+    assert summary.requests == len(server.received)
+    assert summary.failed == len(server.received) // 20 > 0
     assert not set(summary.acknowledged) ^ set(server.stored)
     failure = summary.failures_between(0, time.time())[0]
     assert failure["status"] is None
@@ -108,61 +110,63 @@ def test_hang_ups_are_failures_and_never_sent_again(server, tmp_path):
     assert summary.failures_between(0, failure["at"]) == []
 
 
-def test_wrong_status_and_cut_answers_are_failures(server, tmp_path):
-    server.trouble = lambda number, method: {0: "500", 9: "cut short"}.get(number % 18)
-    summary = drive(server, tmp_path)
+def test_wrong_status_and_incomplete_responses_are_failures(server, tmp_path):
+    server.fault = lambda number, method: {0: "500", 9: "incomplete"}.get(number % 18)
+    summary = send_load(server, tmp_path)
     failures = summary.failures_between(0, time.time())
-    assert len(failures) == len(server.seen) // 18 + (len(server.seen) + 9) // 18
+    assert len(failures) == len(server.received) // 18 + (len(server.received) + 9) // 18
     assert {record["status"] for record in failures if record["error"] is None} == {500}
     assert any("IncompleteRead" in record["error"] for record in failures if record["error"])
 
 
-def test_an_announced_close_is_no_failure(server, tmp_path):
-    server.trouble = lambda number, method: "announced close" if number % 5 == 0 else None
-    summary = drive(server, tmp_path)
-    assert summary.failed == 0
+def test_connection_close_header_is_not_a_failure(server, tmp_path):
+    server.fault = lambda number, method: "connection close" if number % 5 == 0 else None
+    summary = send_load(server, tmp_path)
+    assert summary.failed == 0, summary.failures_between(0, time.time())
     assert server.connections > 16
 
 
-def test_a_stall_makes_requests_late_and_drops_none(server, tmp_path):
+def test_stalled_server_delays_requests_and_drops_none(server, tmp_path):
     def stall(number, method):
         if number == 40:
-            time.sleep(0.6)  # with the lock held: every worker waits
+            time.sleep(0.3)  # while it holds the lock, so that every worker waits
 
-    server.trouble = stall
-    summary = drive(server, tmp_path)
-    assert summary.failed == 0
-    assert summary.latest > 0.2
-    assert summary.longest > 0.5
-    assert summary.rate > 80
+    server.fault = stall
+    summary = send_load(server, tmp_path, rate=500)
+    assert summary.failed == 0, summary.failures_between(0, time.time())
+    assert summary.longest_delay > 0.1
+    assert summary.longest > 0.25
+    assert summary.rate > 200
+    due = [record["at"] - record["late"] for record in summary.records]
+    assert max(due) - min(due) == pytest.approx((summary.requests - 1) / 500, abs=0.1)
 
 
-def test_lost_and_doubled_notes_are_found(server, tmp_path):
-    acknowledged = drive(server, tmp_path, requests=100).acknowledged
-    lost, twice = acknowledged[0], acknowledged[1]
+def test_lost_and_duplicated_notes_are_found(server, tmp_path):
+    acknowledged = send_load(server, tmp_path, requests=20).acknowledged
+    lost, duplicated = acknowledged[0], acknowledged[1]
     server.stored.remove(lost)
-    server.stored += [twice, "never acknowledged", "never acknowledged"]
-    assert lost_and_doubled(acknowledged, server.stored) == ({lost}, {twice, "never acknowledged"})
+    server.stored += [duplicated, "never acknowledged", "never acknowledged"]
+    assert lost_and_doubled(acknowledged, server.stored) == ({lost}, {duplicated, "never acknowledged"})
 
 
-def test_nobody_listening_is_recorded(tmp_path):
+def test_refused_connections_are_failures(tmp_path):
     with Server() as server:
         port = server.server_port
-    traffic = Traffic(f"http://127.0.0.1:{port}", "a-token", TAG, 50, tmp_path / "requests.jsonl")
+    traffic = Traffic(f"http://127.0.0.1:{port}", "a-token", TAG, 500, tmp_path / "requests.jsonl")
     traffic.start()
-    time.sleep(0.3)
+    time.sleep(0.05)
     summary = traffic.stop()
     assert summary.failed == summary.requests > 0
 
 
-def test_traffic_that_ended_too_early_is_an_error(server, tmp_path):
+def test_early_exit_of_the_load_generator_is_an_error(server, tmp_path):
     url = f"http://127.0.0.1:{server.server_port}"
-    traffic = Traffic(url, "a-token", TAG, 50, tmp_path / "requests.jsonl", seconds=0.1)
+    traffic = Traffic(url, "a-token", TAG, 50, tmp_path / "requests.jsonl", seconds=0.01)
     traffic.start()
     deadline = time.monotonic() + 10
     while traffic.running and time.monotonic() < deadline:
-        time.sleep(0.02)
-    with pytest.raises(RuntimeError, match="before it was told to"):
+        time.sleep(0.005)
+    with pytest.raises(RuntimeError, match="exited early"):
         traffic.stop()
 
 
@@ -170,20 +174,20 @@ def test_traffic_that_ended_too_early_is_an_error(server, tmp_path):
     "url",
     ["http://example.org", "http://192.0.2.1:80", "https://localhost", "http://", "http://127.evil.example"],
 )
-def test_other_machines_get_no_traffic(url, tmp_path):
+def test_load_is_sent_to_loopback_only(url, tmp_path):
     with pytest.raises(ValueError, match="loopback"):
         Traffic(url, "a-token", TAG, 1, tmp_path / "requests.jsonl")
 
 
-def test_help_and_refusal_on_the_command_line(tmp_path):
+def test_command_line_prints_help_and_rejects_other_hosts(tmp_path):
     def call(*arguments):
         command = [sys.executable, "-m", "tests.rehearsal.traffic", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
 
     assert "--rate" in call("--help").stdout
-    refused = call("--base-url", "http://192.0.2.1", "--release-tag", TAG, "--records", str(tmp_path / "r"))
-    assert refused.returncode == 2
-    assert "loopback" in refused.stderr
+    rejected = call("--base-url", "http://192.0.2.1", "--release-tag", TAG, "--records", str(tmp_path / "r"))
+    assert rejected.returncode == 2
+    assert "loopback" in rejected.stderr
 
 
 def rehearsal() -> tuple[dict, list[dict]]:

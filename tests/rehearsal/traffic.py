@@ -1,4 +1,4 @@
-"""Steady HTTP traffic, one attempt per request, against a front behind which deployments are rehearsed."""
+"""Send a steady HTTP load to a server during deploys, and record each response; no request is sent twice."""
 
 import argparse
 import ipaddress
@@ -13,59 +13,59 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-TIMEOUT = 10.0  # seconds for a whole request
-CREDENTIAL_VARIABLE = "TRAFFIC_TOKEN"  # not an argument: arguments can be read by everyone on the machine
+TIMEOUT = 10.0  # seconds, for a complete request
+CREDENTIAL_VARIABLE = "TRAFFIC_TOKEN"  # not an argument: every user of the machine can read those
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def loopback(base_url: str) -> tuple[str, int]:
-    """Host and port of an http:// URL on this machine; ValueError for any other URL."""
+    """Return host and port of an http:// URL on this machine; ValueError for any other URL."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     local = host == "localhost"
     with suppress(ValueError):
         local = local or ipaddress.ip_address(host).is_loopback
     if parts.scheme != "http" or not local:
-        raise ValueError(f"only http:// on a loopback address gets this traffic, not {base_url!r}")
+        raise ValueError(f"expected an http:// URL on a loopback address, not {base_url!r}")
     return host, parts.port or 80
 
 
 def is_failed(record: dict) -> bool:
-    """Whether a request got anything but the complete answer that its method asks for."""
+    """Return whether a request got no complete response, or an unexpected status."""
     return record["error"] is not None or record["status"] != (201 if record["method"] == "POST" else 200)
 
 
 def lost_and_doubled(acknowledged: Iterable[str], stored: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Texts acknowledged but not stored, and texts stored more than once, acknowledged or not."""
+    """Return the texts acknowledged but not stored, and those stored more than once, acknowledged or not."""
     copies = Counter(stored)
     return set(acknowledged) - copies.keys(), {text for text, count in copies.items() if count > 1}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the traffic met. Times are epoch seconds, durations seconds."""
+    """The records of the requests sent. Times are epoch seconds, durations are seconds."""
 
     records: list[dict]
 
     @classmethod
     def read(cls, path: Path) -> "Summary":
-        """Read a records file, also one that is still being written."""
+        """Read a records file, even while it is being written."""
         lines = path.read_text().splitlines(keepends=True)
         return cls([json.loads(line) for line in lines if line.endswith("\n")])
 
     def records_between(self, start: float, end: float) -> list[dict]:
-        """Requests sent from `start` on and before `end`."""
+        """Return the requests sent from `start` on and before `end`."""
         return [record for record in self.records if start <= record["at"] < end]
 
     def failures_between(self, start: float, end: float) -> list[dict]:
-        """Failed requests among those of `records_between`."""
+        """Return the failed requests among those of `records_between`."""
         return [record for record in self.records_between(start, end) if is_failed(record)]
 
     @property
@@ -82,27 +82,28 @@ class Summary:
 
     @property
     def acknowledged(self) -> list[str]:
-        """Notes whose POST was answered 201, even where the rest of that answer never came."""
+        """The notes whose POST got status 201, even if the response was incomplete."""
         return [record["note"] for record in self.records if record["note"] and record["status"] == 201]
 
     @property
     def rate(self) -> float:
-        """Requests a second, from the first to the last one sent."""
+        """Requests per second, from the first to the last request."""
         sent = [record["at"] for record in self.records]
         return (len(sent) - 1) / (max(sent) - min(sent)) if len(sent) > 1 else 0.0
 
     @property
     def longest(self) -> float:
+        """The duration of the longest request."""
         return max((record["seconds"] for record in self.records), default=0.0)
 
     @property
-    def latest(self) -> float:
-        """The longest that a request was sent after its time because all workers were busy."""
+    def longest_delay(self) -> float:
+        """The longest delay before a request was sent because all workers were busy."""
         return max((record["late"] for record in self.records), default=0.0)
 
 
 class Traffic:
-    """The generator in a process of its own, so that what the harness does never slows it."""
+    """The load generator in a separate process, so that the rehearsal does not slow it down."""
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class Traffic:
         *,
         writes: bool = True,
     ) -> None:
-        """`rate` is in requests a second, `seconds` bounds the run. ValueError unless on loopback."""
+        """`rate` is in requests per second, `seconds` limits the run. ValueError if `base_url` is not on loopback."""
         loopback(base_url)
         self.records = records.resolve()
         self._environment = os.environ | {CREDENTIAL_VARIABLE: token}
@@ -125,9 +126,9 @@ class Traffic:
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Start it and wait until it sends; RuntimeError when it does not. Replaces the records file."""
+        """Start the process and wait until it sends requests; RuntimeError if it fails. Replaces the records file."""
         self.records.unlink(missing_ok=True)
-        # A session of its own: an interrupt at the terminal reaches the harness, which then stops this.
+        # In a new session: Ctrl-C reaches the rehearsal only, which then stops this process.
         self._process = subprocess.Popen(
             self._command,
             cwd=ROOT,
@@ -140,34 +141,35 @@ class Traffic:
         while not self.records.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._process.kill()
-                raise RuntimeError("the traffic did not start; its own message is above")
+                raise RuntimeError("the load generator did not start; its error is above")
             time.sleep(0.02)
 
     @property
     def running(self) -> bool:
+        """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> Summary:
-        """Let requests in flight end, then say what was met.
+        """Wait for the requests in flight, stop the process and return its records.
 
-        RuntimeError when it was not running any more: then part of the rehearsal went without traffic.
+        RuntimeError if the process exited earlier: part of the rehearsal then ran without load.
         """
         if self._process is None:
-            raise RuntimeError("the traffic was not started")
-        ended_by_itself = not self.running
+            raise RuntimeError("the load generator was not started")
+        exited_early = not self.running
         self._process.terminate()
         try:
-            code = self._process.wait(3 * TIMEOUT + 5)  # connecting, head and body have TIMEOUT each
+            code = self._process.wait(3 * TIMEOUT + 5)  # TIMEOUT for connecting, headers and body each
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
-        if ended_by_itself or code:
-            raise RuntimeError(f"the traffic ended before it was told to (exit {code}), see {self.records}")
+        if exited_early or code:
+            raise RuntimeError(f"the load generator exited early (exit code {code}); see {self.records}")
         return Summary.read(self.records)
 
 
 def send(connection: HTTPConnection, number: int, options: argparse.Namespace, late: float) -> dict:
-    """Make the request of this number, once: of five, one writes a note and two ask for the version."""
+    """Send a request once and return its record. Of five numbers, one is a write and two are GET /version."""
     notes = f"/releases/{quote(options.release_tag, safe='')}/notes"
     first = "/version" if options.read_only else notes
     target = (first, "/version", f"{notes}?limit=5", "/version", "/")[number % 5]
@@ -178,15 +180,15 @@ def send(connection: HTTPConnection, number: int, options: argparse.Namespace, l
     record |= {"path": target.partition("?")[0], "status": None, "error": None, "tag": None, "note": note}
     began = time.monotonic()
     try:
-        # http.client opens the connection when an earlier answer announced its end, and never sends twice.
+        # http.client reconnects after a response with `Connection: close`, and never retries.
         connection.request(record["method"], target, payload, headers)
-        answer = connection.getresponse()
-        record["status"] = answer.status
-        body = answer.read()
-        if target == "/version" and answer.status == 200:
+        response = connection.getresponse()
+        record["status"] = response.status
+        body = response.read()
+        if target == "/version" and response.status == 200:
             record["tag"] = str(json.loads(body)["tag"])
         if time.monotonic() - began > TIMEOUT:
-            raise TimeoutError(f"longer than {TIMEOUT:g} s")  # each wait was shorter, not all together
+            raise TimeoutError(f"longer than {TIMEOUT:g} s")  # the socket timeout applies to each read only
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         record["error"] = f"{type(error).__name__}: {error}"
         connection.close()
@@ -195,9 +197,9 @@ def send(connection: HTTPConnection, number: int, options: argparse.Namespace, l
 
 
 def generate(options: argparse.Namespace) -> None:
-    """Send until a signal, the bound in seconds, or the end of the process that started this one."""
+    """Send requests until a signal, the limit in seconds, or the exit of the parent process."""
     signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before any thread: only sigtimedwait takes them
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before threads start: only sigtimedwait receives them
     stopping, numbers, records = threading.Event(), itertools.count(), deque()
     parent, start = os.getppid(), time.monotonic()
 
@@ -211,13 +213,14 @@ def generate(options: argparse.Namespace) -> None:
 
     with options.records.open("w") as file, ThreadPoolExecutor(options.workers) as pool:
         workers = [pool.submit(work) for _ in range(options.workers)]
-        while not all(worker.done() for worker in workers):
+        while not stopping.is_set() and not all(worker.done() for worker in workers):
             signalled = signal.sigtimedwait(signals, 0.2)
             if signalled or os.getppid() != parent or time.monotonic() - start > options.seconds:
                 stopping.set()
             while records:
                 file.write(json.dumps(records.popleft()) + "\n")
             file.flush()
+        wait(workers)
         for record in records:
             file.write(json.dumps(record) + "\n")
         for worker in workers:
@@ -225,14 +228,14 @@ def generate(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"The API's token is read from {CREDENTIAL_VARIABLE}.")
-    parser.add_argument("--base-url", required=True, help="the front, on a loopback address")
-    parser.add_argument("--release-tag", required=True, help="the release whose notes are written and read")
-    parser.add_argument("--records", required=True, type=Path, help="where to write one JSON line per request")
-    parser.add_argument("--rate", type=float, default=150, help="requests a second (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=16, help="keep-alive connections (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=3600, help="stop after this long (default %(default)s)")
-    parser.add_argument("--read-only", action="store_true", help="write no notes")
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"{CREDENTIAL_VARIABLE} must contain the API token.")
+    parser.add_argument("--base-url", required=True, help="URL of the server, on a loopback address")
+    parser.add_argument("--release-tag", required=True, help="release whose notes are written and read")
+    parser.add_argument("--records", required=True, type=Path, help="file to write, one JSON line per request")
+    parser.add_argument("--rate", type=float, default=150, help="requests per second (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=16, help="keep-alive connections (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3600, help="stop after this time (default: %(default)s)")
+    parser.add_argument("--read-only", action="store_true", help="send no writes")
     options = parser.parse_args()
     options.token = os.environ.get(CREDENTIAL_VARIABLE, "")
     try:
@@ -240,12 +243,15 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     if not options.token or min(options.rate, options.workers, options.seconds) <= 0:
-        parser.error(f"{CREDENTIAL_VARIABLE} must be set; rate, workers and seconds must be above 0")
+        parser.error(f"{CREDENTIAL_VARIABLE} must be set; --rate, --workers and --seconds must be greater than 0")
     generate(options)
     if not options.records.exists():
-        return  # who wanted it is gone
-    met = Summary.read(options.records)
-    print(f"{met.requests} requests, {met.failed} failed, {met.rate:.1f} a second, latest {met.latest:.3f} s")
+        return  # the parent process exited and removed the file
+    summary = Summary.read(options.records)
+    print(
+        f"{summary.requests} requests at {summary.rate:.1f}/s, {summary.failed} failed; "
+        f"longest delay {summary.longest_delay:.3f} s"
+    )
 
 
 if __name__ == "__main__":
