@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.rehearsal.report import add_figures, bins_of, print_table, write_report
+from tests.rehearsal.report import add_figures, build_bins, print_table, write_report
 from tests.rehearsal.traffic import ROOT, Summary, Traffic, lost_and_doubled
 
 TAG = "0123456789abcdef0123456789abcdef01234567"
@@ -190,8 +190,8 @@ def test_command_line_prints_help_and_rejects_other_hosts(tmp_path):
     assert "loopback" in rejected.stderr
 
 
-def rehearsal() -> tuple[dict, list[dict]]:
-    """Two scenarios of ten seconds with 4,000 requests, one of which failed at 12.5 s."""
+def sample_run() -> tuple[dict, list[dict]]:
+    """Return two scenarios of ten seconds with 4,000 requests, one of which fails at 12.5 s."""
     records = []
     for number in range(4000):
         post, version = number % 5 == 0, number % 5 in (1, 3)
@@ -220,11 +220,11 @@ def rehearsal() -> tuple[dict, list[dict]]:
 
 
 def test_report_finds_one_failure_in_thousands(tmp_path):
-    run, records = rehearsal()
+    run, records = sample_run()
     write_report(run, records, tmp_path / "report")
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     first, second = (scenario["figures"] for scenario in report["run"]["scenarios"])
-    assert report["good"] is False
+    assert report["passed"] is False
     assert first == {"requests": 2000, "failed": 0, "acknowledged": 400, "longest_ms": 4, "late_ms": 1}
     assert second == {"requests": 2000, "failed": 1, "acknowledged": 399, "longest_ms": 250, "late_ms": 1}
     assert [failure["at"] for failure in report["failures"]] == [1012.5]
@@ -232,39 +232,42 @@ def test_report_finds_one_failure_in_thousands(tmp_path):
     assert [release["tag"] for release in report["bins"]["releases"]] == ["a" * 40, "b" * 40]
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count('<li class="failure">') == 1
-    assert "1 of 4,000 requests failed" in page
+    assert "Failed: 1 of 4,000 requests failed, 0 of 799 acknowledged writes were lost, 0 duplicated" in page
+    assert "in 1 release replacement. Failed scenarios: second." in page
     assert "a &lt;machine&gt;" in page
     assert page.count("</script>") == 1
-    assert "://" not in page  # nothing is fetched from anywhere
+    assert "://" not in page  # the page makes no requests
 
 
-def test_report_of_a_good_run(tmp_path):
-    run, records = rehearsal()
+def test_report_of_a_passed_run(tmp_path):
+    run, records = sample_run()
     del records[2500]
     run["scenarios"][1] |= {"passed": True, "error": None}
     write_report(run, records, tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert json.loads((tmp_path / "report.json").read_text())["good"] is True
+    assert json.loads((tmp_path / "report.json").read_text())["passed"] is True
     assert '<li class="failure">' not in page
-    assert "None of 3,999 requests failed" in page
+    assert "Passed: 0 of 3,999 requests failed" in page
+    assert "Failed scenarios" not in page
 
 
-def test_every_request_is_in_one_bin():
-    run, records = rehearsal()
-    bins = bins_of(run, records)
+def test_each_request_is_in_one_bin():
+    run, records = sample_run()
+    bins = build_bins(run, records)
     tagged = sum(sum(release["counts"]) for release in bins["releases"])
     assert tagged + sum(bins["untagged"]) + sum(bins["failed"]) == len(records)
     assert (bins["max_ms"][124], bins["max_ms"][125], bins["p99_ms"][125]) == (4, 250, 4)
 
 
 def test_table_for_the_terminal(capsys):
-    run, records = rehearsal()
+    run, records = sample_run()
     print_table(add_figures(run, records))
-    heads, first, second, error, whole = capsys.readouterr().out.splitlines()
-    assert heads.split()[:4] == ["scenario", "result", "requests", "failed"]
+    headings, first, second, error, total = capsys.readouterr().out.splitlines()
+    assert headings.split()[:4] == ["scenario", "result", "requests", "failed"]
+    assert headings.split("  ")[-3:] == ["longest (ms)", "deploy (s)", "live after"]
     assert first.split() == ["first", "passed", "2,000", "0", "400", "-", "-", "4", "-", "aaaaaaa"]
     assert second.split() == ["second", "FAILED", "2,000", "1", "399", "-", "-", "250", "4.2", "bbbbbbb"]
     assert error.strip() == "one request failed"
-    assert whole.split()[2:] == ["FAILED", "4,000", "1", "799", "0", "0", "250"]
+    assert total.split()[1:] == ["FAILED", "4,000", "1", "799", "0", "0", "250"]
     print_table(run)
     assert "\033" not in capsys.readouterr().out
