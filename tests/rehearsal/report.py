@@ -132,7 +132,7 @@ def print_table(run: dict) -> None:
             print(f"  {run['scenarios'][number - 1]['error']}")
 
 
-def verdict(run: dict) -> str:
+def build_verdict(run: dict) -> str:
     """Return the result of a run with figures as one sentence."""
     figures = run["figures"]
     failed_names = [scenario["name"] for scenario in run["scenarios"] if not scenario["passed"]]
@@ -173,12 +173,12 @@ def render_page(report: dict) -> str:
     failures += [f'<li class="failure">and {unlisted:,} more</li>'] if unlisted > 0 else []
     parts = {
         "<!--result-->": "good" if report["passed"] else "bad",
-        "<!--verdict-->": html.escape(verdict(run)),
+        "<!--verdict-->": html.escape(build_verdict(run)),
         "<!--facts-->": "".join(f"<li>{html.escape(fact)}</li>" for fact in facts),
         "<!--headings-->": "".join(f'<th scope="col">{heading}</th>' for heading in headings),
         "<!--rows-->": "\n".join(body),
         "<!--failures-->": "\n".join(failures) or "<li>None</li>",
-        # Escaped, "<" cannot end the script element. The last marker: the others are not replaced inside it.
+        # An escaped "<" cannot end the script element. Replaced last, so that no marker is replaced in its text.
         "/*report*/ null": json.dumps(report, separators=(",", ":")).replace("<", "\\u003c"),
     }
     text = Path(__file__).with_name("report_template.html").read_text(encoding="utf-8")
