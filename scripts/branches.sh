@@ -20,12 +20,12 @@ TEXT
 say() { printf '==> %s\n' "$*"; }
 fail() { printf 'branches.sh: %s\n' "$*" >&2; exit 2; }
 
-has() { git show-ref --verify --quiet "refs/$1"; }
+ref_exists() { git show-ref --verify --quiet "refs/$1"; }
 
 create() { # BRANCH START
-  if has "heads/$1"; then
+  if ref_exists "heads/$1"; then
     say "$1 already exists"
-  elif has "remotes/origin/$1"; then
+  elif ref_exists "remotes/origin/$1"; then
     git branch --quiet --track "$1" "origin/$1"
     say "$1 now tracks origin/$1"
   else
@@ -44,7 +44,7 @@ push() {
   fi
 }
 
-rules() { # main and dev: pull requests with a passing CI only, no force push, no deletion
+rules() { # main and dev: only pull requests with a passing CI; no force push, no deletion
   cat <<JSON
 {
   "name": "$RULES",

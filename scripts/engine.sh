@@ -17,7 +17,7 @@ TEXT
 say() { printf 'engine: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-answers() {
+is_ready() {
   docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1
 }
 
@@ -60,13 +60,13 @@ install_engine() {
   apt-get install -qq -y --no-install-recommends $required iptables ca-certificates >/dev/null
 }
 
-dockerd_runs() { [[ $(readlink "/proc/$(cat /run/docker.pid 2>/dev/null)/exe") == */dockerd ]]; }
+is_dockerd_running() { [[ $(readlink "/proc/$(cat /run/docker.pid 2>/dev/null)/exe") == */dockerd ]]; }
 
 start_engine() {
   if [[ -d /run/systemd/system ]]; then
     systemctl enable --now docker
-  elif ! dockerd_runs; then
-    # Stale pid files of a killed engine: the pids may belong to other processes now.
+  elif ! is_dockerd_running; then
+    # Stale pid files of a killed engine: other processes may have these pids now.
     rm -f /run/docker.pid /run/docker/containerd/containerd.pid
     say "no systemd: starting dockerd directly, log in /var/log/dockerd.log"
     setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &
@@ -93,11 +93,11 @@ main() {
     '') ;;
     *) usage >&2; exit 2 ;;
   esac
-  if answers; then exit; fi
+  if is_ready; then exit; fi
   if ! command -v dockerd >/dev/null; then install_engine; fi
   start_engine
-  if ! answers; then link_plugins; fi
-  answers || fail "the Docker engine is running, but 'docker compose' or 'docker buildx' is missing; install both plugins"
+  if ! is_ready; then link_plugins; fi
+  is_ready || fail "the Docker engine is running, but 'docker compose' or 'docker buildx' is missing; install both plugins"
   say "Docker engine $(docker version --format '{{.Server.Version}}'), compose $(docker compose version --short)"
 }
 

@@ -1,4 +1,4 @@
-"""The scripts of scripts/, as far as they go without an engine."""
+"""The scripts in scripts/, without a Docker engine."""
 
 import fcntl
 import os
@@ -21,21 +21,21 @@ def run(*command, **options):
 
 @pytest.fixture
 def server(tmp_path):
-    """What deploy.sh finds around it on a server; no engine answers to it."""
+    """Return a function that runs deploy.sh in a directory like that of a server, without a Docker engine."""
     shutil.copy(ROOT / "scripts/deploy.sh", tmp_path)
     shutil.copytree(ROOT / "scripts/server", tmp_path / "server", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "releases").mkdir()
     (tmp_path / ".env").write_text((ROOT / ".env.prod").read_text())
 
-    def deploy(*arguments, asked=None, **settings):
+    def deploy(*arguments, ssh_command=None, **settings):
         text = (tmp_path / ".env").read_text() if (tmp_path / ".env").exists() else None
         for name, value in settings.items():
             text = re.sub(f"^{name}=.*", f"{name}={value}", text, flags=re.MULTILINE)
         if text:
             (tmp_path / ".env").write_text(text)
-        environment = (
-            os.environ | {"DOCKER_HOST": "unix:///nowhere"} | ({"SSH_ORIGINAL_COMMAND": asked} if asked else {})
-        )
+        environment = os.environ | {"DOCKER_HOST": "unix:///missing"}
+        if ssh_command:
+            environment["SSH_ORIGINAL_COMMAND"] = ssh_command
         return run(tmp_path / "deploy.sh", *arguments, env=environment, cwd="/")
 
     deploy.directory = tmp_path
@@ -43,7 +43,7 @@ def server(tmp_path):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_says_how_it_is_used(script):
+def test_help_prints_usage(script):
     done = run(f"scripts/{script}", "--help")
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: ")
@@ -51,14 +51,14 @@ def test_help_says_how_it_is_used(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_an_unknown_argument_is_refused(script):
+def test_unknown_argument_is_rejected(script):
     done = run(f"scripts/{script}", "--no-such-option")
     assert done.returncode == 2
     assert "--help" in done.stderr
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "ssh_command",
     [
         None,
         "",
@@ -79,15 +79,15 @@ def test_an_unknown_argument_is_refused(script):
         "--ssh",
     ],
 )
-def test_a_key_gets_two_commands_and_nothing_else(server, asked):
-    done = server("--ssh", asked=asked)
+def test_ssh_key_cannot_run_other_commands(server, ssh_command):
+    done = server("--ssh", ssh_command=ssh_command)
     assert done.returncode == 2
     assert "is not 'status' or 'deploy" in done.stderr
     assert "uid=" not in done.stdout + done.stderr
 
 
-def test_a_key_gets_a_deploy(server):
-    done = server("--ssh", asked=f"deploy {COMMIT}")
+def test_ssh_key_can_request_a_deploy(server):
+    done = server("--ssh", ssh_command=f"deploy {COMMIT}")
     assert done.returncode == 1
     assert "the Docker engine does not answer" in done.stdout
 
@@ -104,7 +104,7 @@ def test_a_key_gets_a_deploy(server):
         ({"NOTIFY_URL": "chat.example.com"}, "must be a URL"),
     ],
 )
-def test_a_wrong_setting_is_named(server, settings, message):
+def test_invalid_setting_is_named(server, settings, message):
     done = server(**settings)
     assert done.returncode == 2
     assert f"{next(iter(settings))} in " in done.stderr
@@ -112,7 +112,7 @@ def test_a_wrong_setting_is_named(server, settings, message):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_settings_it_says_where_they_come_from(server):
+def test_missing_env_file_is_explained(server):
     (server.directory / ".env").unlink()
     done = server()
     assert done.returncode == 2
@@ -120,29 +120,29 @@ def test_without_settings_it_says_where_they_come_from(server):
 
 
 @pytest.mark.parametrize("quoted", ["{}", '"{}"', "'{}'"])
-def test_a_quoted_setting_is_read_as_compose_reads_it(server, quoted):
+def test_quoted_setting_is_parsed_like_compose(server, quoted):
     done = server(IMAGE_TAG=quoted.format(COMMIT))
     assert "the Docker engine does not answer" in done.stdout
 
 
-def test_a_deploy_that_waited_too_long_says_for_whom(server):
+def test_lock_timeout_names_the_other_deploy(server):
     program = server.directory / "server/state.py"
     program.write_text(program.read_text().replace("LOCK_SECONDS = 900", "LOCK_SECONDS = 1"))
-    (server.directory / "deploy.lock").write_text("somebody's deploy\n")
+    (server.directory / "deploy.lock").write_text("another commit\n")
     with subprocess.Popen(["flock", server.directory / "deploy.lock", "cat"], stdin=subprocess.PIPE) as holder:
         while not run("-c", f"flock --nonblock {server.directory}/deploy.lock true").returncode:
-            pass  # until it is held
+            pass  # wait until the lock is held
         done = server(IMAGE_TAG=COMMIT)
         holder.stdin.close()
     assert done.returncode == 1
-    assert "waiting up to 1 s for another deploy: somebody's deploy" in done.stdout
-    assert "refused: another deploy still runs: somebody's deploy" in done.stdout
+    assert "waiting up to 1 s for another deploy: another commit" in done.stdout
+    assert "refused: another deploy still runs: another commit" in done.stdout
     assert done.stdout.endswith("nothing was deployed\n")
 
 
 @pytest.mark.parametrize("lock_held", [False, True])
-def test_a_deploy_that_did_not_begin_restores_the_tag(server, lock_held):
-    """A rollback that finds no engine, or another deploy, must not happen at the next reboot."""
+def test_deploy_that_did_not_start_restores_the_tag(server, lock_held):
+    """Without an engine, or with another deploy running, a rollback fails and is not repeated at the next boot."""
     live = "1" * 40
     program = server.directory / "server/state.py"
     program.write_text(program.read_text().replace("LOCK_SECONDS = 900", "LOCK_SECONDS = 0"))
@@ -157,7 +157,7 @@ def test_a_deploy_that_did_not_begin_restores_the_tag(server, lock_held):
     assert f"\nIMAGE_TAG={live}\n" in (server.directory / ".env").read_text()
 
 
-def test_branches_are_made_once(tmp_path):
+def test_branches_are_created_once(tmp_path):
     def git(*command):
         return subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
@@ -178,5 +178,5 @@ def test_branches_are_made_once(tmp_path):
         ("cd", "on:\n  push:\n    branches: [main]\n\n"),
     ],
 )
-def test_workflows_run_when_they_were_asked_to(workflow, triggers):
+def test_workflows_have_the_required_triggers(workflow, triggers):
     assert triggers in (ROOT / f".github/workflows/{workflow}.yml").read_text()

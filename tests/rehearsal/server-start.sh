@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What an init system does on a real server: sshd with keys of its own, the engine, then the units
-# that setup-server.sh made.
+# Replaces the init system of a real server: starts sshd with new host keys, the Docker engine, and then
+# the systemd units that setup-server.sh created.
 set -euo pipefail
 
 start_units() {

@@ -1,11 +1,11 @@
-# The rehearsal's server before its set-up: Debian with an engine and sshd; and a registry.
+# The throwaway server of the rehearsal before setup-server.sh (Debian, Docker engine, sshd), and its registry.
 ARG DEBIAN_IMAGE=debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
 ARG REGISTRY_IMAGE=registry:3.1.2@sha256:ddf754342cfc8acc51a56d5d0ab6af06826461864460636d8bd5c546dab2a7b8
 
 FROM ${REGISTRY_IMAGE} AS registry
 
 FROM ${DEBIAN_IMAGE} AS server
-# The newest of each: this server is thrown away after an hour.
+# Unpinned packages: the server exists for the duration of a rehearsal only.
 # hadolint ignore=DL3008
 RUN apt-get update -qq \
     && apt-get install -qq -y --no-install-recommends openssh-server sudo curl procps iptables \
