@@ -83,13 +83,20 @@ def send_load(server, folder, requests=100, rate=1000) -> Summary:
     return traffic.stop()
 
 
+def scheduled_rate(summary) -> float:
+    """Return the requests per second by the times when they were due, however late a busy machine sent them."""
+    due = [record["at"] - record["late"] for record in summary.records]
+    return (summary.requests - 1) / (max(due) - min(due))
+
+
 def test_load_has_the_requested_rate_and_mix(server, tmp_path):
-    summary = send_load(server, tmp_path, rate=500)
+    summary = send_load(server, tmp_path, requests=200, rate=500)
     kinds = Counter((record["method"], record["path"]) for record in summary.records)
     assert summary.failed == 0, summary.failures_between(0, time.time())
     assert summary.requests == len(server.received)
     assert server.connections <= 16
-    assert 200 < summary.rate < 700
+    assert 200 < summary.rate < 1000
+    assert scheduled_rate(summary) == pytest.approx(500, rel=0.25)
     notes = f"/releases/{TAG}/notes"
     assert kinds.keys() == {("POST", notes), ("GET", notes), ("GET", "/version"), ("GET", "/")}
     assert summary.posts == pytest.approx(summary.requests / 5, abs=4)
@@ -104,7 +111,7 @@ def test_closed_connections_are_failures_without_a_retry(server, tmp_path):
     assert summary.requests == len(server.received)
     assert summary.failed == len(server.received) // 20 > 0
     assert not set(summary.acknowledged) ^ set(server.stored)
-    failure = summary.failures_between(0, time.time())[0]
+    failure = min(summary.failures_between(0, time.time()), key=lambda record: record["at"])
     assert failure["status"] is None
     assert "closed" in failure["error"]
     assert summary.failures_between(0, failure["at"]) == []
@@ -137,8 +144,7 @@ def test_stalled_server_delays_requests_and_drops_none(server, tmp_path):
     assert summary.longest_delay > 0.1
     assert summary.longest > 0.25
     assert summary.rate > 200
-    due = [record["at"] - record["late"] for record in summary.records]
-    assert max(due) - min(due) == pytest.approx((summary.requests - 1) / 500, abs=0.1)
+    assert scheduled_rate(summary) == pytest.approx(500, rel=0.25)
 
 
 def test_lost_and_duplicated_notes_are_found(server, tmp_path):
