@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.rehearsal.report import add_figures, build_bins, print_table, write_report
-from tests.rehearsal.traffic import ROOT, Summary, Traffic, lost_and_doubled
+from tests.rehearsal.traffic import ROOT, Summary, Traffic, lost_and_duplicated
 
 TAG = "0123456789abcdef0123456789abcdef01234567"
 
@@ -102,7 +102,7 @@ def test_load_has_the_requested_rate_and_mix(server, tmp_path):
     assert summary.posts == pytest.approx(summary.requests / 5, abs=4)
     assert kinds["GET", "/version"] == pytest.approx(summary.requests * 2 / 5, abs=4)
     assert {record["tag"] for record in summary.records} == {TAG, None}
-    assert lost_and_doubled(summary.acknowledged, server.stored) == (set(), set())
+    assert lost_and_duplicated(summary.acknowledged, server.stored) == (set(), set())
 
 
 def test_closed_connections_are_failures_without_a_retry(server, tmp_path):
@@ -152,7 +152,7 @@ def test_lost_and_duplicated_notes_are_found(server, tmp_path):
     lost, duplicated = acknowledged[0], acknowledged[1]
     server.stored.remove(lost)
     server.stored += [duplicated, "never acknowledged", "never acknowledged"]
-    assert lost_and_doubled(acknowledged, server.stored) == ({lost}, {duplicated, "never acknowledged"})
+    assert lost_and_duplicated(acknowledged, server.stored) == ({lost}, {duplicated, "never acknowledged"})
 
 
 def test_refused_connections_are_failures(tmp_path):
@@ -222,7 +222,7 @@ def sample_run() -> tuple[dict, list[dict]]:
     second = scenario | {"name": "second", "started": 1010.0, "ended": 1020.0}
     second |= {"deploy_seconds": 4.25, "live_after": "b" * 40, "passed": False, "error": "one request failed"}
     run = {"started": 1000.0, "ended": 1020.0, "machine": "a <machine>", "stand_ins": True, "replacements": 1}
-    return run | {"scenarios": [first, second], "lost": 0, "doubled": 0}, records
+    return run | {"scenarios": [first, second], "lost": 0, "duplicated": 0}, records
 
 
 def test_report_finds_one_failure_in_thousands(tmp_path):

@@ -132,11 +132,11 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     print(
         f"rehearsal: {run['replacements']} replacements, {summary.requests} requests at {summary.rate:.0f}/s, "
         f"{summary.failed} failed; {len(summary.acknowledged)} notes acknowledged, {run['lost']} lost, "
-        f"{run['doubled']} doubled"
+        f"{run['duplicated']} duplicated"
     )
     print("rehearsal: the timeline is in report.html")
     print(f"{passed} passed, {failed} failed")
-    return int(bool(failed or not summary.requests or summary.failed or run["lost"] or run["doubled"]))
+    return int(bool(failed or not summary.requests or summary.failed or run["lost"] or run["duplicated"]))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from .traffic import Summary, lost_and_doubled
+from .traffic import Summary, lost_and_duplicated
 
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 WAY_HEADS = ("way to replace the container", "failed / requests", "writes lost", "writes doubled")
@@ -22,7 +22,7 @@ def only_new_seconds(records: Iterable[dict], mark: dict, until: float) -> float
 
 def figures(summary: Summary, marks: Sequence[dict], stored: Iterable[str]) -> dict:
     """What the replacements did to the traffic: a mark tells when one began and ended, and both tags."""
-    lost, doubled = lost_and_doubled(summary.acknowledged, stored)
+    lost, doubled = lost_and_duplicated(summary.acknowledged, stored)
     untils = [*(mark["began"] for mark in marks[1:]), float("inf")]
     return {
         "requests": summary.requests,

@@ -73,7 +73,7 @@ def build_bins(run: dict, records: Sequence[dict]) -> dict:
 def has_passed(run: dict) -> bool:
     """Return whether every scenario passed, no request failed, and no write was lost or duplicated."""
     figures, passed = run["figures"], all(scenario["passed"] for scenario in run["scenarios"])
-    return bool(figures["requests"] and passed and not (figures["failed"] or run["lost"] or run["doubled"]))
+    return bool(figures["requests"] and passed and not (figures["failed"] or run["lost"] or run["duplicated"]))
 
 
 def write_report(run: dict, records: Sequence[dict], folder: Path) -> None:
@@ -97,7 +97,7 @@ def build_table(run: dict) -> list[list[str]]:
     def row(name: str, result: str, entry: dict, *more: object) -> list[str]:
         figures = entry.get("figures", {})
         counts = [figures.get(key) for key in ("requests", "failed", "acknowledged")]
-        values = [*counts, entry.get("lost"), entry.get("doubled"), figures.get("longest_ms"), *more]
+        values = [*counts, entry.get("lost"), entry.get("duplicated"), figures.get("longest_ms"), *more]
         cells = ["-" if value is None else f"{value:,}" if isinstance(value, int) else str(value) for value in values]
         return [name, result, *cells]
 
@@ -139,7 +139,7 @@ def build_verdict(run: dict) -> str:
     result, plural = "Passed" if has_passed(run) else "Failed", "" if run["replacements"] == 1 else "s"
     return (
         f"{result}: {figures['failed']:,} of {figures['requests']:,} requests failed, "
-        f"{run['lost']:,} of {figures['acknowledged']:,} acknowledged writes were lost, {run['doubled']:,} duplicated, "
+        f"{run['lost']:,} of {figures['acknowledged']:,} acknowledged writes were lost, {run['duplicated']:,} duplicated, "
         f"in {run['replacements']:,} release replacement{plural}."
         + (f" Failed scenarios: {', '.join(failed_names)}." if failed_names else "")
     )

@@ -12,7 +12,7 @@ from itertools import pairwise
 from scripts.runner.process import run
 from tests.rehearsal.repository import STEP, Repository, runner_environment
 from tests.rehearsal.server import DIR, Server
-from tests.rehearsal.traffic import Summary, Traffic, lost_and_doubled
+from tests.rehearsal.traffic import Summary, Traffic, lost_and_duplicated
 
 NOBODYS = "0" * 40  # no commit
 MOST_SECONDS = 8 * 3600.0  # of traffic
@@ -43,7 +43,7 @@ class Rehearsal:
         self.traffic: Traffic | None = None
         self.records: list[dict] = []
         self.commits: dict[str, str] = {}
-        self.run = {"started": time.time(), "replacements": 0, "lost": 0, "doubled": 0, "scenarios": []}
+        self.run = {"started": time.time(), "replacements": 0, "lost": 0, "duplicated": 0, "scenarios": []}
 
     def play(self, scenarios: Sequence[Callable[["Rehearsal"], None]], chosen: Sequence[str]) -> None:
         """Play the scenarios, in order; all but the first may fail without ending it."""
@@ -230,8 +230,8 @@ class Rehearsal:
         summary = Summary(self.records + self.traffic.stop().records)
         self.traffic = None
         stored = self.server.compose("exec -T db psql -U quai -d quai -At -c 'select text from notes'").splitlines()
-        lost, doubled = lost_and_doubled(summary.acknowledged, stored)
-        self.run |= {"lost": len(lost), "doubled": len(doubled)}
+        lost, duplicated = lost_and_duplicated(summary.acknowledged, stored)
+        self.run |= {"lost": len(lost), "duplicated": len(duplicated)}
         return summary
 
 

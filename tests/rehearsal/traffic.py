@@ -42,7 +42,7 @@ def is_failed(record: dict) -> bool:
     return record["error"] is not None or record["status"] != (201 if record["method"] == "POST" else 200)
 
 
-def lost_and_doubled(acknowledged: Iterable[str], stored: Iterable[str]) -> tuple[set[str], set[str]]:
+def lost_and_duplicated(acknowledged: Iterable[str], stored: Iterable[str]) -> tuple[set[str], set[str]]:
     """Return the texts acknowledged but not stored, and those stored more than once, acknowledged or not."""
     copies = Counter(stored)
     return set(acknowledged) - copies.keys(), {text for text, count in copies.items() if count > 1}
