@@ -139,8 +139,8 @@ def build_verdict(run: dict) -> str:
     result, plural = "Passed" if has_passed(run) else "Failed", "" if run["replacements"] == 1 else "s"
     return (
         f"{result}: {figures['failed']:,} of {figures['requests']:,} requests failed, "
-        f"{run['lost']:,} of {figures['acknowledged']:,} acknowledged writes were lost, {run['duplicated']:,} duplicated, "
-        f"in {run['replacements']:,} release replacement{plural}."
+        f"{run['lost']:,} of {figures['acknowledged']:,} acknowledged writes were lost, "
+        f"{run['duplicated']:,} duplicated, in {run['replacements']:,} release replacement{plural}."
         + (f" Failed scenarios: {', '.join(failed_names)}." if failed_names else "")
     )
 

@@ -3,8 +3,11 @@
 import random
 
 import pytest
+from server import __main__ as commands
 from server.__main__ import Request, main, parse
 from server.errors import UsageError
+
+from tests.server.conftest import NEW, OLD
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -70,3 +73,34 @@ def test_an_error_of_usage_is_one_line_and_status_2(tmp_path, capsys):
         == "deploy.sh: 'destroy' is not 'status' or 'deploy <commit, 40 hex digits>'; see deploy.sh --help\n"
     )
     assert captured.out == ""
+
+
+@pytest.fixture
+def deployed(directory, monkeypatch):
+    """What a command line deploys; the current directory is restored."""
+    got = []
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(commands, "follow", lambda _, action: action())
+    monkeypatch.setattr(
+        commands.deploy, "run", lambda _, tag, actor, refuse_older: got.append((tag, refuse_older)) or 0
+    )
+    return got
+
+
+def test_a_tag_that_a_person_wrote_is_deployed_even_if_it_is_older(directory, deployed):
+    text = (directory / ".env").read_text()
+    (directory / ".env").write_text(text.replace(f"IMAGE_TAG={OLD}", f"IMAGE_TAG={NEW}"))
+    assert main([str(directory)]) == 0
+    assert deployed == [(NEW, False)]
+
+
+def test_the_tag_of_the_live_release_is_read_again_under_the_lock(directory, deployed):
+    """Another deploy may be running: a changed setting must not bring the release before it back."""
+    assert main([str(directory)]) == 0
+    assert deployed == [("", False)]
+
+
+def test_a_commit_is_deployed_unless_it_is_older(directory, deployed, monkeypatch):
+    monkeypatch.setenv("SSH_ORIGINAL_COMMAND", f"deploy {COMMIT}")
+    assert main([str(directory), "--ssh"]) == 0
+    assert deployed == [(COMMIT, True)]
