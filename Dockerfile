@@ -1,12 +1,12 @@
-# Another base (a mirror's, a newer patch): --build-arg PYTHON_IMAGE=...
+# To use another base image: --build-arg PYTHON_IMAGE=...
 ARG PYTHON_IMAGE=python:3.13.16-slim-trixie@sha256:bf44cdfcb76cd3b41e879bc058fc37ec5872002ccfde7fcb765e218cde0cd79c
 
-# Dependencies and code have a stage each: a change of code leaves the layer of the dependencies as it is.
+# Separate stages for dependencies and code: a code change does not invalidate the dependency layer.
 FROM ${PYTHON_IMAGE} AS dependencies
 WORKDIR /build
 COPY requirements.txt .
-# Behind a proxy that re-signs HTTPS: --secret id=ca,src=<its bundle>. File times are constant and
-# bytecode carries none, so that the same requirements give the same layer.
+# Behind a proxy that intercepts TLS: --secret id=ca,src=<its bundle>. Constant file times, and bytecode
+# without any, make the layer reproducible.
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=ca \
     python -m venv --without-pip /venv \
     && if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
@@ -19,7 +19,7 @@ COPY service /app/service
 COPY service/front /release/front
 COPY docker-compose.prod.yml scripts/deploy.sh /release/
 COPY scripts/server /release/server
-# The commit's time, for the commit's files.
+# The time of the commit, for its files.
 ARG SOURCE_DATE_EPOCH=0
 RUN rm -r /app/service/front \
     && chmod -R u=rwX,go=rX /app /release \
@@ -28,19 +28,20 @@ RUN rm -r /app/service/front \
     && find /app /release -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${PYTHON_IMAGE}
-# Logs appear at once; a read-only root file system takes no bytecode.
+# Unbuffered logs; no bytecode on a read-only file system.
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=dependencies /venv /venv
 COPY --from=code /release /release
 COPY --from=code /app /app
 WORKDIR /app
+# Import every module: a missing dependency fails the build, not the deploy.
 RUN python -c "import importlib, pkgutil, service; [importlib.import_module(m.name) for m in pkgutil.walk_packages(service.__path__, 'service.') if m.name != 'service.__main__']"
 USER 10001:10001
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --start-interval=0.5s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['API_PORT']), timeout=3); c.request('GET', '/healthz'); r = c.getresponse(); sys.exit(r.status != 200 and r.read().decode())"]
 CMD ["python", "-m", "service"]
-# Last, because they change with each commit. The position is the number of commits on main up to
-# this one: the server orders releases by it, since no clock decides it.
+# Last, because they change with each commit. The server orders releases by the position, the number of
+# first-parent commits on main: unlike times, it does not depend on a clock.
 ARG REVISION=dev SOURCE= CREATED= POSITION=
 ENV RELEASE=${REVISION}
 LABEL org.opencontainers.image.revision=${REVISION} \

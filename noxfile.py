@@ -18,7 +18,7 @@ CLEANUP_SECONDS = 60
 
 
 def install(session: nox.Session, *groups: str, service: bool = False) -> None:
-    """Install dependency groups of pyproject.toml, and the service's own pinned dependencies."""
+    """Install dependency groups of pyproject.toml, and the service's pinned dependencies."""
     if service:
         session.install("--require-hashes", "--requirement", "requirements.txt")
     if groups:
@@ -31,7 +31,7 @@ def files(*patterns: str) -> list[str]:
 
 
 def run_module(session: nox.Session, module: str, *arguments: str, python: str = "python") -> None:
-    """Run a module of this repository; its errors go to stderr, and it may clean up after Ctrl-C."""
+    """Run a module of this repository, and give it time to clean up after Ctrl-C."""
     session.run(python, "-m", module, *arguments, external=True, stderr=None, interrupt_timeout=CLEANUP_SECONDS)
 
 

@@ -10,7 +10,7 @@ import sys
 from scripts.runner.deploy import deploy
 from scripts.runner.dev import serve
 from scripts.runner.image import make_image, move_latest
-from scripts.runner.postgres import with_postgres
+from scripts.runner.postgres import run_with_postgres
 from scripts.runner.process import ROOT, Failure
 from scripts.runner.settings import VARIABLES_PAGE
 
@@ -29,7 +29,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     image = commands.add_parser(
         "image",
         help="build the image of this commit and boot it",
-        description="Build the image of this commit, boot it as docker-compose.prod.yml says, and verify /version.",
+        description="Build the image of this commit, boot it with docker-compose.prod.yml, and verify /version.",
         epilog=f"IMAGE, REGISTRY_USER and REGISTRY_PASSWORD: see {VARIABLES_PAGE}.",
     )
     action = image.add_mutually_exclusive_group()
@@ -40,8 +40,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     commands.add_parser(
         "deploy",
         help="request the deploy of this commit and verify it",
-        description="Request the deploy of this commit from the server, then wait until PUBLIC_URL answers from it.",
-        epilog=f"The variables that it needs: see {VARIABLES_PAGE}.",
+        description="Request the deploy of this commit from the server, then wait until PUBLIC_URL serves it.",
+        epilog=f"Required variables: see {VARIABLES_PAGE}.",
     )
 
     postgres = commands.add_parser(
@@ -62,10 +62,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def perform(options: argparse.Namespace) -> int:
+def run_command(options: argparse.Namespace) -> int:
     """Run the chosen command and return the exit code."""
     if options.command == "postgres":
-        return with_postgres(options.words)
+        return run_with_postgres(options.words)
     if options.command == "deploy":
         deploy()
     elif options.command == "dev":
@@ -78,12 +78,12 @@ def perform(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Run one command; 0 only if all of it succeeded."""
+    """Run one command and return its exit code."""
     options = parse()
     os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("runner: ended by SIGTERM"))  # so that containers are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("runner: ended by SIGTERM"))  # run the finally blocks
     try:
-        return perform(options)
+        return run_command(options)
     except Failure as failure:
         print(f"runner: {failure}", file=sys.stderr)
     except subprocess.CalledProcessError as error:

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.runner.process import ROOT, Failure, need, run, say, start_engine
+from scripts.runner.process import ROOT, Failure, ensure_command, ensure_engine, run, say
 
 PREFIX = "quai-rehearsal"
 STAND_INS = Path(__file__).parent / "standins"
@@ -30,12 +30,12 @@ def base_images(pins: Mapping[str, tuple[str, str]] = PINS, stand_ins: bool = Tr
     The environment variable takes precedence, then the pinned image, then a stand-in. Raises Failure
     if an image is unavailable and stand-ins are not allowed.
     """
-    start_engine()
+    ensure_engine()
     images = {}
     for name, (file, _) in pins.items():
         if image := os.environ.get(name) or pinned(ROOT / file, name):
             images[name] = image
-    missing = [name for name, image in images.items() if not _is_available(image)]
+    missing = [name for name, image in images.items() if not _ensure_available(image)]
     if not missing:
         return images
     say(f"no registry provides {images[missing[0]]}")
@@ -46,12 +46,12 @@ def base_images(pins: Mapping[str, tuple[str, str]] = PINS, stand_ins: bool = Tr
         )
     say("using stand-ins built from Debian packages")
     debian = f"{PREFIX}/debian:trixie"
-    if not _is_available(debian):
+    if not _ensure_available(debian):
         _build_debian(debian)
     return images | {name: _build_stand_in(pins[name][1], debian) for name in missing}
 
 
-def _is_available(image: str) -> bool:
+def _ensure_available(image: str) -> bool:
     commands = [["image", "inspect"]] if image.startswith(PREFIX) else [["image", "inspect"], ["pull", "--quiet"]]
     return any(
         subprocess.run(["docker", *command, image], capture_output=True, check=False).returncode == 0
@@ -60,7 +60,7 @@ def _is_available(image: str) -> bool:
 
 
 def _build_debian(name: str) -> None:
-    need("mmdebstrap", "mmdebstrap")
+    ensure_command("mmdebstrap", "mmdebstrap")
     say("building a Debian root file system (half a minute)")
     tar = "/tmp/quai-debian.tar"  # noqa: S108 - mmdebstrap requires a path that any user can read
     run("mmdebstrap", "--variant=minbase", "--include=ca-certificates,netbase,tzdata", "trixie", tar)

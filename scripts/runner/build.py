@@ -47,7 +47,7 @@ def build_command(
     target: str, arguments: Mapping[str, str], options: Sequence[str], environment: Mapping[str, str] = os.environ
 ) -> list[str]:
     """Return the command that builds `target` from the current directory."""
-    # Behind a proxy that re-signs HTTPS, one of these variables names the bundle that pip needs.
+    # Behind a proxy that intercepts TLS, one of these variables names the bundle that pip needs.
     bundle = environment.get("PIP_CERT") or environment.get("SSL_CERT_FILE")
     return [
         *("docker", "buildx", "build", "--provenance=false", "--tag", target),

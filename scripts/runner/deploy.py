@@ -7,7 +7,7 @@ from scripts.runner.verify import wait_for_release
 
 
 def deploy() -> None:
-    """Deploy HEAD. Raise Failure unless the server says that it is live and the public URL answers from it."""
+    """Deploy HEAD. Raise Failure unless the server says that it is live and the public URL serves it."""
     public_url = required(*VARIABLES, "PUBLIC_URL")["PUBLIC_URL"]
     commit = git("rev-parse", "HEAD")
     try:

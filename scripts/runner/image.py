@@ -3,7 +3,7 @@
 from scripts.runner import build, registry
 from scripts.runner.base_images import base_images
 from scripts.runner.boot import boot
-from scripts.runner.process import git, run, say, start_engine
+from scripts.runner.process import ensure_engine, git, run, say
 from scripts.runner.settings import image_name
 
 
@@ -30,5 +30,5 @@ def make_image(push: bool = False, twice: bool = False) -> None:
 
 def move_latest() -> None:
     """Make IMAGE:latest the image of HEAD, which the registry already has."""
-    start_engine()
+    ensure_engine()
     registry.move_latest(image_name(), git("rev-parse", "HEAD"))

@@ -12,7 +12,7 @@ START_SECONDS = 90
 NAME = "quai"
 
 
-def with_postgres(command: Sequence[str]) -> int:
+def run_with_postgres(command: Sequence[str]) -> int:
     """Run the command and return its exit code; 0 without running it if the compose file has no database."""
     image = base_images({"DB_IMAGE": PINS["DB_IMAGE"]}).get("DB_IMAGE")
     if not image:

@@ -42,7 +42,7 @@ def git(*command: str) -> str:
     return run("git", *command)
 
 
-def need(command: str, package: str) -> None:
+def ensure_command(command: str, package: str) -> None:
     """Make sure that a program exists: install its Debian package if possible, else raise Failure."""
     if shutil.which(command):
         return
@@ -53,6 +53,6 @@ def need(command: str, package: str) -> None:
     run("apt-get", "install", "--quiet", "--yes", "--no-install-recommends", package)
 
 
-def start_engine() -> None:
+def ensure_engine() -> None:
     """Make sure that a Docker engine with compose and buildx runs; scripts/engine.sh installs one if it can."""
     show(str(ROOT / "scripts/engine.sh"))

@@ -1,4 +1,4 @@
-"""Verify that the public URL answers from the release."""
+"""Verify that the public URL serves the release."""
 
 import json
 import time

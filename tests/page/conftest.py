@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from playwright.sync_api import sync_playwright
 
-from scripts.runner.process import need
+from scripts.runner.process import ensure_command
 from tests.service.conftest import (
     AUTHENTICATED,
     ROOT,
@@ -40,7 +40,7 @@ def pytest_configure():
     if find_browser():
         return
     try:
-        need("chromium", "chromium")  # prints a message before it installs the package
+        ensure_command("chromium", "chromium")  # prints a message before it installs the package
     except (subprocess.CalledProcessError, SystemExit):
         pytest.exit("expected Chromium: install it (Debian: apt-get install chromium), or set CHROMIUM to its path", 1)
 

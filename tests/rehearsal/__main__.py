@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from scripts.runner.base_images import PREFIX, base_images
-from scripts.runner.process import ROOT, need
+from scripts.runner.process import ROOT, ensure_command
 from tests.rehearsal import PINS
 from tests.rehearsal.by_hand import BY_HAND
 from tests.rehearsal.endurance import ENDURANCE
@@ -54,7 +54,7 @@ def main() -> int:
     options = parser.parse_args()
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearsal: ended by SIGTERM"))  # so that the server goes
-    need("ssh", "openssh-client")
+    ensure_command("ssh", "openssh-client")
     print("rehearsal: base images", flush=True)
     bases = base_images(PINS)
     stand_ins = any(image.startswith(PREFIX) for image in bases.values())

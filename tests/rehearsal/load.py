@@ -4,7 +4,7 @@ import re
 import shlex
 import urllib.request
 
-from scripts.runner.process import need, run
+from scripts.runner.process import ensure_command, run
 from tests.rehearsal.server import DIR, Server, wait_for
 
 CONNECTIONS = 32
@@ -42,7 +42,7 @@ def measure_load(server: Server, seconds: int) -> list[dict]:
 
     RuntimeError when an answer was not 200.
     """
-    need("wrk", "wrk")
+    ensure_command("wrk", "wrk")
     server.exec(START)
     try:
         host = run(

@@ -65,8 +65,8 @@ def engine(monkeypatch):
     available = set()
     for name in base_images.PINS:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(base_images, "start_engine", lambda: None)
-    monkeypatch.setattr(base_images, "_is_available", available.__contains__)
+    monkeypatch.setattr(base_images, "ensure_engine", lambda: None)
+    monkeypatch.setattr(base_images, "_ensure_available", available.__contains__)
     monkeypatch.setattr(base_images, "_build_debian", lambda name: None)
     monkeypatch.setattr(base_images, "_build_stand_in", lambda stage, debian: f"stand-in {stage}")
     return available
@@ -90,7 +90,7 @@ def test_what_is_pushed_is_never_built_on_a_stand_in(engine):
 
 def test_postgres_is_skipped_without_a_database(monkeypatch, capsys):
     monkeypatch.setattr(postgres, "base_images", lambda pins: {})
-    assert postgres.with_postgres([sys.executable, "-c", "raise SystemExit(1)"]) == 0
+    assert postgres.run_with_postgres([sys.executable, "-c", "raise SystemExit(1)"]) == 0
     assert "skipped" in capsys.readouterr().out
 
 
