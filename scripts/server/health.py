@@ -77,12 +77,17 @@ def probe(address: str, path: str, seconds: float = PROBE_SECONDS) -> Answer:
 
 def verify_version(container: engine.Container, tag: str) -> None:
     """Raise Refused unless the version path of a front, or of the proxy, answers with this tag."""
+    if problem := _version_problem(container, tag):
+        raise Refused(problem)
+
+
+def _version_problem(container: engine.Container, tag: str) -> str:
+    """Return why the version path does not answer with this tag; empty if it does."""
     answer = probe(container.address, VERSION_PATH)
     where = f"{VERSION_PATH} of {container.name}"
     if answer.status != 200:
-        raise Refused(f"{where} answers {answer.status or 'nothing'}: {answer.text[:200]}")
-    if f'"{tag}"' not in answer.text:
-        raise Refused(f"{where} answers {answer.text[:200]}, not {tag}")
+        return f"{where} answers {answer.status or 'nothing'}: {answer.text[:200]}"
+    return "" if f'"{tag}"' in answer.text else f"{where} answers {answer.text[:200]}, not {tag}"
 
 
 def watch(containers: Sequence[str], front: engine.Container, tag: str, settings: Settings) -> None:
@@ -95,14 +100,14 @@ def watch(containers: Sequence[str], front: engine.Container, tag: str, settings
     while time.monotonic() < end or failed:
         time.sleep(WATCH_INTERVAL)
         wait_until_healthy(containers, settings)
-        verify_version(front, tag)
         answer = probe(front.address, HEALTH_PATH)
-        failed = 0 if 200 <= answer.status < 400 else failed + 1
+        if 200 <= answer.status < 400:
+            problem = _version_problem(front, tag)
+        else:
+            problem = f"{HEALTH_PATH} of {front.name} answers {answer.status or 'nothing'}: {answer.text[:200]}"
+        failed = failed + 1 if problem else 0
         if failed == FAILED_PROBES:
-            raise Refused(
-                f"{HEALTH_PATH} answers {answer.status or 'nothing'} through the new front, {failed} times in a row: "
-                f"{answer.text[:200]}"
-            )
+            raise Refused(f"the new release fails while it serves, {failed} times in a row: {problem}")
 
 
 def show_evidence(directory: Path, containers: Sequence[engine.Container]) -> None:
@@ -131,7 +136,8 @@ def describe_exit(container: str) -> list[str]:
     if found["RestartCount"]:
         lines.append(f"restarts: {found['RestartCount']}")
     checks = (run.get("Health") or {}).get("Log") or []
-    return lines + [f"health check: {check['Output'].strip()}" for check in checks[-3:] if check["Output"].strip()]
+    outputs = [check["Output"].strip().splitlines() for check in checks[-3:]]
+    return lines + [f"health check: {output[-1]}" for output in outputs if output]
 
 
 def _events(container: str) -> list[Any]:

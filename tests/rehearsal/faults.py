@@ -135,7 +135,7 @@ def bad_releases(r: Rehearsal) -> None:
     with r.reading_only():
         is_refused(r, "ends", "the new api is crashing", ends)
     with r.reading_only():
-        is_refused(r, "sick", "/healthz answers 503 through the new front", *serve("sick", SERVE_SICK))
+        is_refused(r, "sick", "times in a row: /healthz of quai-front-", *serve("sick", SERVE_SICK))
     died = "exit code 3\n"
     is_refused(r, "dies with a code", died, """CMD ["python", "-c", "import sys, time; time.sleep(1); sys.exit(3)"]""")
     memory = "out of memory: the kernel killed it (OOMKilled), its limit is 5"

@@ -85,8 +85,8 @@ def watched(containers, settings, monkeypatch):
 
 def test_an_answer_of_the_previous_release_refuses_the_new_one(watched):
     """The front asks any API while that of its own release accepts no connection."""
-    watched.versions.append("1" * 40)
-    with pytest.raises(Refused, match=f"/version of quai-front-2 answers .*, not {FRONT.tag}"):
+    watched.versions += ["1" * 40] * 2
+    with pytest.raises(Refused, match=f"2 times in a row: /version of quai-front-2 answers .*, not {FRONT.tag}"):
         watched()
 
 
@@ -100,7 +100,7 @@ def test_one_failed_probe_is_not_enough(watched):
 
 @pytest.mark.parametrize(("status", "said"), [(503, "503"), (500, "500"), (0, "nothing"), (404, "404")])
 def test_two_failed_probes_in_a_row_refuse_the_release(watched, status, said):
-    with pytest.raises(Refused, match=f"/healthz answers {said} through the new front, 2 times in a row: why"):
+    with pytest.raises(Refused, match=f"2 times in a row: /healthz of quai-front-2 answers {said}: why"):
         watched(200, 200, status, status)
 
 
@@ -130,7 +130,11 @@ def test_a_watch_does_not_end_with_a_failed_probe(watched):
             [],
             ["exit code 137 (SIGKILL)", "out of memory: the kernel killed it (OOMKilled), its limit is 512 MiB"],
         ),
-        (inspected("starting", log=[{"Output": "refused\n"}, {"Output": ""}]), [], ["health check: refused"]),
+        (
+            inspected("starting", log=[{"Output": "Traceback:\nrefused\n"}, {"Output": ""}]),
+            [],
+            ["health check: refused"],
+        ),
     ],
 )
 def test_the_evidence_says_how_it_ended(containers, monkeypatch, found, events, lines):
