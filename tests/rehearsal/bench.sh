@@ -1,36 +1,40 @@
 #!/usr/bin/env bash
-# Ways of replacing the API's container, for bench.py: runs on the rehearsal's server, beside .env.
-#   bench.sh ready WAY TAG [REPLICAS]   make a release live in this way, from whatever another way left
-#   bench.sh replace WAY TAG            replace it in this way
+# Strategies to replace the API container, for bench_server.py. Runs on the rehearsal's server, in the directory of .env.
+#   bench.sh ready STRATEGY TAG REPLICAS [IMAGE...]   make a release live by a strategy, from any state; pull the images
+#   bench.sh replace STRATEGY TAG                     replace the live release by this one
+#   bench.sh kill STRATEGY TAG SECONDS                the same, killed after SECONDS; prints the time of the kill
+#   bench.sh write_files STRATEGY TAG                 write the compose file and the Caddyfile of a strategy
 set -euo pipefail
 
-readonly LIMIT=180 # seconds for what would wait without end
+readonly LIMIT=180                  # seconds for commands without a limit of their own
+readonly MARK=BENCH_REPLACEMENT=yes # in the environment of each process of a replacement that will be killed
 
 set_env() { sed -i "s/^$1=.*/$1=$2/" .env; }
 
-until_says() { # the command after it prints this
-  local deadline=$((SECONDS + LIMIT)) wanted=$1
-  until [[ $("${@:2}") == "$wanted" ]]; do
-    ((SECONDS < deadline)) || { echo "'${*:2}' does not say '$wanted'" >&2; exit 1; }
+until_prints() { # poll until a command prints this text
+  local deadline=$((SECONDS + LIMIT)) expected=$1
+  until [[ $("${@:2}") == "$expected" ]]; do
+    ((SECONDS < deadline)) || { echo "'${*:2}' does not print '$expected'" >&2; exit 1; }
     sleep 0.1
   done
 }
 
-live_restore() { # true or false; the engine reads it again
+live_restore() { # true or false; the engine reloads its settings
   echo "{\"live-restore\": $1}" >/etc/docker/daemon.json
   kill -HUP "$(cat /run/docker.pid)"
-  until_says "$1" docker info --format '{{.LiveRestoreEnabled}}'
+  until_prints "$1" docker info --format '{{.LiveRestoreEnabled}}'
 }
 
-# Nothing runs; the database's volume stays.
+# Removes all containers; the volume of the database stays.
 reset() {
   if [[ $(docker info --format '{{.Swarm.LocalNodeState}}') == active ]]; then
     docker stack rm quai
-    until_says '' docker ps --all --quiet
+    until_prints '' docker ps --all --quiet
     docker swarm leave --force
     live_restore true
   fi
   docker compose down --remove-orphans
+  docker ps --all --quiet | xargs --no-run-if-empty docker rm --force
   set_env IMAGE_TAG "$tag"
   set_env DEPLOY_ID ''
   set_env API_REPLICAS "$replicas"
@@ -38,22 +42,21 @@ reset() {
   ln -sfn "$tag" releases/current
 }
 
-# Only the API is replaced: the front stays, and asks DNS for `api`; its retries are edited by a line of sed.
-by_dns() {
+# Every strategy but deploy.sh replaces the API only: the front stays and finds the API by the DNS name `api`.
+write_files() {
+  local retries=''
+  case $strategy in
+    plain) retries='/lb_try_/d' ;;
+    retry) retries='s/(lb_try_duration) .*/\1 30s/' ;;
+  esac
   rm -rf releases/bench
   cp -a "releases/$tag" releases/bench
-  sed -Ei "s/(reverse_proxy) .*/\1 api:8000 {/; /lb_policy|fail_duration/d; ${1-}" releases/bench/front/Caddyfile
-  grep -q 'reverse_proxy api:8000 {' releases/bench/front/Caddyfile
+  sed -Ei "s/(reverse_proxy) .*/\1 api:8000 {/; /lb_policy|fail_duration/d; $retries" releases/bench/front/Caddyfile
   sed -E 's/releases\/\$\{IMAGE_TAG[^}]*\}/releases\/bench/; s/(front|api)-\$\{DEPLOY_ID:-0\}/\1/; /labels: \*labels/d' \
     docker-compose.prod.yml >bench.yml
-}
-
-# Swarm and live-restore exclude each other. Without IPVS in the kernel there are no virtual
-# addresses: names resolve to the tasks, and ports are the tasks' own. A stack has no tmpfs.
-init_swarm() {
-  live_restore false
-  docker swarm init --advertise-addr 127.0.0.1
-  sed -E bench.yml >swarm.yml \
+  # A stack has no tmpfs. Without IPVS in the kernel there are no virtual addresses: names resolve to the tasks,
+  # and ports are published by the tasks themselves.
+  [[ $strategy != swarm ]] || sed -Ei bench.yml \
     -e 's/^( +)- "(.*):([0-9]+)"$/\1- {target: \3, published: "\2", mode: host}/' \
     -e 's/^( +)deploy:$/&\n\1  endpoint_mode: dnsrr/' \
     -e '/read_only: true/d'
@@ -64,46 +67,69 @@ deploy_stack() {
   # shellcheck source=/dev/null  # the server's settings
   . ./.env
   set +a
-  timeout "$LIMIT" docker stack deploy --detach=false --resolve-image never --compose-file swarm.yml quai
+  timeout "$LIMIT" docker stack deploy --detach=false --resolve-image never --compose-file bench.yml quai
 }
 
+# As docker-rollout does: as many new containers as there are, then the others go.
 start_first() {
   local old
-  old=$(docker compose ps --quiet api)
-  docker compose up --detach --no-deps --no-recreate --scale api=2 --wait --wait-timeout "$LIMIT" api
-  docker stop "$old"
-  docker rm "$old"
+  mapfile -t old < <(docker compose ps --quiet api)
+  docker compose up --detach --no-deps --no-recreate --scale "api=$((2 * ${#old[@]}))" --wait --wait-timeout "$LIMIT" api
+  docker stop "${old[@]}"
+  docker rm "${old[@]}"
 }
 
 replace() {
   set_env IMAGE_TAG "$tag"
-  [[ $way == this ]] || export COMPOSE_FILE=bench.yml
-  case $way in
+  case $strategy in
     plain | retry) docker compose up --detach ;;
     start-first) start_first ;;
     swarm) deploy_stack ;;
-    this) ./deploy.sh ;;
+    first | this) ./deploy.sh ;;
   esac
 }
 
+kill_replacement() { # after $1 seconds: SIGKILL to all its processes, those in other process groups, too
+  local pids
+  env "$MARK" "${BASH_SOURCE[0]}" replace "$strategy" "$tag" >&2 &
+  sleep "$1"
+  kill -0 "$!" || { echo "the replacement ended before it was killed" >&2; exit 1; }
+  date +%s.%N
+  while mapfile -t pids < <(grep -lszx "$MARK" /proc/[0-9]*/environ | cut -d / -f 3) && ((${#pids[@]})); do
+    kill -KILL "${pids[@]}" 2>/dev/null || true
+  done
+}
+
 ready() {
+  local image
   reset
-  case $way in
-    plain) by_dns '/lb_try_/d' ;;
-    retry) by_dns 's/(lb_try_duration) .*/\1 30s/' ;;
-    start-first | swarm) by_dns ;;
-  esac
-  [[ $way == this ]] || export COMPOSE_FILE=bench.yml
-  case $way in
-    swarm) init_swarm; replace ;;
-    this) replace ;;
+  for image in "$@"; do
+    docker image inspect "$image" >/dev/null 2>&1 || runuser --user deploy -- docker pull --quiet "$image"
+  done
+  [[ $strategy =~ ^(first|this)$ ]] || write_files
+  select_file
+  case $strategy in
+    swarm) # Swarm and live-restore exclude each other
+      live_restore false
+      docker swarm init --advertise-addr 127.0.0.1
+      replace
+      ;;
+    first | this) replace ;;
     *) docker compose up --detach --wait proxy front api db ;;
   esac
 }
 
+select_file() { [[ $strategy =~ ^(first|this)$ ]] || export COMPOSE_FILE=bench.yml; }
+
 main() {
-  way=$2 tag=$3 replicas=${4:-1}
-  "$1"
+  strategy=$2 tag=$3 replicas=${4:-1}
+  case $1 in
+    ready) ready "${@:5}" ;;
+    replace) select_file; replace ;;
+    kill) kill_replacement "$4" ;;
+    write_files) write_files ;;
+    *) sed -n '2,5s/^# *//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+  esac
 }
 
 main "$@"
