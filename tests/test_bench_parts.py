@@ -1,83 +1,36 @@
-"""The comparison of ways: its figures, its tables and its picture, from made-up traffic."""
+"""The benchmark's options, tables, picture and files, from made-up figures."""
 
 import json
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
 
 from scripts.runner.process import ROOT
+from tests.rehearsal.bench_options import options_of
+from tests.rehearsal.bench_releases import crash, first_edition
 from tests.rehearsal.bench_report import (
     MARKERS,
-    figures,
+    boot_table,
+    crash_table,
+    good_table,
+    insert,
+    kill_table,
+    load_table,
     markdown,
-    new_bytes,
-    only_new_seconds,
-    put_into,
+    paragraph,
+    replica_ratios,
     replica_table,
     size,
     span,
     table_text,
-    way_table,
+    terminal,
 )
 from tests.rehearsal.picture import picture
-from tests.rehearsal.traffic import Summary
 
-OLD, NEW = "a" * 40, "b" * 40
-
-
-def answer(at, tag=None, **more):
-    record = {"at": at, "late": 0.0, "seconds": 0.5, "method": "GET", "status": 200, "error": None}
-    return {**record, "tag": tag, "note": None, **more}
-
-
-def mark(began, ended, old=OLD, new=NEW):
-    return {"began": began, "ended": ended, "old": old, "new": new}
-
-
-def test_both_answer_until_the_old_one_is_gone():
-    records = [answer(99, OLD), answer(101, OLD), answer(102, NEW), answer(103, OLD), answer(104, NEW), answer(105)]
-    assert only_new_seconds(records, mark(100, 110), 120) == 3.5
-
-
-def test_nobody_answers_until_the_new_one_does():
-    records = [answer(100.1, OLD), answer(101, status=502), answer(102, NEW)]
-    assert only_new_seconds(records, mark(100, 101), 120) == 2.5
-
-
-def test_the_next_replacement_is_not_counted():
-    records = [answer(101, NEW), answer(121, OLD)]
-    assert only_new_seconds(records, mark(100, 110), 120) == 1.5
-
-
-def test_a_new_one_that_never_answers_has_no_seconds():
-    assert only_new_seconds([answer(101, OLD)], mark(100, 110), 120) is None
-
-
-def test_figures_of_two_replacements():
-    posts = [answer(100 + n, method="POST", status=201, note=f"note {n}") for n in range(4)]
-    records = [*posts, answer(101, OLD), answer(102, NEW, seconds=0.75), answer(103, status=502)]
-    records += [answer(121, NEW), answer(123, OLD)]
-    marks = [mark(100, 106.25), mark(120, 127, NEW, OLD)]
-    got = figures(Summary(records), marks, ["note 0", "note 1", "note 1", "note 3"])
-    assert got == {
-        "requests": 9,
-        "failed": 1,
-        "acknowledged": 4,
-        "lost": 1,
-        "doubled": 1,
-        "longest_seconds": 0.75,
-        "only_new_seconds": [2.75, 3.5],
-        "command_seconds": [6.25, 7],
-    }
-
-
-def test_blobs_that_the_registry_has_are_not_sent():
-    base, code, settings = ({"digest": f"sha256:{n}", "size": n} for n in (5000, 70, 3))
-    before = {"config": settings, "layers": [base, {"digest": "sha256:old", "size": 60}]}
-    after = {"config": {"digest": "sha256:new", "size": 4}, "layers": [base, code, code]}
-    assert new_bytes(before, after) == 74
-    assert new_bytes(before, before) == 0
+TAG = "a" * 40
 
 
 def test_seconds_and_bytes_have_units():
@@ -88,60 +41,188 @@ def test_seconds_and_bytes_have_units():
 
 
 def result() -> dict:
-    good = {"error": None, "requests": 2260, "failed": 371, "acknowledged": 400, "lost": 0, "doubled": 1}
-    good |= {"longest_seconds": 1.518, "only_new_seconds": [1.11, 1.34], "command_seconds": [0.5, 0.5]}
-    ways = [{"name": "plain", "what": "`compose` <up>", **good}]
-    ways += [{"name": "swarm", "what": "Swarm", "error": "no | swarm here"}]
-    ways += [{"name": "this", "what": "`deploy.sh`", **good, "failed": 0}]
-    replicas = [{"replicas": 1, **good, "command_seconds": [8.44, 7.0]}, {"replicas": 2, "error": "too many"}]
-    replicas += [{"replicas": 4, **good, "command_seconds": [18.44, 17.0]}]
-    told = {"date": "2026-11-22", "command": "scripts/nox -s bench", "machine": "2 cores", "stand_ins": False}
-    told |= {"rate": 120.0, "replacements": 2, "ways": ways, "replicas": replicas}
-    return told | {"code_change_bytes": 31_400, "image_bytes": 239_000_000, "base_bytes": 178_000_000}
+    counts = {"error": None, "requests": 2260, "failed": 371, "acknowledged": 400, "lost": 0, "duplicated": 1}
+    good = counts | {"longest_seconds": 1.518, "only_new_seconds": [3.11, 3.34], "command_seconds": [8.5, 8.5]}
+    good |= {"boot_seconds": [2.0, 2.0], "watch_seconds": 5}
+    crash = counts | {"failed": 900, "exit_code": 0, "update_status": "", "running": "new release, crash-looping"}
+    kill = counts | {"failed": 12, "exit_code": 1, "update_status": "", "running": "new release"}
+    kill |= {"killed_after_seconds": 0.44}
+    missing = {"error": "no | swarm here"}
+    strategies = [{"name": "plain", "label": "`compose` <up>", **good, "crash": crash, "kill": kill}]
+    strategies += [{"name": "swarm", "label": "Swarm", **missing, "kill": missing}]
+    strategies[-1]["crash"] = crash | {"update_status": "rollback_completed", "running": "old release"}
+    strategies += [{"name": "this", "label": "`deploy.sh`", **good, "failed": 0}]
+    strategies[-1] |= {"crash": crash | {"failed": 1}, "kill": kill | {"failed": 2, "exit_code": 0}}
+    ours = {"strategy": "this", "label": "`deploy.sh`"}
+    replicas = [{**ours, "replicas": 1, **good, "command_seconds": [8.44, 7.0]}]
+    replicas += [{**ours, "replicas": 2, "error": "too many"}]
+    replicas += [{**ours, "replicas": 4, **good, "command_seconds": [12.66, 17.0]}]
+    run = {"date": "2026-11-22", "command": "scripts/nox -s bench", "machine": "2 cores", "stand_ins": False}
+    run |= {"rate": 120.0, "replacements": 2, "crash_seconds": 2, "pause_seconds": 5}
+    run |= {"window_seconds": {"crash": 15, "kill": 5}, "strategies": strategies, "replicas": replicas}
+    return run | {"code_change_bytes": 31_400, "image_bytes": 239_000_000, "base_bytes": 178_000_000}
 
 
-def test_the_terminal_table_is_aligned_and_says_what_was_not_measured():
-    heads, plain, swarm, ours = table_text(way_table(result())).splitlines()
+def cells(line: str) -> list[str]:
+    return re.split(" {2,}", line)
+
+
+def test_the_terminal_table_is_aligned_and_names_what_was_not_measured():
+    heads, plain, swarm, ours = table_text(good_table(result())).splitlines()
     assert len(heads) == len(plain) == len(ours)
-    assert re.split(" {2,}", plain) == [
-        *("`compose` <up>", "371 / 2,260", "0", "1", "1.52 s", "1.1 to 1.3 s", "0.5 s"),
-    ]
+    assert cells(plain) == ["`compose` <up>", "371 / 2,260", "0", "1", "1.52 s", "3.1 to 3.3 s", "8.5 s"]
     assert swarm.split(maxsplit=1) == ["Swarm", "not measured: no | swarm here"]
     assert swarm.index("not measured") == heads.index("failed / requests")
     assert table_text(replica_table(result())).splitlines()[1].split()[:5] == ["1", "8.4", "s", "7.0", "s"]
-    assert "\033" not in table_text(way_table(result()))
+    assert "\033" not in terminal(result())
+
+
+def test_the_tables_of_incidents_say_what_runs_afterwards():
+    heads, plain, swarm, _ = table_text(crash_table(result())).splitlines()
+    assert cells(plain) == ["`compose` <up>", "900 / 2,260", "0", "1", "new release, crash-looping"]
+    assert cells(swarm)[-1] == "old release; update: rollback completed"
+    assert heads.index("running afterwards") == plain.index("new release") == swarm.index("old release")
+    _, plain, swarm, ours = table_text(kill_table(result())).splitlines()
+    assert cells(plain)[1:] == ["0.4 s", "12 / 2,260", "0", "1", "new release; the second command failed"]
+    assert cells(swarm)[1] == "not measured: no | swarm here"
+    assert cells(ours)[-1] == "new release"
+
+
+def test_deploy_programs_are_compared_with_the_boot():
+    assert boot_table(result())[1:] == [["`deploy.sh`", "2.0 s", "1.6 x the boot", "1.5 s"]]
+    first = result()["strategies"][2] | {"name": "first", "label": "first", "command_seconds": [9.0]}
+    assert [row[0] for row in boot_table({"strategies": [first, *result()["strategies"]]})[1:]] == [
+        *("first", "`deploy.sh`"),
+    ]
+
+
+def test_most_replicas_are_compared_with_fewest():
+    assert replica_ratios(result()) == ["A deploy of 4 replicas by `deploy.sh` takes 1.5 x as long as one of 1."]
+    first = [one | {"strategy": "first", "label": "first"} for one in result()["replicas"]]
+    both = {"replicas": [*first, *result()["replicas"]]}
+    assert len(replica_ratios(both)) == 2
+    assert [row[0] for row in replica_table(both)[1:]] == [
+        *("1, first edition", "2, first edition", "4, first edition", "1", "2", "4"),
+    ]
+    assert replica_ratios({"replicas": result()["replicas"][:2]}) == []
+
+
+def test_the_load_table_has_the_columns_of_the_page():
+    rows = load_table([{"what": "the page", "rate": 2930.4, "p50_ms": 10.2, "p99_ms": 44.8}])
+    assert rows == [["", "requests/s", "p50", "p99"], ["the page", "2,930", "10 ms", "45 ms"]]
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    assert f"| {' | '.join(rows[0])} |".replace("|  |", "| |") in page
 
 
 def test_markdown_has_tables_date_and_command():
     text = markdown(result(), "bench.svg")
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert [len(table) for table in tables] == [5, 5]
+    assert [len(table) for table in tables] == [5, 5, 5, 3, 5]
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert "|---|--:|--:|--:|---|" in text
     assert "| `deploy.sh` | 0 / 2,260 |" in text
-    assert "sends 31.4 kB, compressed, to the registry" in text
-    assert "239.0 MB uncompressed, 61.0 MB more than its base of 178.0 MB" in text
-    assert "2026-11-22 by `scripts/nox -s bench`" in text
+    assert "31.4 kB (compressed) are pushed to the registry" in text
+    assert "239.0 MB uncompressed, 61.0 MB more than its base of 178.0 MB" in text.replace("\n", " ")
+    assert "Measured on 2026-11-22 by `scripts/nox -s bench`." in text
+    assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 120
     assert "stand-ins" not in text
-    assert "stand-ins" in markdown(result() | {"stand_ins": True}, "bench.svg")
+    assert "2 cores, stand-ins for the base images" in markdown(result() | {"stand_ins": True}, "bench.svg")
 
 
-def test_what_is_between_the_markers_is_replaced():
-    readme = f"before\n{MARKERS[0]}\nold \\1\n{MARKERS[1]}\nafter\n"
-    assert put_into(readme, "new \\2\n") == f"before\n{MARKERS[0]}\nnew \\2\n{MARKERS[1]}\nafter\n"
+def test_sections_without_figures_are_left_out():
+    text = markdown(result() | {"replicas": [], "strategies": result()["strategies"][:1]}, "bench.svg")
+    assert "Replicas" not in text
+    assert "boot" not in text
+    assert "Replicas" not in terminal(result() | {"replicas": []})
+
+
+def test_the_page_and_the_report_use_the_same_columns():
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    for rows in (good_table(result()), replica_table(result())):
+        assert f"| {' | '.join(rows[0])} |" in page
+
+
+def test_paragraphs_break_between_words_but_not_in_code():
+    text = paragraph("one two `three four five` (`six seven`) eight.", 16)
+    assert text.splitlines() == ["one two", "`three four five`", "(`six seven`)", "eight."]
+
+
+def test_the_text_between_the_markers_is_replaced():
+    page = f"before\n{MARKERS[0]}\nold \\1\n{MARKERS[1]}\nafter\n"
+    assert insert(page, "new \\2\n") == f"before\n{MARKERS[0]}\nnew \\2\n{MARKERS[1]}\nafter\n"
     with pytest.raises(ValueError, match="one pair of"):
-        put_into("no markers", "new")
+        insert("no markers", "new")
 
 
-def test_the_readme_has_the_markers():
-    readme = (ROOT / "docs/benchmarks.md").read_text()
-    assert put_into(put_into(readme, "x\n"), "") == put_into(readme, "")
+def test_the_page_has_the_markers():
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    assert insert(insert(page, "x\n"), "") == insert(page, "")
 
 
-@pytest.mark.parametrize("change", [{}, {"replicas": []}, {"ways": []}])
+@pytest.mark.parametrize("change", [{}, {"replicas": []}, {"strategies": []}])
 def test_the_picture_is_well_formed_and_fetches_nothing(change):
     drawn = picture(json.loads(json.dumps(result() | change)))
     words = [element.text for element in ET.fromstring(drawn).iter() if element.tag.endswith("text")]  # noqa: S314
-    assert ("compose <up>" in words) == ("371 of 2,260" in words) == bool((result() | change)["ways"])
+    measured = bool((result() | change)["strategies"])
+    assert ("compose <up>" in words) == ("371 of 2,260" in words) == ("900 of 2,260" in words) == measured
+    assert words.count("not measured") == 3 * measured
     assert "href" not in drawn
     assert drawn.count("://") == 1
+
+
+def test_options_are_checked():
+    options = options_of(["--strategies", "plain,first", "--replicas", "", "--replica-strategies", "first,this"], None)
+    assert (options.strategies, options.replicas) == (["plain", "first"], [])
+    assert "first" not in options_of([], None).strategies
+    for wrong in (["--strategies", "magic"], ["--replica-strategies", "plain"], ["--replicas", "x"], ["--rate", "0"]):
+        with pytest.raises(SystemExit):
+            options_of(wrong, None)
+
+
+def written(folder, strategy: str) -> tuple[str, str]:
+    """The compose file and the Caddyfile that bench.sh writes for a strategy."""
+    shutil.copytree(ROOT / "service/front", folder / "releases" / TAG / "front")
+    shutil.copy(ROOT / "docker-compose.prod.yml", folder)
+    script = str(ROOT / "tests/rehearsal/bench.sh")
+    subprocess.run([script, "write_files", strategy, TAG], cwd=folder, check=True)
+    return (folder / "bench.yml").read_text(), (folder / "releases/bench/front/Caddyfile").read_text()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "duration"), [("plain", None), ("retry", "30s"), ("start-first", "5s"), ("swarm", "5s")]
+)
+def test_only_the_api_depends_on_the_release(tmp_path, strategy, duration):
+    compose, caddyfile = written(tmp_path, strategy)
+    services = compose.partition("\nservices:\n")[2]
+    assert "DEPLOY_ID" not in services
+    assert "./releases/bench/front:/front:ro" in services
+    assert "API_HOST: api\n" in services
+    assert "labels:" not in services
+    assert services.count("IMAGE_TAG") == 0
+    assert "reverse_proxy api:8000 {" in caddyfile
+    assert "lb_policy" not in caddyfile
+    assert "fail_duration" not in caddyfile
+    assert re.findall(r"lb_try_duration (\w+)", caddyfile) == ([duration] if duration else [])
+
+
+def test_a_stack_has_no_tmpfs_and_no_virtual_addresses(tmp_path):
+    compose, _ = written(tmp_path, "swarm")
+    assert "read_only: true" not in compose
+    assert '- {target: 80, published: "${HTTP_PORT:-80}", mode: host}' in compose
+    assert compose.count("endpoint_mode: dnsrr") == len(re.findall(r"^ +deploy:$", compose, re.MULTILINE)) > 0
+
+
+def test_a_release_of_the_first_edition_has_its_files_and_no_program():
+    lines = first_edition()
+    assert lines[0] == "RUN rm -r /release/server"
+    assert [re.search(r"/release/(\S+)", line)[1] for line in lines[1:]] == ["deploy.sh", "docker-compose.prod.yml"]
+    assert all(line.endswith("\nEND_OF_FILE") and line.count("END_OF_FILE") == 2 for line in lines[1:])
+
+
+def test_the_release_that_crashes_runs_code_that_compiles():
+    copy, command = crash()
+    code = re.fullmatch(r"COPY <<'END' (\S+)\n(.*)\nEND", copy, re.DOTALL)
+    assert code[1] in command
+    assert "service.wait(2)" in code[2]
+    compile(code[2], code[1], "exec")

@@ -1,49 +1,25 @@
-"""The figures of a comparison, from what the traffic met; and its tables."""
+"""Tables of a benchmark, for the terminal and for docs/benchmarks.md."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from .traffic import Summary, lost_and_duplicated
+from .bench_figures import compare_with_boot
 
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
-WAY_HEADS = ("way to replace the container", "failed / requests", "writes lost", "writes doubled")
-WAY_HEADS += ("longest request", "only the new one answers after", "the command takes")
-REPLICA_HEADS = ("replicas", "deploy takes", "rollback takes", "only the new ones answer after", "failed / requests")
+TEXT_COLUMN = "running afterwards"  # aligned to the left; the others hold numbers
+GOOD_HEADS = ("strategy", "failed / requests", "writes lost", "writes duplicated")
+GOOD_HEADS += ("longest request", "only the new release answers after", "the command takes")
+CRASH_HEADS = ("strategy", "failed / requests", "writes lost", "writes duplicated", TEXT_COLUMN)
+KILL_HEADS = ("strategy", "killed after", *CRASH_HEADS[1:])
+REPLICA_HEADS = ("replicas", "deploy takes", "rollback takes", "only the new release answers after")
+REPLICA_HEADS += ("failed / requests",)
+BOOT_HEADS = ("strategy", "boot of the container", "only the new release answers after", "the rest of the command")
 
-
-def only_new_seconds(records: Iterable[dict], mark: dict, until: float) -> float | None:
-    """Seconds from the start of a replacement until each answer is the new one's; None when it never answered."""
-    began = mark["began"]
-    answers = [(r["at"] + r["seconds"], r["tag"]) for r in records if began <= r["at"] < until]
-    first = min((at for at, tag in answers if tag == mark["new"]), default=None)
-    last = max((at for at, tag in answers if tag == mark["old"]), default=began)
-    return None if first is None else round(max(first, last) - began, 3)
-
-
-def figures(summary: Summary, marks: Sequence[dict], stored: Iterable[str]) -> dict:
-    """What the replacements did to the traffic: a mark tells when one began and ended, and both tags."""
-    lost, doubled = lost_and_duplicated(summary.acknowledged, stored)
-    untils = [*(mark["began"] for mark in marks[1:]), float("inf")]
-    return {
-        "requests": summary.requests,
-        "failed": summary.failed,
-        "acknowledged": len(summary.acknowledged),
-        "lost": len(lost),
-        "doubled": len(doubled),
-        "longest_seconds": summary.longest,
-        "only_new_seconds": [only_new_seconds(summary.records, *pair) for pair in zip(marks, untils, strict=True)],
-        "command_seconds": [round(mark["ended"] - mark["began"], 3) for mark in marks],
-    }
-
-
-def new_bytes(before: dict, after: dict) -> int:
-    """Bytes that pushing an image sends when its registry has another: the blobs that only its manifest names."""
-    had = {blob["digest"] for blob in (before["config"], *before["layers"])}
-    return sum({b["digest"]: b["size"] for b in (after["config"], *after["layers"]) if b["digest"] not in had}.values())
+Rows = list[list[str]]
 
 
 def span(values: Iterable[float | None]) -> str:
-    """Seconds, from the least to the most."""
+    """Seconds, from the shortest to the longest."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
@@ -52,85 +28,219 @@ def span(values: Iterable[float | None]) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes, in the unit that suits."""
+    """A number of bytes, in kB or MB."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def way_table(result: dict) -> list[list[str]]:
-    """A row per way, headings first."""
-    rows = [list(WAY_HEADS)]
-    for way in result["ways"]:
-        if way["error"]:
-            rows.append([way["what"], f"not measured: {way['error']}", *[""] * (len(WAY_HEADS) - 2)])
-            continue
-        cells = [f"{way['failed']:,} / {way['requests']:,}", f"{way['lost']:,}", f"{way['doubled']:,}"]
-        cells += [f"{way['longest_seconds']:.2f} s", span(way["only_new_seconds"]), span(way["command_seconds"])]
-        rows.append([way["what"], *cells])
+def failed(figures: dict) -> str:
+    """Failed requests and all requests."""
+    return f"{figures['failed']:,} / {figures['requests']:,}"
+
+
+def writes(figures: dict) -> list[str]:
+    """Writes that were lost, and writes that were duplicated."""
+    return [f"{figures['lost']:,}", f"{figures['duplicated']:,}"]
+
+
+def table(heads: Sequence[str], measured: Iterable[tuple[str, dict]], cells: Callable[[dict], list[str]]) -> Rows:
+    """Rows of a label and its figures, headings first. A row without figures says why."""
+    rows = [list(heads)]
+    for label, figures in measured:
+        if figures["error"]:
+            rows.append([label, f"not measured: {figures['error']}", *[""] * (len(heads) - 2)])
+        else:
+            rows.append([label, *cells(figures)])
     return rows
 
 
-def replica_table(result: dict) -> list[list[str]]:
-    """A row per number of replicas, headings first."""
-    rows = [list(REPLICA_HEADS)]
-    for one in result["replicas"]:
-        if one["error"]:
-            rows.append([str(one["replicas"]), f"not measured: {one['error']}", *[""] * (len(REPLICA_HEADS) - 2)])
-            continue
-        cells = [f"{seconds:.1f} s" for seconds in one["command_seconds"]]
-        cells += [span(one["only_new_seconds"]), f"{one['failed']:,} / {one['requests']:,}"]
-        rows.append([str(one["replicas"]), *cells])
+def good_table(result: dict) -> Rows:
+    """Good releases: a row per strategy."""
+
+    def cells(one: dict) -> list[str]:
+        seconds = [f"{one['longest_seconds']:.2f} s", span(one["only_new_seconds"]), span(one["command_seconds"])]
+        return [failed(one), *writes(one), *seconds]
+
+    return table(GOOD_HEADS, ((one["label"], one) for one in result["strategies"]), cells)
+
+
+def crash_table(result: dict) -> Rows:
+    """A release that crashes: a row per strategy."""
+
+    def cells(one: dict) -> list[str]:
+        return [failed(one), *writes(one), running(one)]
+
+    return table(CRASH_HEADS, ((one["label"], one["crash"]) for one in result["strategies"]), cells)
+
+
+def kill_table(result: dict) -> Rows:
+    """A deploy that is killed and repeated: a row per strategy."""
+
+    def cells(one: dict) -> list[str]:
+        return [f"{one['killed_after_seconds']:.1f} s", failed(one), *writes(one), running(one, "the second command")]
+
+    return table(KILL_HEADS, ((one["label"], one["kill"]) for one in result["strategies"]), cells)
+
+
+def running(figures: dict, command: str = "") -> str:
+    """What runs afterwards, the state of the update in Swarm, and the failure of a command that should succeed."""
+    parts = [figures["running"]]
+    if figures["update_status"]:
+        parts.append(f"update: {figures['update_status'].replace('_', ' ')}")
+    if command and figures["exit_code"]:
+        parts.append(f"{command} failed")
+    return "; ".join(parts)
+
+
+def replica_table(result: dict) -> Rows:
+    """A row per number of replicas."""
+
+    def cells(one: dict) -> list[str]:
+        takes = [f"{seconds:.1f} s" for seconds in one["command_seconds"]]
+        return [*takes, span(one["only_new_seconds"]), failed(one)]
+
+    labels = (
+        f"{one['replicas']}{', first edition' if one['strategy'] == 'first' else ''}" for one in result["replicas"]
+    )
+    return table(REPLICA_HEADS, zip(labels, result["replicas"], strict=True), cells)
+
+
+def boot_table(result: dict) -> Rows:
+    """A row per deploy program: its times against the boot of the container. Only headings if there is none."""
+    rows = [list(BOOT_HEADS)]
+    for one in result["strategies"]:
+        if one["name"] in ("first", "this") and (compared := compare_with_boot(one)):
+            seconds = [f"{compared[name]:.1f} s" for name in ("boot_seconds", "other_seconds")]
+            rows.append([one["label"], seconds[0], f"{compared['ratio']:.1f} x the boot", seconds[1]])
     return rows
 
 
-def load_table(rows: Iterable[dict]) -> list[list[str]]:
-    """A row per step of a request's way, headings first."""
-    heads = ["over kept connections", "requests a second", "half of them within", "99% within"]
-    cells = [[row["what"], f"{row['rate']:,.0f}", f"{row['p50_ms']:.1f} ms", f"{row['p99_ms']:.1f} ms"] for row in rows]
-    return [heads, *cells]
+def replica_ratios(result: dict) -> list[str]:
+    """A sentence per deploy program: the most replicas against the fewest."""
+    sentences = []
+    for label in dict.fromkeys(one["label"] for one in result["replicas"]):
+        measured = [one for one in result["replicas"] if one["label"] == label and not one["error"]]
+        few, many = (pick(measured, key=lambda one: one["replicas"], default=None) for pick in (min, max))
+        if measured and few["replicas"] < many["replicas"]:
+            ratio = many["command_seconds"][0] / few["command_seconds"][0]
+            sentences.append(
+                f"A deploy of {many['replicas']} replicas by {label} takes {ratio:.1f} x as long as one of "
+                f"{few['replicas']}."
+            )
+    return sentences
 
 
-def table_text(rows: Sequence[Sequence[str]]) -> str:
-    """An aligned table for the terminal; what was not measured says why at the end of its line."""
+def load_table(rows: Iterable[dict]) -> Rows:
+    """A row per step of a request's path."""
+    cells = [[row["what"], f"{row['rate']:,.0f}", f"{row['p50_ms']:.0f} ms", f"{row['p99_ms']:.0f} ms"] for row in rows]
+    return [["", "requests/s", "p50", "p99"], *cells]
+
+
+def table_text(rows: Rows) -> str:
+    """An aligned table for the terminal. A row that was not measured ends with the reason."""
     measured = [row for row in rows if any(row[2:])]
     widths = [max(map(len, column)) for column in zip(*measured, strict=True)]
     widths[0] = max(len(row[0]) for row in rows)
+    is_text = [number == 0 or head == TEXT_COLUMN for number, head in enumerate(rows[0])]
     lines = []
-    for first, *cells in rows:
-        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *(padded if any(cells[1:]) else cells)]).rstrip())
+    for row in rows:
+        if any(row[2:]):
+            cells = [
+                cell.ljust(width) if text else cell.rjust(width)
+                for cell, width, text in zip(row, widths, is_text, strict=True)
+            ]
+        else:
+            cells = [row[0].ljust(widths[0]), row[1]]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
+def table_markdown(rows: Rows) -> str:
+    """A table for a page."""
+    heads, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    rules = ["---" if number == 0 or head == TEXT_COLUMN else "--:" for number, head in enumerate(rows[0])]
+    return "\n".join([heads, "|" + "|".join(rules) + "|", *body])
+
+
+def paragraph(text: str, width: int = 120) -> str:
+    """The words of a text in lines of at most `width` characters; code in backticks is not broken."""
+    lines = [""]
+    for word in re.findall(r"(?:`[^`]*`|[^\s`])+", text):
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def terminal(result: dict) -> str:
+    """All tables and their titles."""
+    parts = {
+        "A good release:": good_table(result),
+        f"A release that crashes after {result['crash_seconds']} s:": crash_table(result),
+        f"A deploy that is killed half-way, and repeated after {result['pause_seconds']} s:": kill_table(result),
+        "Against the boot of the container (medians):": boot_table(result),
+        "Replicas:": replica_table(result),
+    }
+    blocks = [f"{title}\n{table_text(rows)}" for title, rows in parts.items() if len(rows) > 1]
+    return "\n\n".join([*blocks, *replica_ratios(result)])
+
+
 def markdown(result: dict, picture: str) -> str:
-    """What README.md says of it."""
-
-    def table(rows: list[list[str]]) -> str:
-        heads, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-        return "\n".join([heads, "|---" + "|--:" * (len(rows[0]) - 1) + "|", *body])
-
-    added = result["image_bytes"] - result["base_bytes"]
+    """The generated part of docs/benchmarks.md."""
     bases = ", stand-ins for the base images" if result["stand_ins"] else ""
-    return f"""![Failed requests and seconds, by way of replacing the container]({picture})
+    runs = "1 run" if result["replacements"] == 1 else f"{result['replacements']} runs"
+    added = result["image_bytes"] - result["base_bytes"]
+    crash, pause, windows = result["crash_seconds"], result["pause_seconds"], result["window_seconds"]
+    blocks = [
+        f"![Failed requests and seconds, by deployment strategy]({picture})",
+        table_markdown(good_table(result)),
+        paragraph(
+            f"{runs} each on one server ({result['machine']}{bases}), at {result['rate']:g} requests/s without "
+            "retries; one request in five is a write, counted afterwards in the database. Both images are already on "
+            "the server. The time of `deploy.sh` includes its checks and the watch (`WATCH_SECONDS`)."
+        ),
+        "**A release that crashes.**\n"
+        + paragraph(
+            f"It becomes healthy and serves; {crash} s after its first answer its process is killed, after each "
+            f"restart again. Requests are counted from the start of the deploy until {windows['crash']} s after its "
+            "end. A write in a process that is killed cannot be saved by any strategy."
+        ),
+        table_markdown(crash_table(result)),
+        "**A deploy that is killed half-way and repeated.**\n"
+        + paragraph(
+            "All its processes get SIGKILL after half of its median time (`deploy.sh`: half of the time until the "
+            f"switch), and the same command runs again {pause} s later. Requests are counted from the kill until "
+            f"{windows['kill']} s after the end of the second command."
+        ),
+        table_markdown(kill_table(result)),
+    ]
+    if len(boot := boot_table(result)) > 1:
+        blocks += [
+            "**Compared with the boot of the container.**\n"
+            + paragraph(
+                "The boot is the time from the start of the container until its first successful health check. The "
+                "rest of the command is its time without the boot and the watch (`WATCH_SECONDS`). Medians of the "
+                "runs above."
+            ),
+            table_markdown(boot),
+        ]
+    if result["replicas"]:
+        blocks += ["**Replicas.** " + " ".join(replica_ratios(result)), table_markdown(replica_table(result))]
+    blocks += [
+        paragraph(
+            f"After a change of one line of code, {size(result['code_change_bytes'])} (compressed) are pushed to the "
+            f"registry. The image has {size(result['image_bytes'])} uncompressed, {size(added)} more than its base of "
+            f"{size(result['base_bytes'])}."
+        ),
+        f"Measured on {result['date']} by `{result['command']}`.",
+    ]
+    return "\n\n".join(block.strip() for block in blocks) + "\n"
 
-{table(way_table(result))}
 
-{result["replacements"]} times each, on one server ({result["machine"]}{bases}), with
-{result["rate"]:g} requests a second that are never sent twice; a fifth of them are writes, counted afterwards in the
-database. Each way finds both images on the server. The command of `deploy.sh` includes its checks, and the seconds for
-which it watches the new release (`WATCH_SECONDS`).
-
-{table(replica_table(result))}
-
-A change of one line of code sends {size(result["code_change_bytes"])}, compressed, to the registry. The image has
-{size(result["image_bytes"])} uncompressed, {size(added)} more than its base of {size(result["base_bytes"])}.
-
-Measured on {result["date"]} by `{result["command"]}`.
-"""
-
-
-def put_into(readme: str, text: str) -> str:
-    """README.md with this text between the markers; ValueError without them."""
+def insert(page: str, text: str) -> str:
+    """The page with this text between the markers. ValueError without exactly one pair of them."""
     pattern = re.compile(f"({MARKERS[0]}\n).*?({MARKERS[1]})", re.DOTALL)
-    if len(pattern.findall(readme)) != 1:
-        raise ValueError(f"README.md must hold one pair of {MARKERS[0]} and {MARKERS[1]}, each on a line of its own")
-    return pattern.sub(lambda found: f"{found[1]}{text}{found[2]}", readme)
+    if len(pattern.findall(page)) != 1:
+        raise ValueError(
+            f"docs/benchmarks.md must have one pair of {MARKERS[0]} and {MARKERS[1]}, each on its own line"
+        )
+    return pattern.sub(lambda found: f"{found[1]}{text}{found[2]}", page)

@@ -1,21 +1,23 @@
-"""The picture of a comparison: a self-contained SVG on a background of its own."""
+"""The picture of a benchmark: a self-contained SVG with its own background."""
 
 from collections.abc import Callable, Sequence
 from html import escape
 
 from .bench_report import size, span
 
-WIDTH, LEFT, ROW = 880, 28, 34  # pixels
-FAILED_AT, ONLY_NEW_AT, BAR = 300, 570, 150  # where the two columns of bars begin, and their longest bar
-CHART = 150  # height of the lines' chart
+WIDTH, LEFT, ROW = 1010, 28, 34  # pixels
+COLUMNS, BAR = (300, 475, 650, 825), 74  # where the columns of bars begin, and their longest bar
+HEADS, ROWS = 108, 120  # where the headings and the bars begin
+CHART = 150  # height of the line chart
+FACTS = 560  # where the facts next to the line chart begin
 INK, SOFT, GRID, BAD, OURS, OTHER = "#1f2328", "#59636e", "#d8dee4", "#cf4a3c", "#1a7f5a", "#9aa5b1"
 FONT = "-apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 
 
-def text(x: float, y: float, words: str, colour: str = INK, **more: str) -> str:
+def text(x: float, y: float, words: str, colour: str = INK, **attributes: str) -> str:
     """A line of text."""
-    told = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in more.items())
-    return f'<text x="{x:g}" y="{y:g}" fill="{colour}"{told}>{escape(words.replace("`", ""))}</text>'
+    more = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in attributes.items())
+    return f'<text x="{x:g}" y="{y:g}" fill="{colour}"{more}>{escape(words.replace("`", ""))}</text>'
 
 
 def rectangle(x: float, y: float, width: float, height: float, colour: str) -> str:
@@ -23,28 +25,37 @@ def rectangle(x: float, y: float, width: float, height: float, colour: str) -> s
     return f'<rect x="{x:g}" y="{y:g}" width="{width:.1f}" height="{height:g}" rx="2" fill="{colour}"/>'
 
 
-def emphasis(way: dict) -> dict[str, str]:
-    """What makes our own way's words stand out."""
-    return {"font_weight": "600"} if way["name"] == "this" else {}
+def weight(strategy: dict) -> str:
+    """The font weight of a strategy: bold for deploy.sh."""
+    return "600" if strategy["name"] == "this" else "400"
 
 
-def bars(x: float, y: float, colour: str, ways: Sequence[dict], value: Callable, label: Callable) -> list[str]:
-    """A column of bars, one per way that was measured, each with its figure."""
-    most = max((value(way) for way in ways if not way["error"]), default=0) or 1
-    parts = [f'<line x1="{x:g}" y1="{y:g}" x2="{x:g}" y2="{y + ROW * len(ways):g}" stroke="{GRID}"/>']
-    for number, way in enumerate(ways):
-        middle = y + ROW * (number + 0.5)
-        if way["error"]:
+def bars(
+    x: float, colour: str, strategies: Sequence[dict], part: Callable, value: Callable, label: Callable
+) -> list[str]:
+    """A column of bars with labels, one for each strategy whose `part` was measured."""
+    most = max((value(part(one)) for one in strategies if not part(one)["error"]), default=0) or 1
+    parts = [f'<line x1="{x:g}" y1="{ROWS}" x2="{x:g}" y2="{ROWS + ROW * len(strategies)}" stroke="{GRID}"/>']
+    for number, strategy in enumerate(strategies):
+        middle, figures = ROWS + ROW * (number + 0.5), part(strategy)
+        if figures["error"]:
             parts.append(text(x + 8, middle + 4, "not measured", SOFT))
             continue
-        long = BAR * value(way) / most
-        parts.append(rectangle(x, middle - 9, long, 18, OURS if way["name"] == "this" else colour))
-        parts.append(text(x + long + 8, middle + 4, label(way), **emphasis(way)))
+        length = BAR * value(figures) / most
+        parts.append(rectangle(x, middle - 9, length, 18, OURS if strategy["name"] == "this" else colour))
+        parts.append(text(x + length + 8, middle + 4, label(figures), font_weight=weight(strategy)))
     return parts
 
 
+def failures(x: float, strategies: Sequence[dict], part: Callable) -> list[str]:
+    """A column of failed requests."""
+    return bars(
+        x, BAD, strategies, part, lambda one: one["failed"], lambda one: f"{one['failed']:,} of {one['requests']:,}"
+    )
+
+
 def lines(y: float, measured: Sequence[dict]) -> list[str]:
-    """Seconds of a deploy and of a rollback over the number of replicas."""
+    """Seconds of a deploy and of a rollback, over the number of replicas."""
     width, names = 430, (("deploy", OURS), ("rollback", OTHER))
     most = max(max(one["command_seconds"]) for one in measured)
     top = next(step * 4 for step in (1, 2, 3, 5, 10, 15, 25, 50, 100, 250, 1000) if step * 4 >= most)
@@ -67,51 +78,55 @@ def lines(y: float, measured: Sequence[dict]) -> list[str]:
     return parts
 
 
+def columns(result: dict) -> list[str]:
+    """The headings, the strategies, and for each its failed requests and its seconds."""
+    strategies, (good, crash, kill, seconds) = result["strategies"], COLUMNS
+    heads = {
+        good: ("failed: good release", ""),
+        crash: ("failed: release crashes", f"after {result['crash_seconds']} s"),
+        kill: ("failed: deploy is killed", "half-way and repeated"),
+        seconds: ("only the new release", "answers after (longest)"),
+    }
+    parts = []
+    for x, (first, second) in heads.items():
+        parts += [text(x, HEADS - 16, first, SOFT), text(x, HEADS, second, SOFT)]
+    for number, one in enumerate(strategies):
+        parts.append(text(LEFT, ROWS + ROW * (number + 0.5) + 4, one["label"], font_weight=weight(one)))
+    parts += failures(good, strategies, lambda one: one)
+    parts += failures(crash, strategies, lambda one: one["crash"])
+    parts += failures(kill, strategies, lambda one: one["kill"])
+    return parts + bars(
+        *(seconds, OTHER, strategies, lambda one: one),
+        lambda one: max((value or 0 for value in one["only_new_seconds"]), default=0),
+        lambda one: span(one["only_new_seconds"]),
+    )
+
+
 def picture(result: dict) -> str:
     """The whole picture."""
-    ways, measured = result["ways"], [one for one in result["replicas"] if not one["error"]]
-    heads, rows = 92, 104  # where the headings and the bars begin
-    chart = rows + ROW * len(ways) + 86
+    measured = [one for one in result["replicas"] if one["strategy"] == "this" and not one["error"]]
+    chart = ROWS + ROW * len(result["strategies"]) + 86
     height = chart + CHART + 52 if measured else chart - 60
+    runs = f"good releases: {result['replacements']} per strategy; {result['rate']:g} requests/s without retries"
     parts = [
-        text(LEFT, 38, "Replacing an API's container, with traffic on", font_size="19", font_weight="600"),
-        text(LEFT, 60, f"replacements of each way: {result['replacements']}; {result['rate']:g} requests/s", SOFT),
-        text(FAILED_AT, heads, "failed requests", SOFT),
-        text(ONLY_NEW_AT, heads, "until only the new one answers, longest", SOFT),
-        *(
-            text(
-                LEFT,
-                rows + ROW * (number + 0.5) + 4,
-                way["what"],
-                font_weight="600" if way["name"] == "this" else "400",
-            )
-            for number, way in enumerate(ways)
-        ),
-        *bars(
-            *(FAILED_AT, rows, BAD, ways),
-            lambda way: way["failed"],
-            lambda way: f"{way['failed']:,} of {way['requests']:,}",
-        ),
-        *bars(
-            *(ONLY_NEW_AT, rows, OTHER, ways),
-            lambda way: max((seconds or 0 for seconds in way["only_new_seconds"]), default=0),
-            lambda way: span(way["only_new_seconds"]),
-        ),
+        text(LEFT, 38, "Replacing an API container under load", font_size="19", font_weight="600"),
+        text(LEFT, 60, runs, SOFT),
+        *columns(result),
     ]
     if measured:
         parts += [text(LEFT, chart - 38, "deploy.sh, by number of replicas", font_size="15", font_weight="600")]
         parts += lines(chart, measured)
         facts = {
-            "a change of one line of code sends to the registry": size(result["code_change_bytes"]),
-            "the image has, over its base": size(result["image_bytes"] - result["base_bytes"]),
+            "are pushed after a change of one line of code": size(result["code_change_bytes"]),
+            "is what the image adds to its base": size(result["image_bytes"] - result["base_bytes"]),
         }
         for number, (what, figure) in enumerate(facts.items()):
-            parts.append(text(520, chart + 26 + 70 * number, figure, font_size="24", font_weight="600"))
-            parts.append(text(520, chart + 46 + 70 * number, what, SOFT))
+            parts.append(text(FACTS, chart + 26 + 70 * number, figure, font_size="24", font_weight="600"))
+            parts.append(text(FACTS, chart + 46 + 70 * number, what, SOFT))
     body = "\n".join(parts)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" \
 width="{WIDTH}" height="{height}" font-family="{FONT}" font-size="13" role="img">
-<title>Failed requests and seconds, by way of replacing an API's container</title>
+<title>Failed requests and seconds, by deployment strategy</title>
 <rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" fill="#ffffff" stroke="{GRID}"/>
 {body}
 </svg>
