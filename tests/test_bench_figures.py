@@ -77,11 +77,17 @@ def test_figures_of_two_replacements():
 
 
 def test_figures_of_an_incident_begin_with_the_requests_in_flight():
-    records = [request(90, status=502), request(99.6, error="reset", status=None), request(101, NEW), request(110, NEW)]
+    records = [
+        request(90, status=502, seconds=2),
+        request(99.6, seconds=0.75, error="reset", status=None),
+        request(101, NEW),
+        request(110, NEW),
+    ]
     incident = {"start": 100, "end": 105, "old": OLD, "new": NEW, "expected": NEW, "exit_code": 1}
     incident["containers"] = [api(NEW), api("", service="db")]
     found = incident_figures(Summary(records), incident, [])
     assert (found["failed"], found["requests"], found["answered_by_new"], found["exit_code"]) == (1, 3, 2, 1)
+    assert found["longest_seconds"] == 0.75
     assert found["running"] == "new release"
     assert [one["name"] for one in json.loads(json.dumps(found))["containers"]] == ["quai-api-1"]
 

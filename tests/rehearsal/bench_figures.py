@@ -74,9 +74,9 @@ def only_new_seconds(records: Iterable[dict], mark: dict, until: float) -> float
 
 
 def count(records: Sequence[dict], summary: Summary, stored: Iterable[str]) -> dict:
-    """Requests and failures among some records, and the writes of the whole run that the database lost or duplicated.
+    """Requests and failures among some records, and writes that were lost or duplicated in the whole run.
 
-    `stored` may hold texts of other runs.
+    `stored` is what the database holds, also of other runs.
     """
     sent = {record["note"] for record in summary.records}
     lost, duplicated = lost_and_duplicated(summary.acknowledged, (text for text in stored if text in sent))
@@ -86,6 +86,7 @@ def count(records: Sequence[dict], summary: Summary, stored: Iterable[str]) -> d
         "acknowledged": len(summary.acknowledged),
         "lost": len(lost),
         "duplicated": len(duplicated),
+        "longest_seconds": max((record["seconds"] for record in records), default=0.0),
     }
 
 
@@ -94,7 +95,6 @@ def figures(summary: Summary, marks: Sequence[dict], stored: Iterable[str]) -> d
     untils = [*(mark["began"] for mark in marks[1:]), float("inf")]
     return {
         **count(summary.records, summary, stored),
-        "longest_seconds": summary.longest,
         "only_new_seconds": [only_new_seconds(summary.records, *pair) for pair in zip(marks, untils, strict=True)],
         "command_seconds": [round(mark["ended"] - mark["began"], 3) for mark in marks],
     }

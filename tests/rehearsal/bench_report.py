@@ -7,10 +7,10 @@ from .bench_figures import compare_with_boot
 
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 TEXT_COLUMN = "running afterwards"  # aligned to the left; the others hold numbers
-GOOD_HEADS = ("strategy", "failed / requests", "writes lost", "writes duplicated")
-GOOD_HEADS += ("longest request", "only the new release answers after", "the command takes")
-CRASH_HEADS = ("strategy", "failed / requests", "writes lost", "writes duplicated", TEXT_COLUMN)
-KILL_HEADS = ("strategy", "killed after", *CRASH_HEADS[1:])
+REQUEST_HEADS = ("failed / requests", "writes lost", "writes duplicated", "longest request")
+GOOD_HEADS = ("strategy", *REQUEST_HEADS, "only the new release answers after", "the command takes")
+CRASH_HEADS = ("strategy", *REQUEST_HEADS, TEXT_COLUMN)
+KILL_HEADS = ("strategy", "killed after", *REQUEST_HEADS, TEXT_COLUMN)
 REPLICA_HEADS = ("replicas", "deploy takes", "rollback takes", "only the new release answers after")
 REPLICA_HEADS += ("failed / requests",)
 BOOT_HEADS = ("strategy", "boot of the container", "only the new release answers after", "the rest of the command")
@@ -37,9 +37,14 @@ def failed(figures: dict) -> str:
     return f"{figures['failed']:,} / {figures['requests']:,}"
 
 
-def writes(figures: dict) -> list[str]:
-    """Writes that were lost, and writes that were duplicated."""
-    return [f"{figures['lost']:,}", f"{figures['duplicated']:,}"]
+def requests(figures: dict) -> list[str]:
+    """The cells of REQUEST_HEADS."""
+    return [
+        failed(figures),
+        f"{figures['lost']:,}",
+        f"{figures['duplicated']:,}",
+        f"{figures['longest_seconds']:.2f} s",
+    ]
 
 
 def table(heads: Sequence[str], measured: Iterable[tuple[str, dict]], cells: Callable[[dict], list[str]]) -> Rows:
@@ -57,8 +62,7 @@ def good_table(result: dict) -> Rows:
     """Good releases: a row per strategy."""
 
     def cells(one: dict) -> list[str]:
-        seconds = [f"{one['longest_seconds']:.2f} s", span(one["only_new_seconds"]), span(one["command_seconds"])]
-        return [failed(one), *writes(one), *seconds]
+        return [*requests(one), span(one["only_new_seconds"]), span(one["command_seconds"])]
 
     return table(GOOD_HEADS, ((one["label"], one) for one in result["strategies"]), cells)
 
@@ -67,7 +71,7 @@ def crash_table(result: dict) -> Rows:
     """A release that crashes: a row per strategy."""
 
     def cells(one: dict) -> list[str]:
-        return [failed(one), *writes(one), running(one)]
+        return [*requests(one), running(one)]
 
     return table(CRASH_HEADS, ((one["label"], one["crash"]) for one in result["strategies"]), cells)
 
@@ -76,7 +80,7 @@ def kill_table(result: dict) -> Rows:
     """A deploy that is killed and repeated: a row per strategy."""
 
     def cells(one: dict) -> list[str]:
-        return [f"{one['killed_after_seconds']:.1f} s", failed(one), *writes(one), running(one, "the second command")]
+        return [f"{one['killed_after_seconds']:.1f} s", *requests(one), running(one, "the second command")]
 
     return table(KILL_HEADS, ((one["label"], one["kill"]) for one in result["strategies"]), cells)
 
