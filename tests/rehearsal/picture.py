@@ -5,8 +5,8 @@ from html import escape
 
 from .bench_report import size, span
 
-WIDTH, LEFT, ROW = 1010, 28, 34  # pixels
-COLUMNS, BAR = (300, 475, 650, 825), 74  # where the columns of bars begin, and their longest bar
+WIDTH, LEFT, ROW = 1060, 28, 34  # pixels
+COLUMNS, BAR = (356, 531, 706, 881), 62  # where the columns of bars begin, and their longest bar
 HEADS, ROWS = 108, 120  # where the headings and the bars begin
 CHART = 150  # height of the line chart
 FACTS = 560  # where the facts next to the line chart begin
