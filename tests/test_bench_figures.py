@@ -67,6 +67,7 @@ def test_figures_of_two_replacements():
     assert figures(Summary(records), marks, stored) == {
         "requests": 9,
         "failed": 1,
+        "first_failures": [request(103, status=502)],
         "acknowledged": 4,
         "lost": 1,
         "duplicated": 1,

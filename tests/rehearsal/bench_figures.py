@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from .traffic import Summary, is_failed, lost_and_duplicated
 
+FAILURES = 5  # how many failed requests are kept
 HEALTH_CHECKS = 5  # how many of its last health checks Docker keeps for a container
 
 
@@ -80,9 +81,11 @@ def count(records: Sequence[dict], summary: Summary, stored: Iterable[str]) -> d
     """
     sent = {record["note"] for record in summary.records}
     lost, duplicated = lost_and_duplicated(summary.acknowledged, (text for text in stored if text in sent))
+    failures = [record for record in records if is_failed(record)]
     return {
         "requests": len(records),
-        "failed": sum(map(is_failed, records)),
+        "failed": len(failures),
+        "first_failures": failures[:FAILURES],
         "acknowledged": len(summary.acknowledged),
         "lost": len(lost),
         "duplicated": len(duplicated),
