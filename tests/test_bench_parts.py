@@ -46,6 +46,7 @@ def result() -> dict:
     good = counts | {"only_new_seconds": [3.11, 3.34], "command_seconds": [8.5, 8.5]}
     good |= {"boot_seconds": [2.0, 2.0], "watch_seconds": 5}
     crash = counts | {"failed": 900, "exit_code": 0, "update_status": "", "running": "new release, crash-looping"}
+    crash["answered_by_new"] = 1354
     kill = counts | {"failed": 12, "exit_code": 1, "update_status": "", "running": "new release"}
     kill |= {"killed_after_seconds": 0.44}
     missing = {"error": "no | swarm here"}
@@ -80,7 +81,7 @@ def test_the_terminal_table_is_aligned_and_names_what_was_not_measured():
 
 def test_the_tables_of_incidents_say_what_runs_afterwards():
     heads, plain, swarm, _ = table_text(crash_table(result())).splitlines()
-    assert cells(plain) == ["`compose` <up>", "900 / 2,260", "0", "1", "1.52 s", "new release, crash-looping"]
+    assert cells(plain) == ["`compose` <up>", "1,354", "900 / 2,260", "0", "1", "1.52 s", "new release, crash-looping"]
     assert cells(swarm)[-1] == "old release; update: rollback completed"
     assert heads.index("running afterwards") == plain.index("new release") == swarm.index("old release")
     _, plain, swarm, ours = table_text(kill_table(result())).splitlines()
@@ -121,7 +122,7 @@ def test_markdown_has_tables_date_and_command():
     assert [len(table) for table in tables] == [5, 5, 5, 3, 5]
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
-    assert "|---|--:|--:|--:|--:|---|" in text
+    assert "|---|--:|--:|--:|--:|--:|---|" in text
     assert "| `deploy.sh` | 0 / 2,260 |" in text
     assert "31.4 kB (compressed) are pushed to the registry" in text
     assert "239.0 MB uncompressed, 61.0 MB more than its base of 178.0 MB" in text.replace("\n", " ")

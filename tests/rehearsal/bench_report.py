@@ -9,7 +9,7 @@ MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 TEXT_COLUMN = "running afterwards"  # aligned to the left; the others hold numbers
 REQUEST_HEADS = ("failed / requests", "writes lost", "writes duplicated", "longest request")
 GOOD_HEADS = ("strategy", *REQUEST_HEADS, "only the new release answers after", "the command takes")
-CRASH_HEADS = ("strategy", *REQUEST_HEADS, TEXT_COLUMN)
+CRASH_HEADS = ("strategy", "answered by the new release", *REQUEST_HEADS, TEXT_COLUMN)
 KILL_HEADS = ("strategy", "killed after", *REQUEST_HEADS, TEXT_COLUMN)
 REPLICA_HEADS = ("replicas", "deploy takes", "rollback takes", "only the new release answers after")
 REPLICA_HEADS += ("failed / requests",)
@@ -71,7 +71,7 @@ def crash_table(result: dict) -> Rows:
     """A release that crashes: a row per strategy."""
 
     def cells(one: dict) -> list[str]:
-        return [*requests(one), running(one)]
+        return [f"{one['answered_by_new']:,}", *requests(one), running(one)]
 
     return table(CRASH_HEADS, ((one["label"], one["crash"]) for one in result["strategies"]), cells)
 
@@ -206,7 +206,8 @@ def markdown(result: dict, picture: str) -> str:
         + paragraph(
             f"It becomes healthy and serves; {crash} s after its first answer its process is killed, after each "
             f"restart again. Requests are counted from the start of the deploy until {windows['crash']} s after its "
-            "end. A write in a process that is killed cannot be saved by any strategy."
+            "end. Two requests in five ask for `/version`; if the new release answered none of these, it crashed "
+            "before the strategy sent it requests. A write in a process that is killed cannot be saved by any strategy."
         ),
         table_markdown(crash_table(result)),
         "**A deploy that is killed half-way and repeated.**\n"
