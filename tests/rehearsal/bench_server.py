@@ -34,6 +34,7 @@ CRASH_WINDOW_SECONDS = 15  # of load after the end of a deploy of a bad release
 KILL_WINDOW_SECONDS = 5  # of load after the end of a repeated deploy
 KEEP_RELEASES = "20"  # so that no strategy has to pull a release again
 ERRORS = (OSError, ValueError, LookupError, RuntimeError, subprocess.SubprocessError)
+OUTPUT_LINES, OUTPUT_WIDTH = 5, 200  # what bench.json keeps of a command's output
 SCRIPT = "/usr/local/lib/bench.sh"  # on the server
 
 
@@ -185,11 +186,11 @@ class Bench:
         incident |= {"exit_code": done.returncode, "containers": self.containers()}
         summary, stored = stop()
         status = "docker service inspect --format '{{with .UpdateStatus}}{{.State}}{{end}}' quai_api"
-        output = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        output = [line[:OUTPUT_WIDTH] for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         return {
             **incident_figures(summary, incident, stored),
             "update_status": self.server.exec(status) if strategy == "swarm" else "",
-            "output": output[-5:],
+            "output": output[-OUTPUT_LINES:],
         }
 
     def measure(self, strategy: str, times: int) -> dict:
