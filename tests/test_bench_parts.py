@@ -169,6 +169,7 @@ def test_the_picture_is_well_formed_and_fetches_nothing(change):
     measured = bool((result() | change)["strategies"])
     assert ("compose <up>" in words) == ("371 of 2,260" in words) == ("900 of 2,260" in words) == measured
     assert words.count("not measured") == 3 * measured
+    assert words.count("new release, crash-looping") == 2 * measured
     assert "href" not in drawn
     assert drawn.count("://") == 1
 

@@ -5,7 +5,7 @@ from html import escape
 
 from .bench_report import size, span
 
-WIDTH, LEFT, ROW = 1060, 28, 34  # pixels
+WIDTH, LEFT, ROW = 1060, 28, 42  # pixels
 COLUMNS, BAR = (356, 531, 706, 881), 62  # where the columns of bars begin, and their longest bar
 HEADS, ROWS = 108, 120  # where the headings and the bars begin
 CHART = 150  # height of the line chart
@@ -33,7 +33,7 @@ def weight(strategy: dict) -> str:
 def bars(
     x: float, colour: str, strategies: Sequence[dict], part: Callable, value: Callable, label: Callable
 ) -> list[str]:
-    """A column of bars with labels, one for each strategy whose `part` was measured."""
+    """A column of bars with labels, one for each strategy whose `part` was measured, and what runs afterwards."""
     most = max((value(part(one)) for one in strategies if not part(one)["error"]), default=0) or 1
     parts = [f'<line x1="{x:g}" y1="{ROWS}" x2="{x:g}" y2="{ROWS + ROW * len(strategies)}" stroke="{GRID}"/>']
     for number, strategy in enumerate(strategies):
@@ -44,6 +44,8 @@ def bars(
         length = BAR * value(figures) / most
         parts.append(rectangle(x, middle - 9, length, 18, OURS if strategy["name"] == "this" else colour))
         parts.append(text(x + length + 8, middle + 4, label(figures), font_weight=weight(strategy)))
+        if "running" in figures:
+            parts.append(text(x + 8, middle + 20, figures["running"].partition(";")[0], SOFT, font_size="11"))
     return parts
 
 
@@ -107,7 +109,8 @@ def picture(result: dict) -> str:
     measured = [one for one in result["replicas"] if one["strategy"] == "this" and not one["error"]]
     chart = ROWS + ROW * len(result["strategies"]) + 86
     height = chart + CHART + 52 if measured else chart - 60
-    runs = f"good releases: {result['replacements']} per strategy; {result['rate']:g} requests/s without retries"
+    runs = f"good releases: {result['replacements']} per strategy; {result['rate']:g} requests/s without retries. "
+    runs += "Below the failed requests: the release that runs afterwards"
     parts = [
         text(LEFT, 38, "Replacing an API container under load", font_size="19", font_weight="600"),
         text(LEFT, 60, runs, SOFT),
