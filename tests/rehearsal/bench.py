@@ -60,9 +60,9 @@ def main() -> int:
                     one for name in options.replica_strategies for one in bench.measure_replicas(name, options.replicas)
                 ],
             }
+            return write(result, docs=options.docs)
         finally:
             bench.server.close()
-    return write(result, docs=options.docs)
 
 
 def write(result: dict, *, docs: bool) -> int:
