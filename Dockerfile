@@ -41,10 +41,12 @@ HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --start-interval=0.5s 
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['API_PORT']), timeout=3); c.request('GET', '/healthz'); r = c.getresponse(); sys.exit(r.status != 200 and r.read().decode())"]
 CMD ["python", "-m", "service"]
 # Last, because they change with each commit. The server orders releases by the position, the number of
-# first-parent commits on main: unlike times, it does not depend on a clock.
-ARG REVISION=dev SOURCE= CREATED= POSITION=
+# first-parent commits on main: unlike times, it does not depend on a clock. The migrations' digest tells
+# it whether two releases have the same migrations.
+ARG REVISION=dev SOURCE= CREATED= POSITION= MIGRATIONS=
 ENV RELEASE=${REVISION}
 LABEL org.opencontainers.image.revision=${REVISION} \
       org.opencontainers.image.source=${SOURCE} \
       org.opencontainers.image.created=${CREATED} \
-      quai.position=${POSITION}
+      quai.position=${POSITION} \
+      quai.migrations=${MIGRATIONS}

@@ -1,5 +1,6 @@
 """Build the image of a commit, so that the same commit gives the same image."""
 
+import hashlib
 import os
 import subprocess
 import time
@@ -8,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from scripts.runner.process import Failure, git, run, say, show
 
 CACHE_TAG = "cache"
+MIGRATION_FOLDERS = {"migrations", "alembic"}  # of Django, Alembic and Flask-Migrate
 
 
 def release_position() -> str:
@@ -15,6 +17,16 @@ def release_position() -> str:
     if git("rev-parse", "--is-shallow-repository") == "true":
         return ""
     return git("rev-list", "--count", "--first-parent", "HEAD")
+
+
+def migrations_digest() -> str:
+    """Return a digest of the files of HEAD in folders named migrations or alembic; empty without any.
+
+    The server starts a release while it checks for pending migrations, if the live release has the same digest.
+    """
+    lines = git("ls-tree", "-r", "HEAD").splitlines()
+    files = [line for line in lines if MIGRATION_FOLDERS & set(line.partition("\t")[2].split("/")[:-1])]
+    return hashlib.sha256("\n".join(files).encode()).hexdigest()[:16] if files else ""
 
 
 def require_pushable(position: str) -> None:
@@ -29,7 +41,12 @@ def require_pushable(position: str) -> None:
 
 
 def build_arguments(
-    python_image: str, commit: str, epoch: int, position: str, environment: Mapping[str, str] = os.environ
+    python_image: str,
+    commit: str,
+    epoch: int,
+    position: str,
+    migrations: str,
+    environment: Mapping[str, str] = os.environ,
 ) -> dict[str, str]:
     """Return the Dockerfile's build arguments; `epoch` is the commit's time in seconds."""
     server, repository = environment.get("GITHUB_SERVER_URL", ""), environment.get("GITHUB_REPOSITORY", "")
@@ -40,6 +57,7 @@ def build_arguments(
         "SOURCE": f"{server}/{repository}" if repository else "",
         "CREATED": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch)),
         "POSITION": position,
+        "MIGRATIONS": migrations,
     }
 
 

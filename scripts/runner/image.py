@@ -14,7 +14,7 @@ def make_image(push: bool = False, twice: bool = False) -> None:
         build.require_pushable(position)
     bases = base_images(stand_ins=not push)
     epoch = int(git("log", "-1", "--format=%ct"))
-    arguments = build.build_arguments(bases["PYTHON_IMAGE"], commit, epoch, position)
+    arguments = build.build_arguments(bases["PYTHON_IMAGE"], commit, epoch, position, build.migrations_digest())
     target = f"{name}:{commit}"
     if push:
         registry.log_in(name)

@@ -159,7 +159,7 @@ def remove(containers: Iterable[str]) -> None:
     """Stop containers, each within its own grace period, and remove them. Missing ones are ignored."""
 
     def stop_and_remove(container: str) -> None:
-        _tolerate((304, 404), "POST", f"/containers/{container}/stop", seconds=STOP_SECONDS)
+        stop(container)
         _tolerate((404, 409), "DELETE", f"/containers/{container}", {"v": "true"})
 
     in_parallel(stop_and_remove, containers)
@@ -182,6 +182,11 @@ def _tolerate(
     except EngineError as error:
         if error.status not in statuses:
             raise
+
+
+def stop(container: str) -> None:
+    """Stop a container within its own grace period, and keep it."""
+    _tolerate((304, 404), "POST", f"/containers/{container}/stop", seconds=STOP_SECONDS)
 
 
 def start(container: str) -> None:

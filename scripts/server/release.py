@@ -12,6 +12,7 @@ from server.errors import Refused
 from server.settings import COMMIT, Settings
 
 POSITION = "quai.position"  # the number of first-parent commits on main, a label of the image
+MIGRATIONS = "quai.migrations"  # a digest of the migrations' files, a label of the image
 CREATED = "org.opencontainers.image.created"  # the time of the commit, RFC 3339
 DISK_MESSAGE = "free some space, for example with 'docker image prune'"
 MIB = 1 << 20
@@ -59,6 +60,11 @@ def is_older(image: Any, other: Any | None) -> bool:
     if ours.isdecimal() and theirs.isdecimal():
         return int(ours) < int(theirs)
     return "" < label(image, CREATED) < label(other, CREATED)
+
+
+def has_same_migrations(image: Any, other: Any | None) -> bool:
+    """Return whether two images have the same migrations; False if that is unknown."""
+    return "" != label(image, MIGRATIONS) == label(other, MIGRATIONS)
 
 
 def describe_order(image: Any | None) -> str:

@@ -71,22 +71,32 @@ class Deploy:
         return [one for one in own if service in ("", one.service)]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What `_prepare` found: the image, the services of the compose file, and the outcome of a success."""
+
+    image: Any
+    services: dict[str, Any]
+    outcome: str
+    has_same_migrations: bool
+
+
 def roll_out(deploy: Deploy, refuse_older: bool) -> tuple[Deploy, str]:
     """Run all steps up to the write of .env. Return the deploy that is live then, and its outcome."""
     if unchanged := _find_unchanged(deploy):
         return unchanged, history.LIVE
-    image, configuration, outcome = _prepare(deploy, refuse_older)
-    started = [one.id for one in _start(deploy, configuration)]
+    plan = _prepare(deploy, refuse_older)
+    started = _start(deploy, plan)
     deploy.steps.begin("wait", "until healthy")
     health.wait_until_healthy(started, deploy.settings)
     deploy.steps.begin("prove")
-    front = _verify(deploy, image)
+    front = _verify(deploy, plan.image)
     deploy.steps.begin("switch")
     state.point_to(deploy.directory, front_name(deploy.project.deploy_id))
     health.verify_version(_proxy(deploy), deploy.tag)
     deploy.steps.begin("watch")
     health.watch(started, front, deploy.tag, deploy.settings)
-    return deploy, outcome
+    return deploy, plan.outcome
 
 
 def _find_unchanged(deploy: Deploy) -> Deploy | None:
@@ -113,8 +123,8 @@ def _find_unchanged(deploy: Deploy) -> Deploy | None:
     return unchanged
 
 
-def _prepare(deploy: Deploy, refuse_older: bool) -> tuple[Any, dict[str, Any], str]:
-    """Pull, check and unpack. Return the image, the Compose configuration, and the outcome of a success."""
+def _prepare(deploy: Deploy, refuse_older: bool) -> Plan:
+    """Pull, check and unpack; nothing that runs is changed."""
     directory, current = deploy.directory, deploy.settings
     deploy.steps.begin("pull", deploy.image)
     release.check_disk(directory, current)
@@ -134,55 +144,60 @@ def _prepare(deploy: Deploy, refuse_older: bool) -> tuple[Any, dict[str, Any], s
     if deploy.live.containers:
         compose.check_networks(deploy.project, configuration, deploy.live.tag)
     compose.pull_missing(deploy.project, configuration["services"])
-    return image, configuration, outcome
+    return Plan(image, configuration["services"], outcome, release.has_same_migrations(image, live))
 
 
-def _start(deploy: Deploy, configuration: dict[str, Any]) -> list[Container]:
-    """Migrate if needed, and start the new containers next to the current ones; they get no requests yet."""
-    services = configuration["services"]
+def _start(deploy: Deploy, plan: Plan) -> list[str]:
+    """Migrate if needed, and start the new containers next to the current ones; they get no requests yet.
+
+    Return their ids.
+    """
     existing = engine.containers(deploy.settings.project)
-    others = [name for name in services if name not in ("api", "front", "proxy", *compose.ONE_SHOTS)]
+    others = [name for name in plan.services if name not in ("api", "front", "proxy", *compose.ONE_SHOTS)]
     compose.start_missing(deploy.project, others, existing)
     state.point_to(deploy.directory, deploy.live.front)
-    deploy.steps.begin("migrate" if "migrate" in services else "start")
-    if "migrate" in services:
-        _migrate_and_create(deploy, configuration)
+    if "migrate" in plan.services:
+        deploy.steps.begin("migrate")
+        started = _migrate_and_create(deploy, plan)
         deploy.steps.begin("start")
     else:
-        _create(deploy)
-    created = deploy.containers()
-    expected = deploy.settings.api_replicas + 1
-    if len(created) != expected:
-        raise Refused(
-            f"{len(created)} containers have the label quai.deploy, not {expected}: api and front in "
-            "docker-compose.prod.yml need the labels quai.deploy and quai.tag"
-        )
-    engine.in_parallel(engine.start, [one.id for one in created])
+        deploy.steps.begin("start")
+        started = _create(deploy)
+    engine.in_parallel(engine.start, started)
     compose.start_missing(deploy.project, ["proxy"], existing)
-    return created
+    return started
 
 
-def _migrate_and_create(deploy: Deploy, configuration: dict[str, Any]) -> None:
-    """Check for pending migrations while the new containers are created; none starts before its migration."""
-    services, live_id = configuration["services"], deploy.live.deploy_id
+def _migrate_and_create(deploy: Deploy, plan: Plan) -> list[str]:
+    """Check for pending migrations while the new containers are created, and migrate if there are any.
+
+    No release starts before its migrations. One with the migrations of the live release has none to wait for: it
+    starts at once, and the check only confirms that.
+    """
+    ids: list[str] = []
 
     def check() -> bool:
-        return backup.run_check(deploy.project, services)
+        return backup.run_check(deploy.project, plan.services)
 
     def create() -> bool:
-        return _create(deploy)
+        ids.extend(_create(deploy))
+        if plan.has_same_migrations:
+            engine.in_parallel(engine.start, ids)
+        return True
 
     calls: list[Callable[[], bool]] = [check, create]
     # In a first deploy one after the other: both would create the networks.
     is_pending = engine.in_parallel(lambda call: call(), calls)[0] if deploy.live.containers else check()
     if is_pending:
-        backup.migrate(deploy.project, services, live_id)
+        engine.in_parallel(engine.stop, ids)
+        backup.migrate(deploy.project, plan.services, deploy.live.deploy_id)
     if not deploy.live.containers:
         create()
+    return ids
 
 
-def _create(deploy: Deploy) -> bool:
-    """Create the new containers, without starting them."""
+def _create(deploy: Deploy) -> list[str]:
+    """Create the new containers, without starting them, and return their ids."""
     existing = release_containers(deploy.settings)
     scale = [
         f"--scale={service}={sum(one.service == service for one in existing) + count}"
@@ -191,7 +206,14 @@ def _create(deploy: Deploy) -> bool:
     done = compose.run(deploy.project, "up", "--no-start", "--no-deps", "--no-recreate", *scale, "api", "front")
     if done.code:
         raise Refused("Compose cannot create the new containers: see above")
-    return True
+    created = deploy.containers()
+    expected = deploy.settings.api_replicas + 1
+    if len(created) != expected:
+        raise Refused(
+            f"{len(created)} containers have the label quai.deploy, not {expected}: api and front in "
+            "docker-compose.prod.yml need the labels quai.deploy and quai.tag"
+        )
+    return [one.id for one in created]
 
 
 def _proxy(deploy: Deploy) -> Container:

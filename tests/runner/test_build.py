@@ -56,20 +56,42 @@ def test_a_changed_work_tree_cannot_be_pushed(repository):
         build.require_pushable("2")
 
 
+def test_the_digest_of_the_migrations_changes_with_their_files_only(repository):
+    def commit_file(name, text):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text(text)
+        git("add", ".")
+        git("commit", "--quiet", "--message", name)
+        return build.migrations_digest()
+
+    assert build.migrations_digest() == ""
+    digests = [
+        commit_file("app/migrations/0001.py", "one"),
+        commit_file("app/code.py", "one"),
+        commit_file("migrations.py", "one"),
+        commit_file("app/migrations/0002.py", "two"),
+        commit_file("app/migrations/0001.py", "changed"),
+        commit_file("alembic/versions/a.py", "one"),
+    ]
+    assert digests[0] == digests[1] == digests[2]
+    assert len({"", *digests}) == 5
+
+
 def test_the_arguments_come_from_the_commit():
     environment = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "example/quai"}
-    assert build.build_arguments("python:3", COMMIT, 1700000000, "7", environment) == {
+    assert build.build_arguments("python:3", COMMIT, 1700000000, "7", "abc", environment) == {
         "PYTHON_IMAGE": "python:3",
         "SOURCE_DATE_EPOCH": "1700000000",
         "REVISION": COMMIT,
         "SOURCE": "https://github.com/example/quai",
         "CREATED": "2023-11-14T22:13:20Z",
         "POSITION": "7",
+        "MIGRATIONS": "abc",
     }
 
 
 def test_the_source_is_empty_outside_github():
-    assert build.build_arguments("python:3", COMMIT, 0, "7", {})["SOURCE"] == ""
+    assert build.build_arguments("python:3", COMMIT, 0, "7", "abc", {})["SOURCE"] == ""
 
 
 def test_the_build_command_ends_with_the_options_and_the_context():
@@ -99,7 +121,7 @@ def test_every_build_argument_is_declared_in_the_dockerfile():
         if line.startswith("ARG ")
         for word in line.split()[1:]
     }
-    assert build.build_arguments("python:3", COMMIT, 0, "7", {}).keys() == declared
+    assert build.build_arguments("python:3", COMMIT, 0, "7", "abc", {}).keys() == declared
     assert "quai.position=${POSITION}" in dockerfile
 
 

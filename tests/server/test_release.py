@@ -34,6 +34,16 @@ def test_positions_decide_the_order_not_clocks(ours, theirs, older):
     assert release.is_older(ours, theirs) is older
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"), [("a", "a", True), ("a", "b", False), ("", "", False), ("a", None, False)]
+)
+def test_migrations_are_the_same_only_if_both_are_known(ours, theirs, same):
+    def labelled(digest):
+        return None if digest is None else {"Config": {"Labels": {release.MIGRATIONS: digest}}}
+
+    assert release.has_same_migrations(labelled(ours), labelled(theirs)) is same
+
+
 @pytest.fixture
 def program(tmp_path):
     """A release's copy of the deploy program."""
