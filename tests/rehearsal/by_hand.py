@@ -123,7 +123,7 @@ def first_edition(r: Rehearsal) -> None:
         other = variant(r, f"killed {name}")
         cut = r.start_deploy(other)
         until(cut, f"==> {step}")
-        r.server.exec("pkill --signal KILL --uid deploy --full 'deploy|docker' || true")
+        r.server.exec("pkill --signal KILL --uid deploy --full 'server|deploy|docker' || true")
         cut.communicate(timeout=60)
         time.sleep(1)
         target = "after the first edition" if name == "of the first edition" else "of the first edition"
