@@ -59,6 +59,7 @@ def server(monkeypatch):
     """Replace ssh by a script that gets the request; a function sets what it does."""
     for name in (*request.VARIABLES, "PUBLIC_URL"):
         monkeypatch.setenv(name, f"the {name}")
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.setattr(deploy, "git", lambda *_: COMMIT)
 
     def answer(script):
