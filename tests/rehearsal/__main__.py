@@ -1,4 +1,4 @@
-"""Rehearse production on a throwaway server; `--help` tells the options."""
+"""Rehearse production on a throwaway server; see `--help`."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ from tests.rehearsal.traffic import Summary
 
 
 def main() -> int:
-    """Play the scenarios; 0 when each ended as it must and no request failed."""
+    """Run the scenarios; return 0 if all passed and no request failed."""
     parser = argparse.ArgumentParser(prog="nox -s rehearse --", description=__doc__)
     parser.add_argument("--rate", type=float, default=120, help="requests a second (default: 120)")
     parser.add_argument(
@@ -80,7 +80,7 @@ def part_of(text: str) -> tuple[int, int]:
 
 
 def use_docker_config(folder: Path) -> None:
-    """Have docker keep the rehearsal's logins in a folder of their own, beside what else it is told."""
+    """Keep the rehearsal's logins in a separate Docker configuration, with the other settings of the user."""
     usual = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
     folder.mkdir()
     for name in ("cli-plugins", "contexts"):
@@ -94,7 +94,7 @@ def use_docker_config(folder: Path) -> None:
 
 
 def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: argparse.Namespace) -> int:
-    """Set the server up, play, count, report."""
+    """Set up the server, run the scenarios, count, and report."""
     print("rehearsal: a server, set up by scripts/setup-server.sh", flush=True)
     server.start()
     repository = Repository(ROOT / ".nox/rehearsal/repository")

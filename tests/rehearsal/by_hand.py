@@ -1,4 +1,4 @@
-"""What people do on the server by hand, next to deploys; under load, and no request may fail."""
+"""Work of administrators on the server, next to deploys, under load; no request may fail."""
 
 import json
 import shlex
@@ -47,7 +47,7 @@ def settings_as_compose_reads_them(r: Rehearsal) -> None:
 
 
 def own_backup(r: Rehearsal) -> None:
-    """A `docker compose run backup` of the user outlives deploys, refusals and rollbacks."""
+    """A `docker compose run backup` of an administrator survives deploys and refusals."""
     own = r.server.exec(f"cd {DIR}; docker compose run --detach --rm --no-deps --entrypoint 'sleep 600' backup")
     try:
         goes_live(r, "next to a backup")
@@ -60,7 +60,7 @@ def own_backup(r: Rehearsal) -> None:
 
 
 def settings_during_a_deploy(r: Rehearsal) -> None:
-    """A setting that a person changes during a deploy is applied to the new release, not to the one before."""
+    """A setting that is changed during a deploy is applied to the new release, not to the previous one."""
     tag = variant(r, "while a setting changes")
     deploy = r.start_deploy(tag)
     until(deploy, "==> start")
@@ -104,7 +104,7 @@ def services_under_the_lock(r: Rehearsal) -> None:
 
 
 def first_edition(r: Rehearsal) -> None:
-    """A release of the first edition deploys this one, and rollbacks cross that border in both directions."""
+    """A server of the first edition deploys this edition, and rollbacks work in both directions."""
     old, new = "of the first edition", "after the first edition"
 
     def deploy(name: str, *lines: str) -> None:

@@ -1,4 +1,4 @@
-"""Deploys that are killed at each of their steps, and long series of deploys; with traffic on."""
+"""Deploys that are killed at every point, and long series of deploys, under load."""
 
 import random
 import shlex
@@ -34,7 +34,7 @@ def prepare(r: Rehearsal) -> dict[str, str]:
 
 
 def deploy(r: Rehearsal, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run deploy.sh in a process group of its own, by way of points.py when it gets variables."""
+    """Run deploy.sh in its own process group; with variables, through points.py."""
     path = f"--env=PATH={POINTS}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     options = [path, *(f"--env={name}={value}" for name, value in variables.items())] if variables else []
     return subprocess.run(
@@ -52,20 +52,20 @@ def deploy(r: Rehearsal, *arguments: str, **variables: str) -> subprocess.Comple
 
 
 def deploys(r: Rehearsal, tag: str, *arguments: str) -> None:
-    """Run deploy.sh; it must make the tag live."""
+    """Run deploy.sh; the release must go live."""
     done = deploy(r, *arguments)
     expect(done.returncode == 0, f"deploy.sh {' '.join(arguments)} failed: {done.stdout}")
     r.at_rest(tag)
 
 
 def rolls_back(r: Rehearsal, tag: str) -> None:
-    """Edit IMAGE_TAG and run deploy.sh; it must make the tag live."""
+    """Edit IMAGE_TAG and run deploy.sh; the release must go live."""
     r.server.set(IMAGE_TAG=tag)
     deploys(r, tag)
 
 
 def forget(r: Rehearsal, tag: str) -> None:
-    """Have the server fetch a release again that is not live, and prune one of long ago."""
+    """Make the next deploy pull this release again, and prune an old one. It must not be live."""
     expect(tag != r.server.setting("IMAGE_TAG"), f"{tag} is live: to forget it would break the server")
     image = f"{r.server.registry}/quai:{tag}"
     r.server.exec(f"docker image rm --force {image} >/dev/null 2>&1 || true; rm -rf {DIR}/releases/{tag}")
@@ -73,7 +73,7 @@ def forget(r: Rehearsal, tag: str) -> None:
 
 
 def points_of(r: Rehearsal, tag: str) -> list[str]:
-    """Where a deploy of this tag can be killed, as points.py lists it from the running program."""
+    """Return the points where a deploy of this tag can be killed, from the running program."""
     forget(r, tag)
     file = "/var/tmp/points"  # noqa: S108 - of a server of our own
     r.server.exec(f"rm -f {file}")
@@ -82,7 +82,7 @@ def points_of(r: Rehearsal, tag: str) -> list[str]:
 
 
 def killed_at(r: Rehearsal, point: str, tags: dict[str, str], name: str, signal: str, then: str) -> None:
-    """Kill the deploy of a release there, then deploy once more; everything must be as if nothing had been."""
+    """Kill the deploy of a release at this point, then deploy again; the server must be as if nothing had happened."""
     old = r.server.setting("IMAGE_TAG")
     new = next(tag for tag in (tags[name], *tags.values()) if tag != old)
     for _ in range(3):  # a loop that waits passes some points only at times
@@ -107,7 +107,7 @@ def killed_at(r: Rehearsal, point: str, tags: dict[str, str], name: str, signal:
 
 
 def killed(r: Rehearsal) -> None:
-    """A deploy is killed, at points taken from the running program; the next one repairs."""
+    """A deploy is killed, at points taken from the running program; the next deploy repairs."""
     tags = prepare(r)
     deploys(r, tags["red"], "deploy", tags["red"])
     good = points_of(r, tags["green"])
@@ -144,7 +144,7 @@ def killed(r: Rehearsal) -> None:
 
 
 def held(r: Rehearsal) -> dict[str, int]:
-    """What the server holds that must not grow; sizes in MB, images and release files without the logs."""
+    """Count what must not grow on the server; sizes in MB."""
     counted = r.server.exec(
         "docker ps --all --quiet | wc -l; docker images --all --quiet | sort -u | wc -l;"
         "docker network ls --quiet | wc -l; docker volume ls --quiet | wc -l;"
@@ -156,7 +156,7 @@ def held(r: Rehearsal) -> dict[str, int]:
 
 
 def soak(r: Rehearsal) -> None:
-    """A long series of deploys, rollbacks, bad releases and kills; nothing grows."""
+    """A long series of deploys, rollbacks, faulty releases and kills; nothing grows."""
     tags = prepare(r)
     r.server.set(HEALTH_SECONDS="20")
     tags["Caddyfile"] = variant(r, "broken Caddyfile again", "RUN echo '{' >>/release/front/Caddyfile")

@@ -1,4 +1,4 @@
-"""What goes wrong with releases, and around a deploy; with traffic on, and no request may fail."""
+"""Faulty releases and faults around a deploy, under load; no request may fail."""
 
 import hashlib
 import json
@@ -86,18 +86,18 @@ def variant(r: Rehearsal, name: str, *lines: str, position: int | None = None) -
 
 
 def serve(name: str, code: str) -> tuple[str, str]:
-    """Lines of a Dockerfile that make a release serve with this code, in which TAG stands for its tag."""
+    """Return Dockerfile lines of a release that serves with this code; TAG in it becomes the tag."""
     return f"COPY <<END /app/{name}.py{code.replace('TAG', '$RELEASE')}END", f'CMD ["python", "/app/{name}.py"]'
 
 
 def python(code: str) -> str:
-    """Lines of a Dockerfile that make `python -m service.migrate` run this code, when there is something to do."""
+    """Return Dockerfile lines that make this code a pending migration."""
     check = 'import sys\nif "--check" in sys.argv: sys.exit(3)'
     return f"COPY <<END /app/service/migrate.py\n{check}\n{code}\nEND\nRUN rm -r /app/service/__pycache__"
 
 
 def is_refused(r: Rehearsal, name: str, because: str, *lines: str) -> None:
-    """A deploy of such a release must be refused, with the evidence in its output."""
+    """Deploy such a release; it must be refused, with the evidence in its output."""
     tag = variant(r, name, *lines)
     began = time.monotonic()
     with r.refused(name):
@@ -108,7 +108,7 @@ def is_refused(r: Rehearsal, name: str, because: str, *lines: str) -> None:
 
 
 def goes_live(r: Rehearsal, name: str, *lines: str) -> None:
-    """A deploy of such a release must go live."""
+    """Deploy such a release; it must go live."""
     tag, began = variant(r, name, *lines), time.monotonic()
     got = r.deploy_by_key(tag)
     expect(got.returncode == 0, f"{name}: refused: {got.stdout}{got.stderr}")
@@ -117,7 +117,7 @@ def goes_live(r: Rehearsal, name: str, *lines: str) -> None:
 
 
 def until(deploy: subprocess.Popen, step: str) -> None:
-    """Read what a deploy says until a step begins."""
+    """Read the output of a deploy until a step begins."""
     said = ""
     while step not in said:
         line = deploy.stdout.readline()
@@ -126,7 +126,7 @@ def until(deploy: subprocess.Popen, step: str) -> None:
 
 
 def bad_releases(r: Rehearsal) -> None:
-    """Releases that crash, answer 500, end after the switch, or carry broken files are refused."""
+    """Releases that crash, answer 500, fail after the switch, or have broken files are refused."""
     is_refused(r, "crashes", "boom", CRASH)
     is_refused(r, "answers 500", "not healthy within", *serve("500", SERVE_500))
     # After some requests, so soon after the switch. What only reads is asked again.
@@ -157,7 +157,7 @@ def bad_releases(r: Rehearsal) -> None:
 
 
 def bad_migrations(r: Rehearsal) -> None:
-    """Migrations that fail, hang or hold a lock are refused, and the lock is gone."""
+    """Migrations that fail, hang or hold a lock are refused, and the lock is released."""
     r.server.set(MIGRATE_SECONDS="4")
     is_refused(r, "migration fails", "no such column", python("raise SystemExit('no such column')"))
     is_refused(r, "migration hangs", "took more than 4 s", python("import time; time.sleep(600)"))
@@ -168,7 +168,7 @@ def bad_migrations(r: Rehearsal) -> None:
 
 
 def dump_fills_the_disk(r: Rehearsal) -> None:
-    """A dump that grows until less than MIN_FREE_MB is free is stopped, and one known to be too large is not begun."""
+    """A dump that would fill the disk is stopped, and one that is known to be too large does not start."""
     was, dumps = r.server.setting("MIN_FREE_MB"), f"ls {DIR}/backups"
     free = int(r.server.exec(f"df --output=avail --block-size=1M {DIR} | tail -n 1"))
     grows = (
@@ -188,7 +188,7 @@ def dump_fills_the_disk(r: Rehearsal) -> None:
 
 
 def restores(r: Rehearsal) -> None:
-    """A migration loses data, and no older release can run on its schema: the dump from before it is put back."""
+    """A migration loses data, and no older release runs on its schema: the dump is restored."""
 
     def notes() -> str:
         return r.server.compose("exec -T db psql -U quai -d quai -At -c 'select count(*) from notes'").strip()
@@ -229,7 +229,7 @@ def odd_releases(r: Rehearsal) -> None:
 
 
 def bad_surroundings(r: Rehearsal) -> None:
-    """The registry is down before or in the pull: refused. Two deploys at once: one after the other."""
+    """The registry is down before or during the pull: refused. Two deploys at once: one after the other."""
     heavy = variant(r, "heavy", "RUN head -c 256M /dev/urandom >/blob")
     with r.refused("a registry that goes down"):
         cut = r.start_deploy(heavy)
@@ -249,14 +249,14 @@ def bad_surroundings(r: Rehearsal) -> None:
     two = r.deploy_by_key(second)
     one.communicate(timeout=200)
     expect(one.returncode == 0 and two.returncode == 0, f"two at once: {two.stdout}")
-    expect(f"waiting up to 900 s for another deploy: {first}" in two.stdout, f"nobody waited: {two.stdout}")
+    expect(f"waiting up to 900 s for another deploy: {first}" in two.stdout, f"the second deploy did not wait: {two.stdout}")
     r.is_live("two of two")
 
 
 def unwritable(r: Rehearsal) -> None:
-    """The new release serves, but .env cannot be written: refused, and requests go to the old one as before."""
+    """The new release serves, but .env cannot be written: refused, and the current release serves again."""
     tag = variant(r, "not written down")
-    with r.refused("a release that .env cannot be told of"):
+    with r.refused("a release that cannot be written to .env"):
         r.server.exec(f"mkdir {DIR}/.env.new")
         got = r.deploy_by_key(tag)
         r.server.exec(f"rmdir {DIR}/.env.new")
@@ -276,7 +276,7 @@ def unwritable(r: Rehearsal) -> None:
 
 
 def cut_off(r: Rehearsal) -> None:
-    """The connection is cut in mid-deploy: the deploy ends by itself, and asking again says so."""
+    """The connection drops during a deploy: the deploy continues, and a second request reports it."""
     tag = variant(r, "cut off")
     deploy = r.start_deploy(tag)
     until(deploy, "==> start")
@@ -290,7 +290,7 @@ def cut_off(r: Rehearsal) -> None:
 
 
 def notified(r: Rehearsal) -> None:
-    """NOTIFY_URL hangs: the deploy goes live all the same. It answers again: it is told what it missed."""
+    """NOTIFY_URL hangs: the deploy still goes live. It answers again: missed webhooks are sent again."""
     usual = {name: r.server.setting(name) for name in ("NOTIFY_URL", "NOTIFY_TOKEN")}
     hook, port, token = f"{r.server.name}-hook", 9000, secrets.token_hex(16)
     # It shares the server's network, and keeps what it got in its log.
@@ -315,11 +315,11 @@ def notified(r: Rehearsal) -> None:
         ("/hook", "told as refused", "refused"),
         ("/hook", "told once", "live"),
     ]
-    expect(got == [(path, r.commits[name], outcome) for path, name, outcome in wanted], f"NOTIFY_URL was told: {got}")
+    expect(got == [(path, r.commits[name], outcome) for path, name, outcome in wanted], f"NOTIFY_URL received: {got}")
 
 
 def prunes(r: Rehearsal) -> None:
-    """What is live and the last KEEP_RELEASES are kept, and what another project uses; the rest goes."""
+    """The live release, the last KEEP_RELEASES and images of other projects are kept; the rest is pruned."""
     names = ["one to prune", "used elsewhere", "to go back to", "live now"]
     image = f"{r.server.registry}/quai"
     was = r.server.setting("KEEP_RELEASES")
@@ -346,7 +346,7 @@ def prunes(r: Rehearsal) -> None:
 
 
 def engine_restarts(r: Rehearsal) -> None:
-    """The engine restarts, at rest and in mid-deploy: no request fails, and the next deploy goes live."""
+    """The engine restarts, between and during deploys: no request fails, and the next deploy goes live."""
     restart = "kill -TERM $(cat /run/docker.pid)"
 
     def answers() -> bool:
@@ -368,7 +368,7 @@ def engine_restarts(r: Rehearsal) -> None:
 
 
 def reboots(r: Rehearsal) -> None:
-    """The server reboots, at rest and in mid-deploy: what .env says serves again by itself."""
+    """The server reboots, between and during deploys: the release of .env serves again by itself."""
     with r.without_traffic():
         for step in ("at rest", "==> wait", "==> watch"):
             tag = r.server.setting("IMAGE_TAG")
@@ -380,7 +380,7 @@ def reboots(r: Rehearsal) -> None:
 
 
 def came_back(r: Rehearsal, tag: str, step: str) -> None:
-    """By itself the server must come to rest at this tag."""
+    """Expect that the server returns to this release by itself."""
 
     def rests() -> bool:
         try:
@@ -393,7 +393,7 @@ def came_back(r: Rehearsal, tag: str, step: str) -> None:
 
 
 def database_down(r: Rehearsal) -> None:
-    """The database goes down in mid-deploy: refused; the next deploy starts it again."""
+    """The database stops during a deploy: refused; the next deploy starts it again."""
     with r.without_traffic():
         tag = variant(r, "database down")
         before = r.server.setting("IMAGE_TAG")
@@ -410,7 +410,7 @@ def database_down(r: Rehearsal) -> None:
 
 
 def database_restarts(r: Rehearsal) -> None:
-    """The database restarts: 503 while it is away, and nothing beside it restarts."""
+    """The database restarts: 503 while it is unavailable, and no other container restarts."""
     looks = "docker inspect --format '{{.Name}} {{.State.StartedAt}}' $(docker ps --all --quiet) | grep -v quai-db-1"
     before = r.server.exec(looks)
     with r.without_traffic():

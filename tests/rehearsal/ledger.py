@@ -1,4 +1,4 @@
-"""What the service and the pipeline tell of each other; with traffic on, and no request may fail."""
+"""The sample's ledger and the pipeline, under load; no request may fail."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ PAUSE = 0.5  # seconds between two notes of a client
 
 
 def same_story(r: Rehearsal) -> None:
-    """deploy.sh told the ledger of each deploy: its log, the ledger, status and this report tell the same."""
+    """The deploy log, the ledger, status and this report agree on every deploy."""
     told = r.told()
     expect({"live", "refused", "rollback"} <= {one["outcome"] for one in told}, f"not of every kind: {told}")
     lines = [line for line in r.server.ssh("status").stdout.splitlines() if "IMAGE_TAG=.*" in line]
@@ -35,7 +35,7 @@ def same_story(r: Rehearsal) -> None:
 
 
 def write_notes(r: Rehearsal, over: threading.Event) -> dict[str, set[int]]:
-    """One client's notes until it is over, every second one sent again a pause later: the ids that each key got."""
+    """Write notes until `over` is set, every second one twice; return the ids that each key got."""
     where, ids, again = f"/releases/{r.commits['first']}/notes", defaultdict(set), ""
     headers = {"Authorization": f"Bearer {r.server.setting('API_TOKEN')}", "Content-Type": "application/json"}
     connection = HTTPConnection(*loopback(r.server.url), timeout=10)
@@ -53,7 +53,7 @@ def write_notes(r: Rehearsal, over: threading.Event) -> dict[str, set[int]]:
 
 
 def notes_with_keys(r: Rehearsal) -> None:
-    """50 clients write notes with keys, half of them twice, through two deploys and a rollback: each is there once."""
+    """50 clients write notes with keys, half of them twice, during two deploys and a rollback: each is stored once."""
     over, back = threading.Event(), r.server.setting("IMAGE_TAG")
     with ThreadPoolExecutor(CLIENTS) as pool:
         clients = [pool.submit(write_notes, r, over) for _ in range(CLIENTS)]

@@ -154,7 +154,7 @@ MUTANTS = (
 
 
 def mutants(r: Rehearsal) -> None:
-    """A guard of the deploy program is taken out, one at a time: its scenario must fail."""
+    """Mutation tests: without a guard of the deploy program, its scenario must fail."""
     good = r.commits["first"]
     r.commits |= {"forward": good, "code": variant(r, "old code", position=1)}
     names = (

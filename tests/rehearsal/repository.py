@@ -17,7 +17,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def runner_environment() -> dict[str, str]:
-    """The environment without the Python of this session, as a runner would have it."""
+    """Return the environment of a runner, without the Python of this session."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     paths = [path for path in environment["PATH"].split(os.pathsep) if not path.startswith(str(ROOT))]
     return environment | {"PATH": os.pathsep.join(paths)}
@@ -47,11 +47,11 @@ class Repository:
         return run("git", "-C", str(self.folder), *command)
 
     def replace(self, name: str, old: str, new: str) -> None:
-        """Change a file; ValueError when the text to replace is not there exactly once."""
+        """Replace text in a file. Raises ValueError unless it occurs exactly once."""
         path = self.folder / name
         text = path.read_text()
         if text.count(old) != 1:
-            raise ValueError(f"{name} holds {old!r} {text.count(old)} times: mend the scenario")
+            raise ValueError(f"{name} holds {old!r} {text.count(old)} times: fix the scenario")
         path.write_text(text.replace(old, new))
 
     def commit(self, message: str, date: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What happens to a server between two Fridays, in the order in which it happens here."""
+"""Everyday scenarios, in the order in which they run."""
 
 import json
 import re
@@ -20,20 +20,20 @@ SETTLED = 2.0  # seconds of traffic after each scenario, so that what it broke l
 
 
 class Failed(Exception):
-    """A scenario did not end as it must; the message says how."""
+    """A scenario did not end as expected; the message says how."""
 
 
 FAILURES = (Failed, OSError, ValueError, RuntimeError, TimeoutError, subprocess.SubprocessError)
 
 
 def expect(true: bool, otherwise: str) -> None:
-    """Raise Failed unless it is true."""
+    """Raise Failed with the message `otherwise` unless the condition holds."""
     if not true:
         raise Failed(otherwise)
 
 
 class Rehearsal:
-    """One server, one repository, traffic throughout; `run` is what the report tells."""
+    """One server and one repository, under load throughout; `run` is the data of the report."""
 
     kills, soak, seed = 8, 12, 1  # how many of each, 0 for every kill; and where chance starts
     part = (1, 1)  # which of how many parts of the kills
@@ -46,7 +46,7 @@ class Rehearsal:
         self.run = {"started": time.time(), "replacements": 0, "lost": 0, "duplicated": 0, "scenarios": []}
 
     def play(self, scenarios: Sequence[Callable[["Rehearsal"], None]], chosen: Sequence[str]) -> None:
-        """Play the scenarios, in order; all but the first may fail without ending it."""
+        """Run the scenarios in order; a failure ends the run only in the first one."""
         for scenario in scenarios:
             if scenario is scenarios[0] or any(name in scenario.__name__ for name in chosen):
                 self._play(scenario)
@@ -80,25 +80,25 @@ class Rehearsal:
             entry["deploy_seconds"] = over[-1] - begun[0]
 
     def on_step(self, name: str) -> None:
-        """Note when a step of deploy.sh began."""
+        """Record when a step of the deploy began."""
         entry = self.run["scenarios"][-1]
         entry["steps"].append({"name": name, "at": time.time()})
         print(f"  {time.time() - entry['started']:4.0f} s  deploy.sh: {name}", flush=True)
 
     def get(self, path: str) -> str:
-        """What the public address answers."""
+        """Return the body at a path of the public URL."""
         with urllib.request.urlopen(self.server.url + path, timeout=10) as response:  # noqa: S310 - loopback
             return response.read().decode()
 
     def live(self) -> str | None:
-        """The tag that the public address answers with."""
+        """Return the tag that the public URL answers with; None without an answer."""
         try:
             return json.loads(self.get("/version"))["tag"]
         except (OSError, ValueError):
             return None
 
     def merge(self, name: str, message: str, date: str = "") -> tuple[int, str]:
-        """Commit what was changed, and run cd.yml for it."""
+        """Commit the changes and run cd.yml for the commit."""
         self.commits[name] = self.repository.commit(message, date)
         environment = {name: self.bases[name] for name in ("PYTHON_IMAGE", "FRONT_IMAGE", "DB_IMAGE")}
         # A runner that keeps nox's environments, so that each push does not make them again.
@@ -106,7 +106,7 @@ class Rehearsal:
         return self.repository.push(self.server.variables, self.server.secrets, environment, self.on_step)
 
     def merge_goes_live(self, name: str, message: str, date: str = "") -> None:
-        """Merge; cd.yml must be green, and everything must say that it is live."""
+        """Merge; cd.yml must succeed, and the release must be live everywhere."""
         pushed = time.time()
         status, log = self.merge(name, message, date)
         live = [step["at"] for step in self.run["scenarios"][-1]["steps"] if step["name"] == "live"]
@@ -118,7 +118,7 @@ class Rehearsal:
         expect(newest == latest, "latest is not the image that went live")
 
     def deploy_by_hand(self) -> str:
-        """Run deploy.sh on the server, as its owner would after editing .env."""
+        """Run deploy.sh on the server, as an administrator does after editing .env."""
         command = ["docker", "exec", self.server.name, f"{DIR}/deploy.sh"]
         printed = []
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as deploy:
@@ -131,14 +131,14 @@ class Rehearsal:
         return output
 
     def start_deploy(self, tag: str) -> subprocess.Popen:
-        """Ask for a deploy with the key, and go on."""
+        """Request a deploy with the key, and return at once."""
         command = self.server.ssh_command(f"deploy {tag}")
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     def deploy_by_key(self, tag: str) -> subprocess.CompletedProcess:
-        """Ask for a deploy with the key, and hear how it ends."""
+        """Request a deploy with the key, and wait for its end."""
         printed = []
         with self.start_deploy(tag) as deploy:
             for line in deploy.stdout:
@@ -148,7 +148,7 @@ class Rehearsal:
         return subprocess.CompletedProcess(deploy.args, deploy.returncode, "".join(printed), "")
 
     def is_live(self, name: str) -> None:
-        """Everything that can tell what is live tells the same."""
+        """Expect that all sources name the same live release."""
         commit = self.commits[name]
         expect(self.live() == commit, f"the public address answers {self.live()}, not {commit}")
         self.at_rest(commit)
@@ -158,7 +158,7 @@ class Rehearsal:
         expect(self.server.containers() == before, "a plain 'docker compose up -d' changed the containers")
 
     def at_rest(self, commit: str) -> None:
-        """The server runs this release and nothing else, as if no deploy had ever been cut short."""
+        """Expect that the server runs this release and nothing else, as if no deploy had been interrupted."""
         looked = self.server.exec(
             f"cd {DIR}; . ./.env; echo $IMAGE_TAG $DEPLOY_ID $API_REPLICAS $(readlink releases/current)"
             " $(<releases/upstream);"
@@ -167,7 +167,7 @@ class Rehearsal:
         ).splitlines()
         looked = [line for line in looked if "-backup-run-" not in line]  # of `own_backup`
         tag, deploy, replicas, files, pointer = looked[0].split(" ")
-        expect((tag, files, pointer) == (commit, commit, "front"), f"not at rest at {commit}: {looked}")
+        expect((tag, files, pointer) == (commit, commit, "front"), f"expected only {commit}: {looked}")
         served = [line for line in looked[1:] if "-proxy-" not in line and "-db-" not in line]
         wanted = [f"quai-api-{number + 1}" for number in range(int(replicas))] + ["quai-front-1"]
         ours = [line for line in served if f":{commit} Up " in line or line.startswith("quai-front-1 ")]
@@ -177,7 +177,7 @@ class Rehearsal:
         expect(self.live() == commit, f"the public address answers {self.live()}, not {commit}")
 
     def told(self) -> list[dict]:
-        """The deploys that the ledger was told of, the first one first: those of deploys.log, or it raises Failed."""
+        """Return the deploys in the ledger, oldest first. Raises Failed unless they are those of deploys.log."""
         logged = [json.loads(line) for line in self.server.exec(f"cat {DIR}/deploys.log").splitlines()]
         told = json.loads(self.get("/deploys?limit=100"))["items"][::-1]
         expect(
@@ -191,7 +191,7 @@ class Rehearsal:
 
     @contextmanager
     def refused(self, what: str):
-        """Production must be the same before and after, to the container."""
+        """Expect that production is the same before and after, to the container."""
         before = (self.live(), self.server.containers(), self.server.exec(f"cat {DIR}/.env {DIR}/releases/upstream"))
         link = self.server.exec(f"readlink {DIR}/releases/current")
         yield
@@ -200,7 +200,7 @@ class Rehearsal:
         expect(link == self.server.exec(f"readlink {DIR}/releases/current"), f"{what} changed the release's files")
 
     def start_traffic(self, *, writes: bool = True) -> None:
-        """Send requests until the traffic is ended."""
+        """Start the load."""
         file = self.server.folder / "requests.jsonl"
         what = (self.server.setting("API_TOKEN"), self.commits["first"], self.rate, file, MOST_SECONDS)
         self.traffic = Traffic(self.server.url, *what, writes=writes)
@@ -208,7 +208,7 @@ class Rehearsal:
 
     @contextmanager
     def without_traffic(self):
-        """For what no deploy can help: requests fail while the machine or the database is away."""
+        """Pause the load: requests fail while the machine or the database is unavailable."""
         self.records += self.traffic.stop().records
         try:
             yield
@@ -217,7 +217,7 @@ class Rehearsal:
 
     @contextmanager
     def reading_only(self):
-        """For what no deploy can help: a process that ends by itself may take along what is being written."""
+        """Send reads only: a process that crashes loses the writes in flight."""
         with self.without_traffic():
             self.start_traffic(writes=False)
             try:
@@ -226,7 +226,7 @@ class Rehearsal:
                 self.records += self.traffic.stop().records
 
     def end_traffic(self) -> Summary:
-        """Stop the traffic and count what it was promised against the database."""
+        """Stop the load and compare the acknowledged writes with the database."""
         summary = Summary(self.records + self.traffic.stop().records)
         self.traffic = None
         stored = self.server.compose("exec -T db psql -U quai -d quai -At -c 'select text from notes'").splitlines()
@@ -265,7 +265,7 @@ CMD ["python3", "ends.py"]
 
 
 def first_deploy(r: Rehearsal) -> None:
-    """First deploy onto an empty server, after one that was refused."""
+    """First deploy to an empty server, after a refused attempt."""
     r.server.set(NOTIFY_URL="http://127.0.0.1/deploys", NOTIFY_TOKEN="${API_TOKEN}")  # noqa: S106 - a reference
     tag = "1" * 40
     image = f"{r.server.registry}/quai:{tag}"
@@ -291,7 +291,7 @@ def code_change(r: Rehearsal) -> None:
 
 
 def configuration_and_page_change(r: Rehearsal) -> None:
-    """A change of docker-compose.prod.yml, of the Caddyfile and of the page."""
+    """A change of docker-compose.prod.yml, the Caddyfile and the page."""
     r.repository.replace(
         "docker-compose.prod.yml",
         "memory: 512M, pids: 256}\n\n  # Run once",
@@ -310,7 +310,7 @@ def configuration_and_page_change(r: Rehearsal) -> None:
 
 
 def never_healthy(r: Rehearsal) -> None:
-    """A release that is healthy in CI and never on the server."""
+    """A release that is healthy in CI but never on the server."""
     add = "    if os.environ.get('APP_ENV') == 'prod' and not os.environ.get('PARTNER'):\n"
     add = add.replace("'", '"') + '        return "PARTNER is not set on this server"\n'
     r.repository.replace(
@@ -334,7 +334,7 @@ def never_healthy(r: Rehearsal) -> None:
 
 
 def roll_back(r: Rehearsal) -> None:
-    """Rollback: edit IMAGE_TAG in .env, run deploy.sh."""
+    """Rollback: edit IMAGE_TAG in .env and run deploy.sh."""
     expect(
         f"IMAGE_TAG={r.commits['code']}" in r.server.ssh("status").stdout, "status does not list the tag to go back to"
     )
@@ -351,7 +351,7 @@ def roll_forward(r: Rehearsal) -> None:
 
 
 def order(r: Rehearsal) -> None:
-    """The same again is a quick no-op, an older commit is refused, changed settings are applied."""
+    """The same deploy again is a no-op, an older commit is refused, changed settings are applied."""
     with r.refused("the same deploy again"):
         again = r.server.ssh(f"deploy {r.commits['forward']}")
     expect(again.returncode == 0 and f"==> live: {r.commits['forward']}" in again.stdout, f"not live: {again.stdout}")
@@ -370,7 +370,7 @@ def order(r: Rehearsal) -> None:
 
 
 def roll_back_under_load(r: Rehearsal) -> None:
-    """Rollback and roll forward with two replicas and twice the traffic, by the line that status prints."""
+    """Rollback and roll forward with two replicas and twice the load, by the commands that status prints."""
     more = Traffic(
         r.server.url, r.server.setting("API_TOKEN"), r.commits["first"], r.rate, r.server.folder / "more.jsonl"
     )
@@ -393,7 +393,7 @@ def roll_back_under_load(r: Rehearsal) -> None:
 
 
 def public_lie(r: Rehearsal) -> None:
-    """The public address does not answer with the release: the job is red."""
+    """The public URL does not serve the release: the workflow fails."""
     given = r.server.variables | r.server.secrets | {"PUBLIC_URL": f"{r.server.url}/releases"}
     command = ["scripts/nox", "-s", "deploy"]
     environment = runner_environment() | given
@@ -404,7 +404,7 @@ def public_lie(r: Rehearsal) -> None:
 
 
 def locked_down(r: Rehearsal) -> None:
-    """The deploy key opens nothing else."""
+    """The deploy key gives access to nothing else."""
     commit = r.commits["forward"]
     deploy = f"deploy {commit}"
     asked = ["id", "bash", "", "deploy", "deploy HEAD", "deploy $(id)", f"deploy {commit[:-1]}", f" {deploy}"]
@@ -428,7 +428,7 @@ def locked_down(r: Rehearsal) -> None:
 
 
 def wrong_input(r: Rehearsal) -> None:
-    """Wrong arguments and settings get one clear line, and change nothing."""
+    """Invalid arguments and settings get one clear message and change nothing."""
     wrong = {
         "IMAGE_TAG in": {"IMAGE_TAG": ""},
         "must be a commit": {"IMAGE_TAG": "latest"},
@@ -450,7 +450,7 @@ def wrong_input(r: Rehearsal) -> None:
         output = got.stdout + got.stderr
         expect(got.returncode != 0, f"{settings} exits 0: {output}")
         told = [line for line in output.splitlines() if re.match("==> refused:|deploy.sh:", line) and message in line]
-        expect(len(told) == 1, f"{settings} is not told in one line with {message!r}: {output}")
+        expect(len(told) == 1, f"{settings} is not reported in one line with {message!r}: {output}")
     for message, command in {
         f"no .env in {DIR}": "mv .env .env.away",
         f"cannot read {DIR}/.env": "mv .env .env.away; install -m 000 -o deploy .env.away .env",
@@ -460,7 +460,7 @@ def wrong_input(r: Rehearsal) -> None:
             r.server.exec(f"cd {DIR}; {command}")
             got = r.server.ssh(f"deploy {r.commits['code']}")
             r.server.exec(f"cd {DIR}; mv -f .env.away .env")
-        expect(got.returncode == 2 and got.stderr.count(message) == 1, f"{command!r} is told so: {got.stderr}")
+        expect(got.returncode == 2 and got.stderr.count(message) == 1, f"{command!r} is reported as: {got.stderr}")
 
 
 SCENARIOS = (

@@ -1,4 +1,4 @@
-"""A throwaway server: Debian with its own Docker engine and sshd, set up by the script for real ones."""
+"""A throwaway server: Debian with its own Docker engine and sshd, set up by setup-server.sh."""
 
 import contextlib
 import json
@@ -23,14 +23,14 @@ REGISTRY_USER = "rehearsal"
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nothing uses now."""
+    """Return a free TCP port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def wait_for(what: str, check, seconds: float = 60):
-    """Poll until `check()` is true and give its value; TimeoutError names what did not come, after `seconds`."""
+    """Poll until `check()` is true and return its value. Raises TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(subprocess.CalledProcessError, OSError):
@@ -42,7 +42,7 @@ def wait_for(what: str, check, seconds: float = 60):
 
 
 class Server:
-    """A server and its registry, as containers of this engine; everything goes with `close()`."""
+    """A server and its registry, as containers of this engine; `close()` removes everything."""
 
     def __init__(self, bases: dict[str, str], folder: Path) -> None:
         self.bases, self.folder = bases, folder
@@ -55,7 +55,7 @@ class Server:
         self.secrets: dict[str, str] = {}
 
     def start(self) -> None:
-        """Start the server with its engine, and the registry in its network, where both sides call it localhost."""
+        """Start the server with its engine, and the registry in its network: it is localhost for both sides."""
         arguments = {name: self.bases[name] for name in ("DEBIAN_IMAGE", "REGISTRY_IMAGE")}
         image = f"{PREFIX}/server"
         run(
@@ -90,7 +90,7 @@ class Server:
         wait_for("the registry", lambda: socket.create_connection(("127.0.0.1", self.registry_port), 1).close() or True)
 
     def close(self) -> None:
-        """Remove the server, its registry, its disk, and what was built to be pushed there."""
+        """Remove the server, its registry, its volumes, and the images built for it."""
         subprocess.run(
             ["docker", "rm", "--force", "--volumes", f"{self.name}-registry", self.name],
             capture_output=True,
@@ -104,11 +104,11 @@ class Server:
             run("docker", "image", "rm", *images)
 
     def exec(self, script: str, timeout: float = 600) -> str:
-        """Run a line of bash as root on the server and give its output."""
+        """Run bash as root on the server and return the output."""
         return run("docker", "exec", self.name, "bash", "-euo", "pipefail", "-c", script, timeout=timeout)
 
     def set_up(self, repository: Path) -> None:
-        """Do what the README tells: clone, run setup-server.sh, and do what it prints."""
+        """Follow docs/server.md: clone, run setup-server.sh, and run what it prints."""
         run("docker", "cp", f"{repository}/.", f"{self.name}:/root/quai")
         setup = (
             f"/root/quai/scripts/setup-server.sh --image {self.registry}/quai --host 127.0.0.1 --port {self.ssh_port}"
@@ -133,7 +133,7 @@ class Server:
         self.secrets["REGISTRY_PASSWORD"] = self.registry_password
 
     def provide(self, bases: dict[str, str]) -> None:
-        """Give the server the front's and the database's images, by its registry."""
+        """Push the images of the front and the database to the server's registry."""
         run(
             "docker",
             "login",
@@ -152,7 +152,7 @@ class Server:
         self.set(HEALTH_SECONDS="20")
 
     def follow(self, printed: str) -> None:
-        """Take the `gh variable set` and `gh secret set` lines at their word."""
+        """Apply the printed `gh variable set` and `gh secret set` commands."""
         for name, value in re.findall(r"^gh variable set (\w+) --env production --body (.+)$", printed, re.MULTILINE):
             [self.variables[name]] = shlex.split(value)
         for command, name in re.findall(
@@ -161,16 +161,16 @@ class Server:
             self.secrets[name] = self.exec(command)
 
     def set(self, **settings: str) -> None:
-        """Edit the server's .env by hand."""
+        """Edit the server's .env."""
         for name, value in settings.items():
             self.exec(f"grep -q '^{name}=' {DIR}/.env && sed -i 's|^{name}=.*|{name}={value}|' {DIR}/.env")
 
     def setting(self, name: str) -> str:
-        """A value of the server's .env."""
+        """Return a value of the server's .env, as written."""
         return self.exec(f"sed -n 's/^{name}=//p' {DIR}/.env")
 
     def ssh_command(self, *command: str, options: tuple[str, ...] = ()) -> list[str]:
-        """The ssh that asks for a command with the key that cd.yml holds."""
+        """Return the ssh command of a request with the key of cd.yml."""
         key, known_hosts = self.folder / "key", self.folder / "known_hosts"
         if not key.exists():
             key.touch(mode=0o600)
@@ -184,7 +184,7 @@ class Server:
         ]
 
     def ssh(self, *command: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-        """What that key gets, at most a minute of it."""
+        """Send a request with that key and return the result, within a minute."""
         return subprocess.run(
             self.ssh_command(*command, options=options),
             capture_output=True,
@@ -195,11 +195,11 @@ class Server:
         )
 
     def compose(self, command: str) -> str:
-        """Run docker compose on the server as its owner would, in the directory of .env."""
+        """Run docker compose on the server, in the directory of .env."""
         return self.exec(f"cd {DIR} && docker compose {command}")
 
     def record_release(self, tag: str) -> None:
-        """Tell the ledger of a release that is live, for the notes of the traffic."""
+        """Record a live release in the ledger, for the notes of the load."""
         request = urllib.request.Request(  # noqa: S310 - loopback
             f"{self.url}/releases/{tag}/deploys/rehearsal",
             json.dumps({"outcome": "live", "ended_at": f"{datetime.now(UTC):%FT%TZ}"}).encode(),
@@ -209,9 +209,9 @@ class Server:
         urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 - loopback
 
     def containers(self) -> list[str]:
-        """All containers of the server: name and image."""
+        """Return name and image of all containers of the server."""
         return sorted(self.exec("docker ps --all --format '{{.Names}} {{.Image}}'").splitlines())
 
     def tag_of(self, name: str) -> str:
-        """The digest that a tag of the image has in the registry."""
+        """Return the manifest of a tag in the registry."""
         return run("docker", "manifest", "inspect", "--insecure", f"{self.registry}/quai:{name}")
