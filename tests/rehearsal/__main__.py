@@ -28,29 +28,33 @@ from tests.rehearsal.traffic import Summary
 def main() -> int:
     """Run the scenarios; return 0 if all passed and no request failed."""
     parser = argparse.ArgumentParser(prog="nox -s rehearse --", description=__doc__)
-    parser.add_argument("--rate", type=float, default=120, help="requests a second (default: 120)")
+    parser.add_argument("--rate", type=float, default=120, help="requests per second (default: 120)")
     parser.add_argument(
         "--only",
         nargs="+",
         default=[""],
         metavar="NAME",
-        help="after the first deploy, only those with this in their name",
+        help="after the first deploy, run only scenarios whose name contains NAME",
+    )
+    parser.add_argument("--kills", type=int, metavar="N", help="only kill deploys, N times; 0: at every point")
+    parser.add_argument(
+        "--part",
+        type=part_of,
+        default=(1, 1),
+        metavar="K/M",
+        help="only the Kth of M parts of the kills, for M machines",
     )
     parser.add_argument(
-        "--kills", type=int, metavar="N", help="only N kills of a deploy; 0: at each point of deploy.sh"
+        "--soak", type=int, metavar="N", help="only a random series of N deploys, rollbacks, faulty releases and kills"
     )
-    parser.add_argument(
-        "--part", type=part_of, default=(1, 1), metavar="K/M", help="the Kth of M parts of the kills, for M machines"
-    )
-    parser.add_argument("--soak", type=int, metavar="N", help="only a series of N deploys")
     parser.add_argument(
         "--mutants",
         nargs="*",
         metavar="NAME",
-        help="only deploy.sh with a guard taken out, one at a time (those with this in their name)",
+        help="only mutation tests: take guards out of the deploy program, one at a time (those whose name contains NAME)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="what chance starts from (default: 1)")
-    parser.add_argument("--keep", action="store_true", help="leave the server running, and say how to reach it")
+    parser.add_argument("--seed", type=int, default=1, help="seed of random choices (default: 1)")
+    parser.add_argument("--keep", action="store_true", help="keep the server, and print how to reach and remove it")
     options = parser.parse_args()
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearsal: ended by SIGTERM"))  # so that the server goes

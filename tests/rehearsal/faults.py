@@ -249,7 +249,10 @@ def bad_surroundings(r: Rehearsal) -> None:
     two = r.deploy_by_key(second)
     one.communicate(timeout=200)
     expect(one.returncode == 0 and two.returncode == 0, f"two at once: {two.stdout}")
-    expect(f"waiting up to 900 s for another deploy: {first}" in two.stdout, f"the second deploy did not wait: {two.stdout}")
+    expect(
+        f"waiting up to 900 s for another deploy: {first}" in two.stdout,
+        f"the second deploy did not wait: {two.stdout}",
+    )
     r.is_live("two of two")
 
 
