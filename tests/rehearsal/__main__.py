@@ -51,7 +51,7 @@ def main() -> int:
         "--mutants",
         nargs="*",
         metavar="NAME",
-        help="only mutation tests: take guards out of the deploy program, one at a time (those whose name contains NAME)",
+        help="only mutation tests: the deploy program without one of its guards (those whose name contains NAME)",
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of random choices (default: 1)")
     parser.add_argument("--keep", action="store_true", help="keep the server, and print how to reach and remove it")
@@ -90,9 +90,9 @@ def use_docker_config(folder: Path) -> None:
     for name in ("cli-plugins", "contexts"):
         if (usual / name).exists():
             (folder / name).symlink_to(usual / name)
-    told = json.loads((usual / "config.json").read_text()) if (usual / "config.json").exists() else {}
+    settings = json.loads((usual / "config.json").read_text()) if (usual / "config.json").exists() else {}
     (folder / "config.json").write_text(
-        json.dumps({key: told[key] for key in told if not key.startswith(("auth", "cred"))})
+        json.dumps({key: settings[key] for key in settings if not key.startswith(("auth", "cred"))})
     )
     os.environ["DOCKER_CONFIG"] = str(folder)
 
