@@ -189,7 +189,7 @@ def _migrate_and_create(deploy: Deploy, plan: Plan) -> list[str]:
     # In a first deploy one after the other: both would create the networks.
     is_pending = engine.in_parallel(lambda call: call(), calls)[0] if deploy.live.containers else check()
     if is_pending:
-        engine.in_parallel(engine.stop, ids)
+        engine.in_parallel(engine.stop_at_once, ids)
         backup.migrate(deploy.project, plan.services, deploy.live.deploy_id)
     if not deploy.live.containers:
         create()
