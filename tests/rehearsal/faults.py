@@ -68,7 +68,7 @@ def variant(r: Rehearsal, name: str, *lines: str, position: int | None = None) -
 
     `position` is its place on main, that of the last merge unless given.
     """
-    base = r.commits.get("forward", r.commits["first"])
+    base = next(r.commits[merge] for merge in ("forward", "page", "code", "first") if merge in r.commits)
     tag = hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
     image = f"{r.server.registry}/quai"
     dockerfile = [
