@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.rehearsal.bench_figures import (
+from tests.rehearsal.bench.figures import (
     Container,
     boot_seconds,
     compare_with_boot,

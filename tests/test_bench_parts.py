@@ -9,9 +9,10 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from scripts.runner.process import ROOT
-from tests.rehearsal.bench_options import options_of
-from tests.rehearsal.bench_releases import crash, first_edition
-from tests.rehearsal.bench_report import (
+from tests.rehearsal.bench.options import options_of
+from tests.rehearsal.bench.picture import picture
+from tests.rehearsal.bench.releases import crash, first_edition
+from tests.rehearsal.bench.report import (
     MARKERS,
     boot_table,
     crash_table,
@@ -28,7 +29,6 @@ from tests.rehearsal.bench_report import (
     table_text,
     terminal,
 )
-from tests.rehearsal.picture import picture
 
 TAG = "a" * 40
 
@@ -184,10 +184,10 @@ def test_options_are_checked():
 
 
 def written(folder, strategy: str) -> tuple[str, str]:
-    """The compose file and the Caddyfile that bench.sh writes for a strategy."""
+    """The compose file and the Caddyfile that strategies.sh writes for a strategy."""
     shutil.copytree(ROOT / "service/front", folder / "releases" / TAG / "front")
     shutil.copy(ROOT / "docker-compose.prod.yml", folder)
-    script = str(ROOT / "tests/rehearsal/bench.sh")
+    script = str(ROOT / "tests/rehearsal/bench/strategies.sh")
     subprocess.run([script, "write_files", strategy, TAG], cwd=folder, check=True)
     return (folder / "bench.yml").read_text(), (folder / "releases/bench/front/Caddyfile").read_text()
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .traffic import is_failed
+from tests.rehearsal.traffic import is_failed
 
 BIN_SECONDS = 0.1
 MAX_LISTED_FAILURES = 200  # failed requests in the list; the counts include all

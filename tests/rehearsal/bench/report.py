@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from .bench_figures import compare_with_boot
+from tests.rehearsal.bench.figures import compare_with_boot
 
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 TEXT_COLUMN = "running afterwards"  # aligned to the left; the others hold numbers

@@ -13,12 +13,12 @@ from scripts.runner.base_images import PREFIX, base_images
 from scripts.runner.process import ROOT
 from tests.rehearsal import PINS
 from tests.rehearsal.__main__ import use_docker_config
-from tests.rehearsal.bench_options import PICTURE, options_of
-from tests.rehearsal.bench_releases import CRASH_SECONDS
-from tests.rehearsal.bench_report import insert, load_table, markdown, table_text, terminal
-from tests.rehearsal.bench_server import CRASH_WINDOW_SECONDS, KILL_WINDOW_SECONDS, PAUSE_SECONDS, Bench, say
-from tests.rehearsal.load import CONNECTIONS, ROWS, measure_load
-from tests.rehearsal.picture import picture
+from tests.rehearsal.bench.load import CONNECTIONS, ROWS, measure_load
+from tests.rehearsal.bench.options import PICTURE, options_of
+from tests.rehearsal.bench.picture import picture
+from tests.rehearsal.bench.releases import CRASH_SECONDS
+from tests.rehearsal.bench.report import insert, load_table, markdown, table_text, terminal
+from tests.rehearsal.bench.server import CRASH_WINDOW_SECONDS, KILL_WINDOW_SECONDS, PAUSE_SECONDS, Bench, say
 from tests.rehearsal.server import Server
 
 PAGE = ROOT / "docs/benchmarks.md"

@@ -12,7 +12,7 @@ from statistics import median
 
 from scripts.runner.process import ROOT, run
 from tests.rehearsal import HERE
-from tests.rehearsal.bench_figures import (
+from tests.rehearsal.bench.figures import (
     Container,
     container,
     figures,
@@ -20,8 +20,8 @@ from tests.rehearsal.bench_figures import (
     new_bytes,
     seconds_until_switch,
 )
-from tests.rehearsal.bench_options import DEPLOY_PROGRAMS, STRATEGIES
-from tests.rehearsal.bench_releases import crash, first_edition
+from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES
+from tests.rehearsal.bench.releases import crash, first_edition
 from tests.rehearsal.faults import variant
 from tests.rehearsal.repository import Repository, runner_environment
 from tests.rehearsal.server import DIR, Server, wait_for
@@ -35,7 +35,7 @@ KILL_WINDOW_SECONDS = 5  # of load after the end of a repeated deploy
 KEEP_RELEASES = "20"  # so that no strategy has to pull a release again
 ERRORS = (OSError, ValueError, LookupError, RuntimeError, subprocess.SubprocessError)
 OUTPUT_LINES, OUTPUT_WIDTH = 5, 200  # what bench.json keeps of a command's output
-SCRIPT = "/usr/local/lib/bench.sh"  # on the server
+SCRIPT = "/usr/local/lib/strategies.sh"  # on the server
 
 
 class Bench:
@@ -54,7 +54,7 @@ class Bench:
         self.server.set_up(repository.folder)
         self.server.provide(bases)
         self.server.set(HEALTH_SECONDS="120", KEEP_RELEASES=KEEP_RELEASES)
-        run("docker", "cp", str(HERE / "bench.sh"), f"{self.server.name}:{SCRIPT}")
+        run("docker", "cp", str(HERE / "bench/strategies.sh"), f"{self.server.name}:{SCRIPT}")
         variables = {"IMAGE": self.server.variables["IMAGE"], **bases}
         variables["NOX_ENVIRONMENTS"] = os.environ.get("NOX_ENVIRONMENTS", str(ROOT / ".nox"))
         tags = []
@@ -98,12 +98,12 @@ class Bench:
                 return json.load(answer)["tag"]
 
     def run_script(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run bench.sh on the server."""
+        """Run strategies.sh on the server."""
         command = ("docker", "exec", "--workdir", DIR, self.server.name, SCRIPT, *arguments)
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
     def expect_script(self, *arguments: str) -> str:
-        """Run bench.sh on the server and return its output. CalledProcessError, with all output, when it fails."""
+        """Run strategies.sh on the server and return its output. CalledProcessError, with all output, when it fails."""
         done = self.run_script(*arguments)
         if done.returncode:
             print(done.stdout + done.stderr, flush=True)

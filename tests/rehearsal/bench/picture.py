@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from html import escape
 
-from .bench_report import size, span
+from tests.rehearsal.bench.report import size, span
 
 WIDTH, LEFT, ROW = 1060, 28, 42  # pixels
 COLUMNS, BAR = (356, 531, 706, 881), 62  # where the columns of bars begin, and their longest bar

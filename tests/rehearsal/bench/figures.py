@@ -6,7 +6,7 @@ from itertools import takewhile
 from statistics import median
 from typing import NamedTuple
 
-from .traffic import Summary, is_failed, lost_and_duplicated
+from tests.rehearsal.traffic import Summary, is_failed, lost_and_duplicated
 
 FAILURES = 5  # how many failed requests are kept
 HEALTH_CHECKS = 5  # how many of its last health checks Docker keeps for a container

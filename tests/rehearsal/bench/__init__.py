@@ -1,0 +1,1 @@
+"""The benchmark: strategies to replace the API container, compared under load."""
