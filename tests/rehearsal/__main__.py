@@ -13,14 +13,11 @@ from pathlib import Path
 from scripts.runner.base_images import PREFIX, base_images
 from scripts.runner.process import ROOT, ensure_command
 from tests.rehearsal import PINS
-from tests.rehearsal.by_hand import BY_HAND
-from tests.rehearsal.endurance import ENDURANCE
-from tests.rehearsal.faults import FAULTS
-from tests.rehearsal.ledger import LEDGER
-from tests.rehearsal.mutants import mutants
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.report import add_figures, print_table, write_report
 from tests.rehearsal.repository import Repository
-from tests.rehearsal.scenarios import SCENARIOS, Rehearsal
+from tests.rehearsal.scenarios import SCENARIOS
+from tests.rehearsal.scenarios.mutants import mutants
 from tests.rehearsal.server import Server
 from tests.rehearsal.traffic import Summary
 
@@ -110,7 +107,7 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
         rehearsal.kills, rehearsal.part, options.only = options.kills, options.part, ["killed"]
     if options.soak is not None:
         rehearsal.soak, options.only = options.soak, ["soak"]
-    scenarios = (*SCENARIOS, *LEDGER, *FAULTS, *BY_HAND, *ENDURANCE)
+    scenarios = SCENARIOS
     if options.mutants is not None:
         rehearsal.chosen, options.only, scenarios = options.mutants or [""], ["mutants"], (SCENARIOS[0], mutants)
     rehearsal.play(scenarios, options.only)

@@ -22,10 +22,10 @@ from tests.rehearsal.bench.figures import (
 )
 from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES
 from tests.rehearsal.bench.releases import crash, first_edition
-from tests.rehearsal.faults import variant
 from tests.rehearsal.repository import Repository, runner_environment
 from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import Summary, Traffic
+from tests.rehearsal.variants import variant
 
 SETTLE_SECONDS = 2.0  # of load before the first replacement, and after each
 ANSWER_SECONDS = 60  # time limit for the first answer of a new release

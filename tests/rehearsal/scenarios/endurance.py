@@ -7,9 +7,9 @@ from itertools import cycle
 
 from scripts.runner.process import run
 from tests.rehearsal import HERE
-from tests.rehearsal.faults import CRASH, python, variant
-from tests.rehearsal.scenarios import Rehearsal, expect
+from tests.rehearsal.rehearsal import Rehearsal, expect
 from tests.rehearsal.server import DIR, wait_for
+from tests.rehearsal.variants import CRASH, python, variant
 
 POINTS = "/usr/local/lib/points"  # a folder of the server: points.py, and a python3 that runs it
 KILLED = 137
@@ -203,6 +203,3 @@ def soak(r: Rehearsal) -> None:
     # A megabyte is what rounding does.
     grown = [name for name in after if after[name] > before[name] + name.startswith("MB")]
     expect(not grown, f"{' and '.join(grown)} grew from {before} to {after}")
-
-
-ENDURANCE = (killed, soak)

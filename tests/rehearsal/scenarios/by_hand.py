@@ -3,9 +3,9 @@
 import json
 import shlex
 
-from tests.rehearsal.faults import goes_live, is_refused, until, variant
-from tests.rehearsal.scenarios import Rehearsal, expect
+from tests.rehearsal.rehearsal import Rehearsal, expect
 from tests.rehearsal.server import DIR
+from tests.rehearsal.variants import goes_live, is_refused, until, variant
 
 # Lines of .env in the notations that Compose knows.
 NOTATIONS = """
@@ -141,12 +141,3 @@ def first_edition(r: Rehearsal) -> None:
         cut.communicate(timeout=60)
         roll_to(then)
     deploy("the end of the first edition")
-
-
-BY_HAND = (
-    settings_as_compose_reads_them,
-    own_backup,
-    settings_during_a_deploy,
-    services_under_the_lock,
-    first_edition,
-)

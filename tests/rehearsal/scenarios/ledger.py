@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from http.client import HTTPConnection
 
-from tests.rehearsal.faults import goes_live
-from tests.rehearsal.scenarios import Rehearsal, expect
+from tests.rehearsal.rehearsal import Rehearsal, expect
 from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import loopback
+from tests.rehearsal.variants import goes_live
 
 CLIENTS = 50
 PAUSE = 0.5  # seconds between two notes of a client
@@ -69,6 +69,3 @@ def notes_with_keys(r: Rehearsal) -> None:
     expect(sorted(stored.splitlines()) == sorted(ids), "the database has not each note exactly once")
     expect(all(len(got) == 1 for got in ids.values()), "a note that was sent twice got two ids")
     print(f"  {CLIENTS} clients, {len(ids)} keys: each note there once", flush=True)
-
-
-LEDGER = (same_story, notes_with_keys)

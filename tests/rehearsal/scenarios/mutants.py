@@ -1,23 +1,15 @@
 """The deploy program without one of its guards: the scenario that tests the guard must fail."""
 
 from scripts.runner.process import ROOT, run
-from tests.rehearsal.by_hand import own_backup, services_under_the_lock
-from tests.rehearsal.endurance import killed
-from tests.rehearsal.faults import (
-    bad_migrations,
-    bad_releases,
-    bad_surroundings,
-    cut_off,
-    notified,
-    odd_releases,
-    prunes,
-    reboots,
-    restores,
-    variant,
-)
-from tests.rehearsal.scenarios import FAILURES, Rehearsal, expect, order, wrong_input
+from tests.rehearsal.rehearsal import FAILURES, Rehearsal, expect
+from tests.rehearsal.scenarios.by_hand import own_backup, services_under_the_lock
+from tests.rehearsal.scenarios.endurance import killed
+from tests.rehearsal.scenarios.everyday import order, wrong_input
+from tests.rehearsal.scenarios.releases import bad_migrations, bad_releases, odd_releases, restores
+from tests.rehearsal.scenarios.surroundings import bad_surroundings, cut_off, notified, prunes, reboots
 from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import Summary
+from tests.rehearsal.variants import variant
 
 WRITE_EARLY = """    from server.settings import write_release
     write_release(deploy.directory, deploy.tag, deploy.project.deploy_id)
