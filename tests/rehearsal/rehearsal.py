@@ -103,7 +103,7 @@ class Rehearsal:
         environment["NOX_ENVIRONMENTS"] = str(self.repository.folder.parent / "environments")
         return self.repository.push(self.server.variables, self.server.secrets, environment, self.on_step)
 
-    def merge_goes_live(self, name: str, message: str, date: str = "") -> None:
+    def merge_and_expect_live(self, name: str, message: str, date: str = "") -> None:
         """Merge; cd.yml must succeed, and the release must be live everywhere."""
         pushed = time.time()
         status, log = self.merge(name, message, date)
@@ -111,7 +111,7 @@ class Rehearsal:
         if live and live[-1] > pushed:
             print(f"  {live[-1] - pushed:.0f} s from push to live", flush=True)
         expect(status == 0, f"cd.yml failed for a good release; its log is {self.repository.log}:\n{log[-3000:]}")
-        self.is_live(name)
+        self.expect_live(name)
         newest, latest = self.server.tag_of(self.commits[name]), self.server.tag_of("latest")
         expect(newest == latest, "latest is not the image that went live")
 
@@ -145,17 +145,17 @@ class Rehearsal:
                     self.on_step(step.group(1))
         return subprocess.CompletedProcess(deploy.args, deploy.returncode, "".join(printed), "")
 
-    def is_live(self, name: str) -> None:
+    def expect_live(self, name: str) -> None:
         """Expect that all sources name the same live release."""
         commit = self.commits[name]
         expect(self.live() == commit, f"the public address answers {self.live()}, not {commit}")
-        self.at_rest(commit)
+        self.expect_only_release(commit)
         expect(f"live: {commit}" in self.server.ssh("status").stdout, "status does not say what is live")
         before = self.server.containers()
         self.server.compose("up --detach")
         expect(self.server.containers() == before, "a plain 'docker compose up -d' changed the containers")
 
-    def at_rest(self, commit: str) -> None:
+    def expect_only_release(self, commit: str) -> None:
         """Expect that the server runs this release and nothing else, as if no deploy had been interrupted."""
         looked = self.server.exec(
             f"cd {DIR}; . ./.env; echo $IMAGE_TAG $DEPLOY_ID $API_REPLICAS $(readlink releases/current)"
@@ -174,7 +174,7 @@ class Rehearsal:
         expect(len(looked) == len(wanted) + 3, f"there is more or less than that: {looked}")
         expect(self.live() == commit, f"the public address answers {self.live()}, not {commit}")
 
-    def told(self) -> list[dict]:
+    def expect_same_records(self) -> list[dict]:
         """Return the deploys in the ledger, oldest first. Raises Failed unless they are those of deploys.log."""
         logged = [json.loads(line) for line in self.server.exec(f"cat {DIR}/deploys.log").splitlines()]
         told = json.loads(self.get("/deploys?limit=100"))["items"][::-1]
@@ -188,7 +188,7 @@ class Rehearsal:
         return told
 
     @contextmanager
-    def refused(self, what: str):
+    def expect_unchanged(self, what: str):
         """Expect that production is the same before and after, to the container."""
         before = (self.live(), self.server.containers(), self.server.exec(f"cat {DIR}/.env {DIR}/releases/upstream"))
         link = self.server.exec(f"readlink {DIR}/releases/current")

@@ -25,7 +25,7 @@ CREDENTIAL_VARIABLE = "TRAFFIC_TOKEN"  # not an argument: every user of the mach
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def loopback(base_url: str) -> tuple[str, int]:
+def loopback_address(base_url: str) -> tuple[str, int]:
     """Return host and port of an http:// URL on this machine; ValueError for any other URL."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
@@ -117,7 +117,7 @@ class Traffic:
         writes: bool = True,
     ) -> None:
         """`rate` is in requests per second, `seconds` limits the run. ValueError if `base_url` is not on loopback."""
-        loopback(base_url)
+        loopback_address(base_url)
         self.records = records.resolve()
         self._environment = os.environ | {CREDENTIAL_VARIABLE: token}
         self._command = [sys.executable, "-m", "tests.rehearsal.traffic", "--base-url", base_url]
@@ -204,7 +204,7 @@ def generate(options: argparse.Namespace) -> None:
     parent, start = os.getppid(), time.monotonic()
 
     def work() -> None:
-        connection = HTTPConnection(*loopback(options.base_url), timeout=TIMEOUT)
+        connection = HTTPConnection(*loopback_address(options.base_url), timeout=TIMEOUT)
         for number in numbers:
             due = start + number / options.rate
             if stopping.wait(max(0.0, due - time.monotonic())):
@@ -239,7 +239,7 @@ def main() -> None:
     options = parser.parse_args()
     options.token = os.environ.get(CREDENTIAL_VARIABLE, "")
     try:
-        loopback(options.base_url)
+        loopback_address(options.base_url)
     except ValueError as error:
         parser.error(str(error))
     if not options.token or min(options.rate, options.workers, options.seconds) <= 0:

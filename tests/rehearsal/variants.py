@@ -71,14 +71,16 @@ def upgrade():
 """
 
 
-def variant(r: Rehearsal, name: str, *lines: str, position: int | None = None) -> str:
+def build_variant(rehearsal: Rehearsal, name: str, *lines: str, position: int | None = None) -> str:
     """Push a release that differs from the last merge by some lines of a Dockerfile, and return its tag.
 
     `position` is its place on main, that of the last merge unless given.
     """
-    base = next(r.commits[merge] for merge in ("forward", "page", "code", "first") if merge in r.commits)
+    base = next(
+        rehearsal.commits[merge] for merge in ("forward", "page", "code", "first") if merge in rehearsal.commits
+    )
     tag = hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
-    image = f"{r.server.registry}/quai"
+    image = f"{rehearsal.server.registry}/quai"
     dockerfile = [
         f"FROM {image}:{base}",
         f"ENV RELEASE={tag}",
@@ -89,42 +91,42 @@ def variant(r: Rehearsal, name: str, *lines: str, position: int | None = None) -
     ]
     run("docker", "build", "--quiet", "--tag", f"{image}:{tag}", "-", input="\n".join(dockerfile))
     run("docker", "push", "--quiet", f"{image}:{tag}")
-    r.commits[name] = tag
+    rehearsal.commits[name] = tag
     return tag
 
 
-def serve(name: str, code: str) -> tuple[str, str]:
+def server_lines(name: str, code: str) -> tuple[str, str]:
     """Return Dockerfile lines of a release that serves with this code; TAG in it becomes the tag."""
     return f"COPY <<END /app/{name}.py{code.replace('TAG', '$RELEASE')}END", f'CMD ["python", "/app/{name}.py"]'
 
 
-def python(code: str) -> str:
+def migration_lines(code: str) -> str:
     """Return Dockerfile lines that make this code a pending migration."""
     check = 'import sys\nif "--check" in sys.argv: sys.exit(3)'
     return f"COPY <<END /app/service/migrate.py\n{check}\n{code}\nEND\nRUN rm -r /app/service/__pycache__"
 
 
-def is_refused(r: Rehearsal, name: str, because: str, *lines: str) -> None:
+def expect_refused(rehearsal: Rehearsal, name: str, because: str, *lines: str) -> None:
     """Deploy such a release; it must be refused, with the evidence in its output."""
-    tag = variant(r, name, *lines)
+    tag = build_variant(rehearsal, name, *lines)
     began = time.monotonic()
-    with r.refused(name):
-        got = r.deploy_by_key(tag)
+    with rehearsal.expect_unchanged(name):
+        got = rehearsal.deploy_by_key(tag)
     expect(got.returncode != 0, f"{name}: went live: {got.stdout}")
     expect(time.monotonic() - began < MOST, f"{name}: refused after {time.monotonic() - began:.0f} s only")
     expect(because in got.stdout + got.stderr, f"{name}: the output does not say {because!r}: {got.stdout}{got.stderr}")
 
 
-def goes_live(r: Rehearsal, name: str, *lines: str) -> None:
+def deploy_and_expect_live(rehearsal: Rehearsal, name: str, *lines: str) -> None:
     """Deploy such a release; it must go live."""
-    tag, began = variant(r, name, *lines), time.monotonic()
-    got = r.deploy_by_key(tag)
+    tag, began = build_variant(rehearsal, name, *lines), time.monotonic()
+    got = rehearsal.deploy_by_key(tag)
     expect(got.returncode == 0, f"{name}: refused: {got.stdout}{got.stderr}")
     expect(time.monotonic() - began < MOST, f"{name}: live after {time.monotonic() - began:.0f} s only")
-    r.is_live(name)
+    rehearsal.expect_live(name)
 
 
-def until(deploy: subprocess.Popen, step: str) -> None:
+def read_until(deploy: subprocess.Popen, step: str) -> None:
     """Read the output of a deploy until a step begins."""
     said = ""
     while step not in said:

@@ -25,7 +25,7 @@ from tests.rehearsal.bench.releases import crash, first_edition
 from tests.rehearsal.repository import Repository, runner_environment
 from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import Summary, Traffic
-from tests.rehearsal.variants import variant
+from tests.rehearsal.variants import build_variant
 
 SETTLE_SECONDS = 2.0  # of load before the first replacement, and after each
 ANSWER_SECONDS = 60  # time limit for the first answer of a new release
@@ -79,14 +79,14 @@ class Bench:
 
     def _derive_releases(self, tags: Sequence[str], strategies: Sequence[str]) -> None:
         """Releases that differ from a commit by some lines of its Dockerfile."""
-        self.commits["first"] = tags[1]  # variant() derives from it
+        self.commits["first"] = tags[1]  # build_variant() derives from it
         self.releases = dict.fromkeys(STRATEGIES, (tags[0], tags[1]))
-        self.crashing = dict.fromkeys(STRATEGIES, variant(self, "crashes", *crash()))
+        self.crashing = dict.fromkeys(STRATEGIES, build_variant(self, "crashes", *crash()))
         if "first" in strategies:
             lines = first_edition()
-            one, other = (variant(self, f"first edition {number}", *lines) for number in (1, 2))
+            one, other = (build_variant(self, f"first edition {number}", *lines) for number in (1, 2))
             self.releases["first"] = (one, other)
-            self.crashing["first"] = variant(self, "first edition, crashes", *lines, *crash())
+            self.crashing["first"] = build_variant(self, "first edition, crashes", *lines, *crash())
         else:
             del self.releases["first"]
 

@@ -9,7 +9,7 @@ from tests.rehearsal.scenarios.releases import bad_migrations, bad_releases, odd
 from tests.rehearsal.scenarios.surroundings import bad_surroundings, cut_off, notified, prunes, reboots
 from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import Summary
-from tests.rehearsal.variants import variant
+from tests.rehearsal.variants import build_variant
 
 WRITE_EARLY = """    from server.settings import write_release
     write_release(deploy.directory, deploy.tag, deploy.project.deploy_id)
@@ -145,10 +145,10 @@ MUTANTS = (
 )
 
 
-def mutants(r: Rehearsal) -> None:
+def mutants(rehearsal: Rehearsal) -> None:
     """Mutation tests: without a guard of the deploy program, its scenario must fail."""
-    good = r.commits["first"]
-    r.commits |= {"forward": good, "code": variant(r, "old code", position=1)}
+    good = rehearsal.commits["first"]
+    rehearsal.commits |= {"forward": good, "code": build_variant(rehearsal, "old code", position=1)}
     names = (
         "API_REPLICAS",
         "API_TOKEN",
@@ -160,31 +160,33 @@ def mutants(r: Rehearsal) -> None:
         "SITE_ADDRESS",
         "WATCH_SECONDS",
     )
-    usual = {name: r.server.setting(name) for name in names} | {"HEALTH_SECONDS": "20"}
+    usual = {name: rehearsal.server.setting(name) for name in names} | {"HEALTH_SECONDS": "20"}
     unseen = []
     for what, module, guard, instead, scenario in MUTANTS:
-        if not any(name in what for name in r.chosen):
+        if not any(name in what for name in rehearsal.chosen):
             continue
         clean = (ROOT / f"scripts/server/{module}.py").read_text()
         expect(clean.count(guard) == 1, f"{module}.py has {guard!r} {clean.count(guard)} times")
         lines = f"COPY <<'END_OF_PROGRAM' /release/server/{module}.py\n{clean.replace(guard, instead)}END_OF_PROGRAM"
-        r.commits["forward"] = good
-        r.commits["forward"] = variant(r, f"without {what}", lines, f"RUN chmod 644 /release/server/{module}.py")
-        r.server.set(**usual, IMAGE_TAG=r.commits["forward"])
-        r.deploy_by_hand()
-        before = len(Summary.read(r.traffic.records).records)
+        rehearsal.commits["forward"] = good
+        rehearsal.commits["forward"] = build_variant(
+            rehearsal, f"without {what}", lines, f"RUN chmod 644 /release/server/{module}.py"
+        )
+        rehearsal.server.set(**usual, IMAGE_TAG=rehearsal.commits["forward"])
+        rehearsal.deploy_by_hand()
+        before = len(Summary.read(rehearsal.traffic.records).records)
         try:
-            scenario(r)
+            scenario(rehearsal)
             seen = ""
         except FAILURES as error:
             seen = str(error).splitlines()[0][:150]
-        failed = Summary(Summary.read(r.traffic.records).records[before:]).failed
+        failed = Summary(Summary.read(rehearsal.traffic.records).records[before:]).failed
         seen = seen or (f"{failed} requests failed" if failed else "")
         print(f"  {what}: {f'seen by {scenario.__name__}: {seen}' if seen else 'NOT SEEN'}", flush=True)
         unseen += [] if seen else [what]
-        whole = f"{r.server.name}:{DIR}/releases/current/server/{module}.py"
+        whole = f"{rehearsal.server.name}:{DIR}/releases/current/server/{module}.py"
         run("docker", "cp", str(ROOT / f"scripts/server/{module}.py"), whole)
-        r.server.set(**usual, IMAGE_TAG=good)
-        r.deploy_by_hand()
-        r.at_rest(good)
+        rehearsal.server.set(**usual, IMAGE_TAG=good)
+        rehearsal.deploy_by_hand()
+        rehearsal.expect_only_release(good)
     expect(not unseen, f"not seen: {', '.join(unseen)}")

@@ -8,7 +8,7 @@ from scripts.runner.process import run
 from tests.rehearsal.rehearsal import SETTLED, Failed, Rehearsal, expect
 from tests.rehearsal.server import DIR, wait_for
 from tests.rehearsal.traffic import is_failed
-from tests.rehearsal.variants import CRASH, goes_live, is_refused, until, variant
+from tests.rehearsal.variants import CRASH, build_variant, deploy_and_expect_live, expect_refused, read_until
 
 HOOK = """
 import sys, time
@@ -25,88 +25,88 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Hook).serve_forever()
 """
 
 
-def bad_surroundings(r: Rehearsal) -> None:
+def bad_surroundings(rehearsal: Rehearsal) -> None:
     """The registry is down before or during the pull: refused. Two deploys at once: one after the other."""
-    heavy = variant(r, "heavy", "RUN head -c 256M /dev/urandom >/blob")
-    with r.refused("a registry that goes down"):
-        cut = r.start_deploy(heavy)
-        until(cut, "==> pull")
-        run("docker", "kill", f"{r.server.name}-registry")
+    heavy = build_variant(rehearsal, "heavy", "RUN head -c 256M /dev/urandom >/blob")
+    with rehearsal.expect_unchanged("a registry that goes down"):
+        cut = rehearsal.start_deploy(heavy)
+        read_until(cut, "==> pull")
+        run("docker", "kill", f"{rehearsal.server.name}-registry")
         said = cut.communicate(timeout=200)[0]
-    run("docker", "start", f"{r.server.name}-registry")
+    run("docker", "start", f"{rehearsal.server.name}-registry")
     expect(cut.returncode != 0 and "cannot be pulled" in said, f"the registry went down: {said}")
-    first, second = variant(r, "one of two"), variant(r, "two of two")
-    run("docker", "stop", f"{r.server.name}-registry")
-    with r.refused("a registry that is down"):
-        got = r.deploy_by_key(first)
-    run("docker", "start", f"{r.server.name}-registry")
+    first, second = build_variant(rehearsal, "one of two"), build_variant(rehearsal, "two of two")
+    run("docker", "stop", f"{rehearsal.server.name}-registry")
+    with rehearsal.expect_unchanged("a registry that is down"):
+        got = rehearsal.deploy_by_key(first)
+    run("docker", "start", f"{rehearsal.server.name}-registry")
     expect(got.returncode != 0 and "cannot be pulled" in got.stdout, f"registry down: {got.stdout}")
-    one = r.start_deploy(first)
-    until(one, "==> pull")
-    two = r.deploy_by_key(second)
+    one = rehearsal.start_deploy(first)
+    read_until(one, "==> pull")
+    two = rehearsal.deploy_by_key(second)
     one.communicate(timeout=200)
     expect(one.returncode == 0 and two.returncode == 0, f"two at once: {two.stdout}")
     expect(
         f"waiting up to 900 s for another deploy: {first}" in two.stdout,
         f"the second deploy did not wait: {two.stdout}",
     )
-    r.is_live("two of two")
+    rehearsal.expect_live("two of two")
 
 
-def unwritable(r: Rehearsal) -> None:
+def unwritable(rehearsal: Rehearsal) -> None:
     """The new release serves, but .env cannot be written: refused, and the current release serves again."""
-    tag = variant(r, "not written down")
-    with r.refused("a release that cannot be written to .env"):
-        r.server.exec(f"mkdir {DIR}/.env.new")
-        got = r.deploy_by_key(tag)
-        r.server.exec(f"rmdir {DIR}/.env.new")
+    tag = build_variant(rehearsal, "not written down")
+    with rehearsal.expect_unchanged("a release that cannot be written to .env"):
+        rehearsal.server.exec(f"mkdir {DIR}/.env.new")
+        got = rehearsal.deploy_by_key(tag)
+        rehearsal.server.exec(f"rmdir {DIR}/.env.new")
     expect(got.returncode != 0 and "refused: cannot write .env" in got.stdout, f".env was not written: {got.stdout}")
     # The release that is live already, too: .env names another one, and cannot be corrected.
-    live = r.server.setting("IMAGE_TAG")
-    r.server.set(IMAGE_TAG=tag)
-    with r.refused("the live release, with an .env that cannot be written"):
-        r.server.exec(f"mkdir {DIR}/.env.new")
-        got = r.deploy_by_key(live)
-        r.server.exec(f"rmdir {DIR}/.env.new")
+    live = rehearsal.server.setting("IMAGE_TAG")
+    rehearsal.server.set(IMAGE_TAG=tag)
+    with rehearsal.expect_unchanged("the live release, with an .env that cannot be written"):
+        rehearsal.server.exec(f"mkdir {DIR}/.env.new")
+        got = rehearsal.deploy_by_key(live)
+        rehearsal.server.exec(f"rmdir {DIR}/.env.new")
     expect(got.returncode != 0 and f"==> still live: {live}" in got.stdout, f"the live release again: {got.stdout}")
-    r.server.set(IMAGE_TAG=live)
-    got = r.deploy_by_key(tag)
+    rehearsal.server.set(IMAGE_TAG=live)
+    got = rehearsal.deploy_by_key(tag)
     expect(got.returncode == 0, f"the same again: {got.stdout}")
-    r.at_rest(tag)
+    rehearsal.expect_only_release(tag)
 
 
-def cut_off(r: Rehearsal) -> None:
+def cut_off(rehearsal: Rehearsal) -> None:
     """The connection drops during a deploy: the deploy continues, and a second request reports it."""
-    tag = variant(r, "cut off")
-    deploy = r.start_deploy(tag)
-    until(deploy, "==> start")
+    tag = build_variant(rehearsal, "cut off")
+    deploy = rehearsal.start_deploy(tag)
+    read_until(deploy, "==> start")
     deploy.kill()
     deploy.wait()
-    got = r.deploy_by_key(tag)
+    got = rehearsal.deploy_by_key(tag)
     expect(got.returncode == 0 and f"live: {tag}" in got.stdout, f"asked again: {got.stdout}")
-    r.is_live("cut off")
-    logs = r.server.exec(f"grep -l 'live: {tag}' {DIR}/logs/*.log | wc -l")
+    rehearsal.expect_live("cut off")
+    logs = rehearsal.server.exec(f"grep -l 'live: {tag}' {DIR}/logs/*.log | wc -l")
     expect(logs == "2", f"{logs} logs of the deploy were kept, of 2 attempts")
 
 
-def notified(r: Rehearsal) -> None:
+def notified(rehearsal: Rehearsal) -> None:
     """NOTIFY_URL hangs: the deploy still goes live. It answers again: missed webhooks are sent again."""
-    usual = {name: r.server.setting(name) for name in ("NOTIFY_URL", "NOTIFY_TOKEN")}
-    hook, port, token = f"{r.server.name}-hook", 9000, secrets.token_hex(16)
+    usual = {name: rehearsal.server.setting(name) for name in ("NOTIFY_URL", "NOTIFY_TOKEN")}
+    hook, port, token = f"{rehearsal.server.name}-hook", 9000, secrets.token_hex(16)
     # It shares the server's network, and keeps what it got in its log.
-    shared = ("--network", f"container:{r.server.name}", r.bases["PYTHON_IMAGE"])
+    shared = ("--network", f"container:{rehearsal.server.name}", rehearsal.bases["PYTHON_IMAGE"])
     run("docker", "run", "--detach", "--name", hook, *shared, "python3", "-u", "-c", HOOK, str(port), token)
     try:
-        r.server.set(NOTIFY_URL=f"http://127.0.0.1:{port}/hangs", NOTIFY_TOKEN=token)
-        goes_live(r, "told later")
+        rehearsal.server.set(NOTIFY_URL=f"http://127.0.0.1:{port}/hangs", NOTIFY_TOKEN=token)
+        deploy_and_expect_live(rehearsal, "told later")
         # As after the restore of docs/rollback-and-restore.md, which root runs.
-        r.server.exec(f"chown root:root {DIR}/notified && chmod 644 {DIR}/notified")
-        r.server.set(NOTIFY_URL=f"http://127.0.0.1:{port}/hook")
-        is_refused(r, "told as refused", "boom", CRASH)
-        goes_live(r, "told once")
+        rehearsal.server.exec(f"chown root:root {DIR}/notified && chmod 644 {DIR}/notified")
+        rehearsal.server.set(NOTIFY_URL=f"http://127.0.0.1:{port}/hook")
+        expect_refused(rehearsal, "told as refused", "boom", CRASH)
+        deploy_and_expect_live(rehearsal, "told once")
         told = [line.split(" ", 1) for line in run("docker", "logs", hook).splitlines()]
     finally:
-        r.server.set(**usual)
+        rehearsal.server.set(**usual)
         run("docker", "rm", "--force", hook)
     got = [(path, tell["tag"], tell["outcome"]) for path, text in told if (tell := json.loads(text))]
     wanted = [
@@ -115,76 +115,85 @@ def notified(r: Rehearsal) -> None:
         ("/hook", "told as refused", "refused"),
         ("/hook", "told once", "live"),
     ]
-    expect(got == [(path, r.commits[name], outcome) for path, name, outcome in wanted], f"NOTIFY_URL received: {got}")
+    expect(
+        got == [(path, rehearsal.commits[name], outcome) for path, name, outcome in wanted],
+        f"NOTIFY_URL received: {got}",
+    )
 
 
-def prunes(r: Rehearsal) -> None:
+def prunes(rehearsal: Rehearsal) -> None:
     """The live release, the last KEEP_RELEASES and images of other projects are kept; the rest is pruned."""
     names = ["one to prune", "used elsewhere", "to go back to", "live now"]
-    image = f"{r.server.registry}/quai"
-    was = r.server.setting("KEEP_RELEASES")
+    image = f"{rehearsal.server.registry}/quai"
+    was = rehearsal.server.setting("KEEP_RELEASES")
     try:
         for name in names[:2]:
-            goes_live(r, name)
-        r.server.exec(f"docker run --detach --name elsewhere {image}:{r.commits[names[1]]} sleep 600")
-        r.server.exec(f"docker tag {image}:{r.commits[names[0]]} another/project:1")
-        r.server.set(KEEP_RELEASES="1")
+            deploy_and_expect_live(rehearsal, name)
+        rehearsal.server.exec(f"docker run --detach --name elsewhere {image}:{rehearsal.commits[names[1]]} sleep 600")
+        rehearsal.server.exec(f"docker tag {image}:{rehearsal.commits[names[0]]} another/project:1")
+        rehearsal.server.set(KEEP_RELEASES="1")
         for name in names[2:]:
-            got = r.deploy_by_key(variant(r, name))
+            got = rehearsal.deploy_by_key(build_variant(rehearsal, name))
             expect(got.returncode == 0, f"refused: {got.stdout}")
-        kept = r.server.exec("docker images --format '{{.Repository}} {{.Tag}}'").splitlines()
-        folders = r.server.exec(f"ls {DIR}/releases").split()
-        runs = r.server.exec("docker ps --format '{{.Names}}'").splitlines()
+        kept = rehearsal.server.exec("docker images --format '{{.Repository}} {{.Tag}}'").splitlines()
+        folders = rehearsal.server.exec(f"ls {DIR}/releases").split()
+        runs = rehearsal.server.exec("docker ps --format '{{.Names}}'").splitlines()
     finally:
-        r.server.exec("docker rm --force elsewhere || true; docker rmi another/project:1 || true")
-        r.server.set(KEEP_RELEASES=was)
+        rehearsal.server.exec("docker rm --force elsewhere || true; docker rmi another/project:1 || true")
+        rehearsal.server.set(KEEP_RELEASES=was)
     tags = {line.split()[1] for line in kept if line.startswith(f"{image} ")}
-    wanted = {r.commits[name] for name in names[1:]}
+    wanted = {rehearsal.commits[name] for name in names[1:]}
     expect(tags == wanted, f"the images kept are {tags}, not {wanted}")
     expect("another/project 1" in kept and "elsewhere" in runs, f"what another project uses is gone: {kept}, {runs}")
-    expect({name for name in folders if len(name) == 40} == {r.commits[name] for name in names[2:]}, f"kept: {folders}")
+    expect(
+        {name for name in folders if len(name) == 40} == {rehearsal.commits[name] for name in names[2:]},
+        f"kept: {folders}",
+    )
 
 
-def engine_restarts(r: Rehearsal) -> None:
+def engine_restarts(rehearsal: Rehearsal) -> None:
     """The engine restarts, between and during deploys: no request fails, and the next deploy goes live."""
     restart = "kill -TERM $(cat /run/docker.pid)"
 
     def answers() -> bool:
-        return bool(r.server.exec("docker version >/dev/null 2>&1 && echo yes || true")) and r.live() is not None
+        return (
+            bool(rehearsal.server.exec("docker version >/dev/null 2>&1 && echo yes || true"))
+            and rehearsal.live() is not None
+        )
 
-    before = r.server.exec("cat /run/docker.pid")
-    r.server.exec(restart)
-    wait_for("another engine", lambda: answers() and r.server.exec("cat /run/docker.pid") != before)
+    before = rehearsal.server.exec("cat /run/docker.pid")
+    rehearsal.server.exec(restart)
+    wait_for("another engine", lambda: answers() and rehearsal.server.exec("cat /run/docker.pid") != before)
     for step in ("==> start", "==> watch"):
-        tag = variant(r, f"engine restarts at {step}")
-        deploy = r.start_deploy(tag)
-        until(deploy, step)
-        r.server.exec(restart)
+        tag = build_variant(rehearsal, f"engine restarts at {step}")
+        deploy = rehearsal.start_deploy(tag)
+        read_until(deploy, step)
+        rehearsal.server.exec(restart)
         deploy.communicate(timeout=200)
         wait_for("the engine", answers)
-        got = r.deploy_by_key(tag)
+        got = rehearsal.deploy_by_key(tag)
         expect(got.returncode == 0, f"after the engine restarted at {step}: {got.stdout}")
-        r.at_rest(tag)
+        rehearsal.expect_only_release(tag)
 
 
-def reboots(r: Rehearsal) -> None:
+def reboots(rehearsal: Rehearsal) -> None:
     """The server reboots, between and during deploys: the release of .env serves again by itself."""
-    with r.without_traffic():
+    with rehearsal.without_traffic():
         for step in ("at rest", "==> wait", "==> watch"):
-            tag = r.server.setting("IMAGE_TAG")
+            tag = rehearsal.server.setting("IMAGE_TAG")
             if step != "at rest":
-                until(r.start_deploy(variant(r, f"reboots at {step}")), step)
-            run("docker", "restart", "--time", "0", r.server.name)
-            run("docker", "restart", "--time", "0", f"{r.server.name}-registry")
-            came_back(r, tag, step)
+                read_until(rehearsal.start_deploy(build_variant(rehearsal, f"reboots at {step}")), step)
+            run("docker", "restart", "--time", "0", rehearsal.server.name)
+            run("docker", "restart", "--time", "0", f"{rehearsal.server.name}-registry")
+            came_back(rehearsal, tag, step)
 
 
-def came_back(r: Rehearsal, tag: str, step: str) -> None:
+def came_back(rehearsal: Rehearsal, tag: str, step: str) -> None:
     """Expect that the server returns to this release by itself."""
 
     def rests() -> bool:
         try:
-            r.at_rest(tag)
+            rehearsal.expect_only_release(tag)
         except Failed:
             return False
         return True
@@ -192,42 +201,42 @@ def came_back(r: Rehearsal, tag: str, step: str) -> None:
     wait_for(f"what .env says, after a reboot {step},", rests, 180)
 
 
-def database_down(r: Rehearsal) -> None:
+def database_down(rehearsal: Rehearsal) -> None:
     """The database stops during a deploy: refused; the next deploy starts it again."""
-    with r.without_traffic():
-        tag = variant(r, "database down")
-        before = r.server.setting("IMAGE_TAG")
-        deploy = r.start_deploy(tag)
-        until(deploy, "==> start")
-        r.server.exec("docker stop quai-db-1")
+    with rehearsal.without_traffic():
+        tag = build_variant(rehearsal, "database down")
+        before = rehearsal.server.setting("IMAGE_TAG")
+        deploy = rehearsal.start_deploy(tag)
+        read_until(deploy, "==> start")
+        rehearsal.server.exec("docker stop quai-db-1")
         said = deploy.communicate(timeout=200)[0]
         expect(deploy.returncode != 0 and "not healthy within" in said, f"the database was down: {said}")
         expect("the database is unavailable" in said, f"nothing tells why: {said}")
-        expect(r.server.setting("IMAGE_TAG") == before, ".env was changed")
-        got = r.deploy_by_key(tag)
+        expect(rehearsal.server.setting("IMAGE_TAG") == before, ".env was changed")
+        got = rehearsal.deploy_by_key(tag)
         expect(got.returncode == 0, f"the next deploy: {got.stdout}")
-        r.at_rest(tag)
+        rehearsal.expect_only_release(tag)
 
 
-def database_restarts(r: Rehearsal) -> None:
+def database_restarts(rehearsal: Rehearsal) -> None:
     """The database restarts: 503 while it is unavailable, and no other container restarts."""
     looks = "docker inspect --format '{{.Name}} {{.State.StartedAt}}' $(docker ps --all --quiet) | grep -v quai-db-1"
-    before = r.server.exec(looks)
-    with r.without_traffic():
-        r.start_traffic()
+    before = rehearsal.server.exec(looks)
+    with rehearsal.without_traffic():
+        rehearsal.start_traffic()
         try:
-            r.server.exec(
+            rehearsal.server.exec(
                 "docker restart quai-db-1; until docker exec quai-db-1 pg_isready -qh 127.0.0.1; do sleep 0.1; done"
             )
             back = time.time()
             time.sleep(SETTLED)
         finally:
-            met = r.traffic.stop().records
-    r.records += [record for record in met if not is_failed(record)]
+            met = rehearsal.traffic.stop().records
+    rehearsal.records += [record for record in met if not is_failed(record)]
     failed = [record for record in met if is_failed(record)]
     print(f"  {len(failed)} of {len(met)} requests failed while the database was away", flush=True)
     expect({record["status"] for record in failed} == {503}, f"while the database was away: {failed[:5]}")
     late = [record for record in failed if record["at"] > back]
     expect(not late, f"{len(late)} requests failed after the database was back: {late[:5]}")
-    expect(r.server.exec(looks) == before, f"it was {before}, and is {r.server.exec(looks)}")
-    expect(len(met) > r.rate * SETTLED, f"only {len(met)} requests")
+    expect(rehearsal.server.exec(looks) == before, f"it was {before}, and is {rehearsal.server.exec(looks)}")
+    expect(len(met) > rehearsal.rate * SETTLED, f"only {len(met)} requests")
