@@ -16,8 +16,8 @@ from tests.rehearsal import PINS
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.report import add_figures, print_table, write_report
 from tests.rehearsal.repository import Repository
-from tests.rehearsal.scenarios import SCENARIOS
-from tests.rehearsal.scenarios.mutants import mutants
+from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, soak
+from tests.rehearsal.scenarios.mutants import mutation_tests
 from tests.rehearsal.server import Server
 from tests.rehearsal.traffic import Summary
 
@@ -104,12 +104,13 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     rehearsal = Rehearsal(server, repository, bases, options.rate)
     rehearsal.seed = options.seed
     if options.kills is not None:
-        rehearsal.kills, rehearsal.part, options.only = options.kills, options.part, ["killed"]
+        rehearsal.kills, rehearsal.part, options.only = options.kills, options.part, [kill_matrix.__name__]
     if options.soak is not None:
-        rehearsal.soak, options.only = options.soak, ["soak"]
+        rehearsal.soak, options.only = options.soak, [soak.__name__]
     scenarios = SCENARIOS
     if options.mutants is not None:
-        rehearsal.chosen, options.only, scenarios = options.mutants or [""], ["mutants"], (SCENARIOS[0], mutants)
+        rehearsal.chosen, options.only = options.mutants or [""], [mutation_tests.__name__]
+        scenarios = (SCENARIOS[0], mutation_tests)
     rehearsal.play(scenarios, options.only)
     summary = rehearsal.end_traffic() if rehearsal.traffic else Summary([])
     if options.mutants is not None:  # without a guard, requests fail

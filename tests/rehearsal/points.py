@@ -107,7 +107,7 @@ def answered(connection: http.client.HTTPConnection) -> str:
 
 
 def note_fork(child: bool) -> None:
-    """The deploy goes on in the child; killing its follower is what `cut_off` rehearses."""
+    """The deploy goes on in the child; killing its follower is what `dropped_connection` rehearses."""
     global forked
     forked = not child
 

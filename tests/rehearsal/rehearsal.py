@@ -163,7 +163,7 @@ class Rehearsal:
             "find . -name '*.new' -o -path './backups/new'; docker ps --all --format "
             """'{{.Names}} {{.Image}} {{.Status}} {{.Label "quai.deploy"}} {{.Label "quai.tag"}}' | sort"""
         ).splitlines()
-        looked = [line for line in looked if "-backup-run-" not in line]  # of `own_backup`
+        looked = [line for line in looked if "-backup-run-" not in line]  # of `manual_backup`
         tag, deploy, replicas, files, pointer = looked[0].split(" ")
         expect((tag, files, pointer) == (commit, commit, "front"), f"expected only {commit}: {looked}")
         served = [line for line in looked[1:] if "-proxy-" not in line and "-db-" not in line]

@@ -29,7 +29,7 @@ print(json.dumps(parse(open(sys.argv[1]).read())))
 """
 
 
-def settings_as_compose_reads_them(rehearsal: Rehearsal) -> None:
+def env_notations(rehearsal: Rehearsal) -> None:
     """The deploy program reads each notation of .env as Docker Compose does."""
     names = [line.split("=")[0].split()[-1] for line in NOTATIONS.strip().splitlines()]
     environment = "".join(f"      {name}: ${{{name}}}\n" for name in dict.fromkeys(names))
@@ -46,7 +46,7 @@ def settings_as_compose_reads_them(rehearsal: Rehearsal) -> None:
     expect(ours == expected, f"read as {ours}, Compose reads {expected}")
 
 
-def own_backup(rehearsal: Rehearsal) -> None:
+def manual_backup(rehearsal: Rehearsal) -> None:
     """A `docker compose run backup` of an administrator survives deploys and refusals."""
     own = rehearsal.server.exec(f"cd {DIR}; docker compose run --detach --rm --no-deps --entrypoint 'sleep 600' backup")
     try:
@@ -77,7 +77,7 @@ def settings_during_a_deploy(rehearsal: Rehearsal) -> None:
     rehearsal.expect_live("while a setting changes")
 
 
-def services_under_the_lock(rehearsal: Rehearsal) -> None:
+def services_during_a_deploy(rehearsal: Rehearsal) -> None:
     """`deploy.sh services` waits for a deploy, then applies what has changed for proxy and database only."""
     with rehearsal.without_traffic():
         proxy = "docker inspect --format '{{.Id}} {{.Config.Env}}' quai-proxy-1"

@@ -110,7 +110,7 @@ def killed_at(rehearsal: Rehearsal, point: str, tags: dict[str, str], name: str,
         deploys(rehearsal, tag, "deploy", tag)
 
 
-def killed(rehearsal: Rehearsal) -> None:
+def kill_matrix(rehearsal: Rehearsal) -> None:
     """A deploy is killed, at points taken from the running program; the next deploy repairs."""
     tags = prepare(rehearsal)
     deploys(rehearsal, tags["red"], "deploy", tags["red"])

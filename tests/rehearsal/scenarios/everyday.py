@@ -62,7 +62,7 @@ def configuration_and_page_change(rehearsal: Rehearsal) -> None:
     expect(proxy == [line for line in rehearsal.server.containers() if "-proxy-" in line], "the proxy was recreated")
 
 
-def never_healthy(rehearsal: Rehearsal) -> None:
+def unhealthy_release(rehearsal: Rehearsal) -> None:
     """A release that is healthy in CI but never on the server."""
     add = "    if os.environ.get('APP_ENV') == 'prod' and not os.environ.get('PARTNER'):\n"
     add = add.replace("'", '"') + '        return "PARTNER is not set on this server"\n'
@@ -106,7 +106,7 @@ def roll_forward(rehearsal: Rehearsal) -> None:
     expect("rehearsed</title>" in rehearsal.get("/"), "the page did not come back with its release")
 
 
-def order(rehearsal: Rehearsal) -> None:
+def commit_order(rehearsal: Rehearsal) -> None:
     """The same deploy again is a no-op, an older commit is refused, changed settings are applied."""
     with rehearsal.expect_unchanged("the same deploy again"):
         again = rehearsal.server.ssh(f"deploy {rehearsal.commits['forward']}")
@@ -156,7 +156,7 @@ def roll_back_under_load(rehearsal: Rehearsal) -> None:
         rehearsal.records += more.stop().records
 
 
-def public_lie(rehearsal: Rehearsal) -> None:
+def wrong_public_url(rehearsal: Rehearsal) -> None:
     """The public URL does not serve the release: the workflow fails."""
     given = rehearsal.server.variables | rehearsal.server.secrets | {"PUBLIC_URL": f"{rehearsal.server.url}/releases"}
     command = ["scripts/nox", "-s", "deploy"]
@@ -170,7 +170,7 @@ def public_lie(rehearsal: Rehearsal) -> None:
     )
 
 
-def locked_down(rehearsal: Rehearsal) -> None:
+def key_restrictions(rehearsal: Rehearsal) -> None:
     """The deploy key gives access to nothing else."""
     commit = rehearsal.commits["forward"]
     deploy = f"deploy {commit}"
@@ -194,7 +194,7 @@ def locked_down(rehearsal: Rehearsal) -> None:
         expect("administratively prohibited" in through.stderr, f"the key gets a forward: {through.stderr}")
 
 
-def wrong_input(rehearsal: Rehearsal) -> None:
+def invalid_input(rehearsal: Rehearsal) -> None:
     """Invalid arguments and settings get one clear message and change nothing."""
     wrong = {
         "IMAGE_TAG in": {"IMAGE_TAG": ""},

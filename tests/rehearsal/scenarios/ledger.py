@@ -17,7 +17,7 @@ CLIENTS = 50
 PAUSE = 0.5  # seconds between two notes of a client
 
 
-def same_story(rehearsal: Rehearsal) -> None:
+def consistent_records(rehearsal: Rehearsal) -> None:
     """The deploy log, the ledger, status and this report agree on every deploy."""
     told = rehearsal.expect_same_records()
     expect({"live", "refused", "rollback"} <= {one["outcome"] for one in told}, f"not of every kind: {told}")
@@ -52,7 +52,7 @@ def write_notes(rehearsal: Rehearsal, over: threading.Event) -> dict[str, set[in
     return ids
 
 
-def notes_with_keys(rehearsal: Rehearsal) -> None:
+def idempotent_notes(rehearsal: Rehearsal) -> None:
     """50 clients write notes with keys, half of them twice, during two deploys and a rollback: each is stored once."""
     over, back = threading.Event(), rehearsal.server.setting("IMAGE_TAG")
     with ThreadPoolExecutor(CLIENTS) as pool:

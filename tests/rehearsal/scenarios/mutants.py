@@ -2,11 +2,22 @@
 
 from scripts.runner.process import ROOT, run
 from tests.rehearsal.rehearsal import FAILURES, Rehearsal, expect
-from tests.rehearsal.scenarios.by_hand import own_backup, services_under_the_lock
-from tests.rehearsal.scenarios.endurance import killed
-from tests.rehearsal.scenarios.everyday import order, wrong_input
-from tests.rehearsal.scenarios.releases import bad_migrations, bad_releases, odd_releases, restores
-from tests.rehearsal.scenarios.surroundings import bad_surroundings, cut_off, notified, prunes, reboots
+from tests.rehearsal.scenarios.by_hand import manual_backup, services_during_a_deploy
+from tests.rehearsal.scenarios.endurance import kill_matrix
+from tests.rehearsal.scenarios.everyday import commit_order, invalid_input
+from tests.rehearsal.scenarios.releases import (
+    faulty_migrations,
+    faulty_releases,
+    restore_after_data_loss,
+    unusual_releases,
+)
+from tests.rehearsal.scenarios.surroundings import (
+    dropped_connection,
+    pruning,
+    reboots,
+    registry_outage_and_lock,
+    webhooks,
+)
 from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import Summary
 from tests.rehearsal.variants import build_variant
@@ -17,135 +28,135 @@ WRITE_EARLY = """    from server.settings import write_release
 """
 # What is taken out, in which file of scripts/server, by which change, and the scenario that must see it.
 MUTANTS = (
-    ("the lock", "state", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "None", bad_surroundings),
-    ("the check of the disk", "release", "if free < settings.min_free_mb:", "if False:", wrong_input),
-    ("the check of settings", "settings", "if not re.fullmatch(pattern, found):", "if False:", wrong_input),
+    ("the lock", "state", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "None", registry_outage_and_lock),
+    ("the check of the disk", "release", "if free < settings.min_free_mb:", "if False:", invalid_input),
+    ("the check of settings", "settings", "if not re.fullmatch(pattern, found):", "if False:", invalid_input),
     (
         "the check of the compose file",
         "compose",
         "    if done.code:\n        missing",
         "    if False:\n        missing",
-        wrong_input,
+        invalid_input,
     ),
-    ("the order of commits", "rollout", "if release.is_older(image, live):", "if False:", order),
+    ("the order of commits", "rollout", "if release.is_older(image, live):", "if False:", commit_order),
     (
         "that the same again is a no-op",
         "rollout",
         "if unchanged := _find_unchanged(deploy):",
         "if unchanged := None:",
-        order,
+        commit_order,
     ),
     (
         "that changed settings are seen",
         "rollout",
         "    if any(one.labels.get",
         "    if False and any(one.labels.get",
-        order,
+        commit_order,
     ),
     (
         "the wait for health",
         "rollout",
         "    health.wait_until_healthy(started, deploy.settings)\n",
         "",
-        odd_releases,
+        unusual_releases,
     ),
     (
         "the demand for a health check",
         "health",
         "    if not health:",
         "    if not health:\n        return True\n    if not health:",
-        bad_releases,
+        faulty_releases,
     ),
     (
         "the watch",
         "rollout",
         "    health.watch(started, front, deploy.tag, deploy.settings)\n",
         "",
-        bad_releases,
+        faulty_releases,
     ),
-    ("the probes of the watch", "health", "if failed == FAILED_PROBES:", "if False:", bad_releases),
-    ("the proof", "health", "    answer = probe(container.address, VERSION_PATH)\n", "    return\n", bad_releases),
-    ("the proof before the switch", "rollout", "    health.verify_version(front, deploy.tag)\n", "", bad_releases),
+    ("the probes of the watch", "health", "if failed == FAILED_PROBES:", "if False:", faulty_releases),
+    ("the proof", "health", "    answer = probe(container.address, VERSION_PATH)\n", "    return\n", faulty_releases),
+    ("the proof before the switch", "rollout", "    health.verify_version(front, deploy.tag)\n", "", faulty_releases),
     (
         "the check of the next program",
         "release",
         "        if done.code:\n            message",
         "        if False:\n            message",
-        bad_releases,
+        faulty_releases,
     ),
     (
         "the evidence",
         "deploy",
         "        health.show_evidence(directory, deploy.containers())\n",
         "        pass\n",
-        bad_releases,
+        faulty_releases,
     ),
     (
         "the exit codes",
         "health",
         "        for line in describe_exit(container.id):",
         "        for line in []:",
-        bad_releases,
+        faulty_releases,
     ),
     (
         "what the candidate leaves",
         "repair",
         "    engine.remove(container.id for",
         "    list(container.id for",
-        bad_releases,
+        faulty_releases,
     ),
-    ("the migration's limit", "backup", '"migrate", seconds)', '"migrate", 130)', bad_migrations),
+    ("the migration's limit", "backup", '"migrate", seconds)', '"migrate", 130)', faulty_migrations),
     (
         "the end of one-shots",
         "compose",
         "    engine.in_parallel(engine.kill, engine.one_shots(settings.project, ONE_SHOT))\n",
         "    pass\n",
-        bad_migrations,
+        faulty_migrations,
     ),
-    ("the room for a dump", "backup", "    if missing > sum(", "    if False and missing > sum(", bad_migrations),
+    ("the room for a dump", "backup", "    if missing > sum(", "    if False and missing > sum(", faulty_migrations),
     (
         "the end of a dump that grows",
         "backup",
         "        if free_mb() < project.settings.min_free_mb:",
         "        if False:",
-        bad_migrations,
+        faulty_migrations,
     ),
-    ("the backup", "backup", '    if "backup" in services:', "    if False:", restores),
-    ("the question to the schema", "backup", "if code not in (0, PENDING):", "if False:", restores),
-    ("a session of its own", "follow", "        os.setsid()\n", "        os.dup2(1, 9)\n", cut_off),
-    ("the limit of NOTIFY_URL", "history", "NOTIFY_SECONDS = 5 ", "NOTIFY_SECONDS = 150 ", notified),
-    ("what NOTIFY_URL missed", "history", "if not _is_final(answer):", "if False:", notified),
+    ("the backup", "backup", '    if "backup" in services:', "    if False:", restore_after_data_loss),
+    ("the question to the schema", "backup", "if code not in (0, PENDING):", "if False:", restore_after_data_loss),
+    ("a session of its own", "follow", "        os.setsid()\n", "        os.dup2(1, 9)\n", dropped_connection),
+    ("the limit of NOTIFY_URL", "history", "NOTIFY_SECONDS = 5 ", "NOTIFY_SECONDS = 150 ", webhooks),
+    ("what NOTIFY_URL missed", "history", "if not _is_final(answer):", "if False:", webhooks),
     (
         "the new file for each count",
         "history",
         'replace(file, f"{sent}\\n")',
         'file.write_text(f"{sent}\\n")',
-        notified,
+        webhooks,
     ),
-    ("what prune keeps", "release", "    keep |= set(history.rollback", "    set(history.rollback", prunes),
-    ("prune", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", prunes),
+    ("what prune keeps", "release", "    keep |= set(history.rollback", "    set(history.rollback", pruning),
+    ("prune", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", pruning),
     ("that .env is written last", "rollout", '    deploy.steps.begin("switch")\n', WRITE_EARLY, reboots),
-    ("the names", "deploy", "    _rename_containers(deploy)\n", "", prunes),
-    ("the pointer between deploys", "deploy", '    state.point_to(directory, "front")\n', "", prunes),
+    ("the names", "deploy", "    _rename_containers(deploy)\n", "", pruning),
+    ("the pointer between deploys", "deploy", '    state.point_to(directory, "front")\n', "", pruning),
     (
         "the label of one-shots",
         "engine",
         '"com.docker.compose.oneoff=True", label)',
         '"com.docker.compose.oneoff=True")',
-        own_backup,
+        manual_backup,
     ),
     (
         "the lock of services",
         "services",
         'with state.lock(directory, "services"):',
         "if True:",
-        services_under_the_lock,
+        services_during_a_deploy,
     ),
-    ("repair", "repair", "    engine.remove(container.id for", "    list(container.id for", killed),
+    ("repair", "repair", "    engine.remove(container.id for", "    list(container.id for", kill_matrix),
 )
 
 
-def mutants(rehearsal: Rehearsal) -> None:
+def mutation_tests(rehearsal: Rehearsal) -> None:
     """Mutation tests: without a guard of the deploy program, its scenario must fail."""
     good = rehearsal.commits["first"]
     rehearsal.commits |= {"forward": good, "code": build_variant(rehearsal, "old code", position=1)}

@@ -19,7 +19,7 @@ from tests.rehearsal.variants import (
 )
 
 
-def bad_releases(rehearsal: Rehearsal) -> None:
+def faulty_releases(rehearsal: Rehearsal) -> None:
     """Releases that crash, answer 500, fail after the switch, or have broken files are refused."""
     expect_refused(rehearsal, "crashes", "boom", CRASH)
     expect_refused(rehearsal, "answers 500", "not healthy within", *server_lines("500", SERVE_500))
@@ -56,7 +56,7 @@ def bad_releases(rehearsal: Rehearsal) -> None:
     deploy_and_expect_live(rehearsal, "good after bad")
 
 
-def bad_migrations(rehearsal: Rehearsal) -> None:
+def faulty_migrations(rehearsal: Rehearsal) -> None:
     """Migrations that fail, hang or hold a lock are refused, and the lock is released."""
     rehearsal.server.set(MIGRATE_SECONDS="4")
     expect_refused(
@@ -65,11 +65,11 @@ def bad_migrations(rehearsal: Rehearsal) -> None:
     expect_refused(rehearsal, "migration hangs", "took more than 4 s", migration_lines("import time; time.sleep(600)"))
     expect_refused(rehearsal, "migration locks", "took more than 4 s", migration_lines(HOLD_A_LOCK))
     rehearsal.server.set(MIGRATE_SECONDS="300")
-    dump_fills_the_disk(rehearsal)
+    dump_without_space(rehearsal)
     deploy_and_expect_live(rehearsal, "good after a bad migration")
 
 
-def dump_fills_the_disk(rehearsal: Rehearsal) -> None:
+def dump_without_space(rehearsal: Rehearsal) -> None:
     """A dump that would fill the disk is stopped, and one that is known to be too large does not start."""
     was, dumps = rehearsal.server.setting("MIN_FREE_MB"), f"ls {DIR}/backups"
     free = int(rehearsal.server.exec(f"df --output=avail --block-size=1M {DIR} | tail -n 1"))
@@ -89,7 +89,7 @@ def dump_fills_the_disk(rehearsal: Rehearsal) -> None:
     expect(rehearsal.server.exec(dumps) == before, f"the dumps were {before} and are {rehearsal.server.exec(dumps)}")
 
 
-def restores(rehearsal: Rehearsal) -> None:
+def restore_after_data_loss(rehearsal: Rehearsal) -> None:
     """A migration loses data, and no older release runs on its schema: the dump is restored."""
 
     def notes() -> str:
@@ -123,7 +123,7 @@ def restores(rehearsal: Rehearsal) -> None:
         expect(told, f"it does not say what to do: {got.stdout}")
 
 
-def odd_releases(rehearsal: Rehearsal) -> None:
+def unusual_releases(rehearsal: Rehearsal) -> None:
     """A release that starts slowly goes live, and one that ignores SIGTERM is replaced."""
     rehearsal.server.set(HEALTH_SECONDS="60")
     deploy_and_expect_live(rehearsal, "slow", 'CMD ["sh", "-c", "sleep 20; exec python -m service"]')

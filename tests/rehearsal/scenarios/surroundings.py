@@ -25,7 +25,7 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Hook).serve_forever()
 """
 
 
-def bad_surroundings(rehearsal: Rehearsal) -> None:
+def registry_outage_and_lock(rehearsal: Rehearsal) -> None:
     """The registry is down before or during the pull: refused. Two deploys at once: one after the other."""
     heavy = build_variant(rehearsal, "heavy", "RUN head -c 256M /dev/urandom >/blob")
     with rehearsal.expect_unchanged("a registry that goes down"):
@@ -53,7 +53,7 @@ def bad_surroundings(rehearsal: Rehearsal) -> None:
     rehearsal.expect_live("two of two")
 
 
-def unwritable(rehearsal: Rehearsal) -> None:
+def unwritable_env_file(rehearsal: Rehearsal) -> None:
     """The new release serves, but .env cannot be written: refused, and the current release serves again."""
     tag = build_variant(rehearsal, "not written down")
     with rehearsal.expect_unchanged("a release that cannot be written to .env"):
@@ -75,7 +75,7 @@ def unwritable(rehearsal: Rehearsal) -> None:
     rehearsal.expect_only_release(tag)
 
 
-def cut_off(rehearsal: Rehearsal) -> None:
+def dropped_connection(rehearsal: Rehearsal) -> None:
     """The connection drops during a deploy: the deploy continues, and a second request reports it."""
     tag = build_variant(rehearsal, "cut off")
     deploy = rehearsal.start_deploy(tag)
@@ -89,7 +89,7 @@ def cut_off(rehearsal: Rehearsal) -> None:
     expect(logs == "2", f"{logs} logs of the deploy were kept, of 2 attempts")
 
 
-def notified(rehearsal: Rehearsal) -> None:
+def webhooks(rehearsal: Rehearsal) -> None:
     """NOTIFY_URL hangs: the deploy still goes live. It answers again: missed webhooks are sent again."""
     usual = {name: rehearsal.server.setting(name) for name in ("NOTIFY_URL", "NOTIFY_TOKEN")}
     hook, port, token = f"{rehearsal.server.name}-hook", 9000, secrets.token_hex(16)
@@ -121,7 +121,7 @@ def notified(rehearsal: Rehearsal) -> None:
     )
 
 
-def prunes(rehearsal: Rehearsal) -> None:
+def pruning(rehearsal: Rehearsal) -> None:
     """The live release, the last KEEP_RELEASES and images of other projects are kept; the rest is pruned."""
     names = ["one to prune", "used elsewhere", "to go back to", "live now"]
     image = f"{rehearsal.server.registry}/quai"
@@ -201,7 +201,7 @@ def came_back(rehearsal: Rehearsal, tag: str, step: str) -> None:
     wait_for(f"what .env says, after a reboot {step},", rests, 180)
 
 
-def database_down(rehearsal: Rehearsal) -> None:
+def database_outage(rehearsal: Rehearsal) -> None:
     """The database stops during a deploy: refused; the next deploy starts it again."""
     with rehearsal.without_traffic():
         tag = build_variant(rehearsal, "database down")
@@ -218,7 +218,7 @@ def database_down(rehearsal: Rehearsal) -> None:
         rehearsal.expect_only_release(tag)
 
 
-def database_restarts(rehearsal: Rehearsal) -> None:
+def database_restart(rehearsal: Rehearsal) -> None:
     """The database restarts: 503 while it is unavailable, and no other container restarts."""
     looks = "docker inspect --format '{{.Name}} {{.State.StartedAt}}' $(docker ps --all --quiet) | grep -v quai-db-1"
     before = rehearsal.server.exec(looks)
