@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.rehearsal import HERE
 from tests.rehearsal.traffic import is_failed
 
 BIN_SECONDS = 0.1
@@ -181,7 +182,8 @@ def render_page(report: dict) -> str:
         # An escaped "<" cannot end the script element. Replaced last, so that no marker is replaced in its text.
         "/*report*/ null": json.dumps(report, separators=(",", ":")).replace("<", "\\u003c"),
     }
-    text = Path(__file__).with_name("report_template.html").read_text(encoding="utf-8")
+    text = (HERE / "report_template.html").read_text(encoding="utf-8")
+    text = text.replace("/*script*/", (HERE / "report.js").read_text(encoding="utf-8"))
     for marker, part in parts.items():
         text = text.replace(marker, part)
     return text
