@@ -1,4 +1,4 @@
-"""A Git repository with a history, whose pushes to main run the real cd.yml with act."""
+"""A Git repository with a history. A push to main runs the real cd.yml with act."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 from scripts.runner.process import ROOT, run
 
 JOB_SECONDS = 1200
-# What deploy.sh says when a step begins, by itself or in act's log.
+# The line of deploy.sh when a step begins, alone or in act's log.
 STEP = re.compile(r"(?:^|\| )==> (repair|pull|migrate|start|wait|switch|prove|watch|clean|live|refused)\b")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -51,22 +51,23 @@ class Repository:
         path = self.folder / name
         text = path.read_text()
         if text.count(old) != 1:
-            raise ValueError(f"{name} holds {old!r} {text.count(old)} times: fix the scenario")
+            raise ValueError(f"{name} contains {old!r} {text.count(old)} times: fix the scenario")
         path.write_text(text.replace(old, new))
 
     def commit(self, message: str, date: str = "") -> str:
         """Commit everything, at another date if given, and return the commit."""
         self.git("add", "--all")
-        dated = {"env": {**os.environ, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}} if date else {}
-        run("git", "-C", str(self.folder), "commit", "--quiet", "--allow-empty", "--message", message, **dated)
+        dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date} if date else {}
+        command = ("git", "-C", str(self.folder), "commit", "--quiet", "--allow-empty", "--message", message)
+        run(*command, env=os.environ | dates)
         return self.git("rev-parse", "HEAD")
 
     def push(
         self, variables: dict, secrets: dict, environment: dict, on_step: Callable[[str], None]
     ) -> tuple[int, str]:
-        """Run cd.yml as GitHub would for a push of HEAD to main; gives its exit code and its log.
+        """Run cd.yml as GitHub would for a push of HEAD to main; return its exit code and its log.
 
-        `on_step` hears each step of deploy.sh when it begins. RuntimeError after JOB_SECONDS.
+        `on_step` is called when a step of deploy.sh begins. RuntimeError after JOB_SECONDS.
         """
         command = [
             *(shutil.which("act"), "push", "--workflows", ".github/workflows/cd.yml"),
@@ -76,7 +77,7 @@ class Repository:
             *(word for name in secrets for word in ("--secret", name)),
             *(word for name, value in environment.items() for word in ("--env", f"{name}={value}")),
         ]
-        printed, began = [], time.monotonic()
+        output, began = [], time.monotonic()
         with (
             self.log.open("a") as log,
             subprocess.Popen(
@@ -92,7 +93,7 @@ class Repository:
             for line in act.stdout:
                 line = COLOUR.sub("", line)
                 log.write(line)
-                printed.append(line)
+                output.append(line)
                 if name := re.search(r"Run Main (.*)", line):
                     print(f"  {time.monotonic() - began:4.0f} s  cd.yml: {name.group(1)}", flush=True)
                 if step := STEP.search(line):
@@ -100,4 +101,4 @@ class Repository:
                 if time.monotonic() - began > JOB_SECONDS:
                     act.terminate()
                     raise RuntimeError(f"cd.yml ran for more than {JOB_SECONDS} s; see {self.log}")
-        return act.returncode, "".join(printed)
+        return act.returncode, "".join(output)
