@@ -1,8 +1,8 @@
-"""Runs the deploy program on the rehearsal's server and lists, or stops it at, the points where it can be killed.
+"""Runs the deploy program on the rehearsal's server; lists the points where it can be killed, or kills it at one.
 
 Points are before and after each process that it starts, each file that it renames, removes or links, and each
 request that changes something in the engine. Standard library only. `python3 -m server ...` becomes
-`points.py -m server ...`, with the environment:
+`points.py -m server ...`, with these environment variables:
 
     POINTS=FILE           append each point to the file
     AT=POINT SIGNAL=NAME  at this point send KILL, TERM, INT or HUP to the process group; ALONE: KILL to
@@ -18,41 +18,42 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-AUDITED = ("subprocess.Popen", "os.rename", "os.remove", "os.mkdir", "os.symlink", "shutil.rmtree", "os.truncate")
-OCCURRENCES = 3  # of the same point; more of them are a loop
+AUDIT_EVENTS = ("subprocess.Popen", "os.rename", "os.remove", "os.mkdir", "os.symlink", "shutil.rmtree", "os.truncate")
+MAX_OCCURRENCES = 3  # of the same point; more of them are a loop
 
-seen: Counter[str] = Counter()
+occurrences: Counter[str] = Counter()
 state = threading.local()
 forked = False
 
 
-def reach(when: str, what: str) -> None:
-    """Handle one point; it is named by what happens and by the functions of the program that lead there."""
+def reach(when: str, event: str) -> None:
+    """Handle one point. Its name consists of the event and of the calling functions of the program."""
     if forked or getattr(state, "busy", False):
         return
     state.busy = True
     try:
         frame, names = sys._getframe(1), []
         while frame:
-            if frame.f_code.co_filename.endswith("shutil.py") and "shutil" not in what:
-                return  # each file of a folder that is removed: the removal itself is a point
+            if frame.f_code.co_filename.endswith("shutil.py") and "shutil" not in event:
+                return  # a file of a removed folder: only the removal of the folder is a point
             if "/server/" in frame.f_code.co_filename:
                 names.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
             frame = frame.f_back
-        if not names or ".pyc" in what:  # the interpreter's own cache
+        if not names or ".pyc" in event:  # the interpreter's own cache
             return
-        point = re.sub("[0-9a-f]{40}|[0-9]{10}", "ID", f"{when} {what} in {' < '.join(names[:5])}")
-        seen[point] += 1
-        if seen[point] <= OCCURRENCES:
-            act(f"{point} #{seen[point]}")
+        point = re.sub("[0-9a-f]{40}|[0-9]{10}", "ID", f"{when} {event} in {' < '.join(names[:5])}")
+        occurrences[point] += 1
+        if occurrences[point] <= MAX_OCCURRENCES:
+            act(f"{point} #{occurrences[point]}")
     finally:
         state.busy = False
 
 
 def act(point: str) -> None:
-    """List the point, or send the signal if it is the one."""
+    """List the point, or send the signal if it is the point to kill at."""
     if file := os.environ.get("POINTS"):
         with Path(file).open("a") as points:
             points.write(f"{point}\n")
@@ -63,51 +64,51 @@ def act(point: str) -> None:
         os.kill(0, getattr(signal, f"SIG{name}"))
 
 
-def program(arguments: list[str]) -> str:
-    """A command without what differs from deploy to deploy."""
+def describe_command(arguments: list[str]) -> str:
+    """A command without the arguments that differ between deploys."""
     words = [word for word in arguments if not word.startswith(("-", "/")) and "=" not in word]
     return " ".join([Path(arguments[0]).name, *[word for word in words if len(word) < 12][:3]])
 
 
 def audit(event: str, arguments: tuple) -> None:
-    """Before an action: the interpreter announces it."""
+    """Reach a point before an action: the interpreter reports it as an audit event."""
     if event == "http.client.send":
         line = bytes(arguments[1]).split(b"\r\n", 1)[0].decode(errors="replace")
         if line.startswith(("POST", "DELETE", "PUT")):
-            reach("before", request(line))
+            reach("before", describe_request(line))
     elif event == "subprocess.Popen":
-        reach("before", program([str(word) for word in arguments[1]]))
-    elif event in AUDITED:
+        reach("before", describe_command([str(word) for word in arguments[1]]))
+    elif event in AUDIT_EVENTS:
         reach("before", f"{event} {Path(str(arguments[0])).name}")
 
 
-def request(line: str) -> str:
+def describe_request(line: str) -> str:
     """The method and the path of a request, without ids and query."""
     method, path = line.split(" ")[:2]
     return method + " " + "/".join(part if len(part) < 30 else "ID" for part in path.partition("?")[0].split("/"))
 
 
-def report_after(owner: object, name: str, what) -> None:
-    """Have a function reach a point after it returned."""
+def report_after(owner: object, name: str, describe: Callable[..., str]) -> None:
+    """Replace a function by one that reaches a point after it returned, unless `describe` returns an empty text."""
     original = getattr(owner, name)
 
     def wrapper(*arguments, **options):
         result = original(*arguments, **options)
-        if label := what(*arguments):
-            reach("after", label)
+        if event := describe(*arguments):
+            reach("after", event)
         return result
 
     setattr(owner, name, wrapper)
 
 
-def answered(connection: http.client.HTTPConnection) -> str:
-    """The request that was answered, if it changed something."""
+def describe_answer(connection: http.client.HTTPConnection) -> str:
+    """The answer to a request that changed something; empty for others."""
     method = getattr(connection, "_method", None) or ""
     return f"answer to {method}" if method in ("POST", "DELETE", "PUT") else ""
 
 
 def note_fork(child: bool) -> None:
-    """The deploy goes on in the child; killing its follower is what `dropped_connection` rehearses."""
+    """The deploy continues in the child; the parent only prints its log (see the scenario `dropped_connection`)."""
     global forked
     forked = not child
 
@@ -115,15 +116,15 @@ def note_fork(child: bool) -> None:
 def main() -> None:
     """Run the program with the hooks in place."""
     os.register_at_fork(after_in_parent=lambda: note_fork(False), after_in_child=lambda: note_fork(True))
-    report_after(
-        subprocess.Popen, "__init__", lambda process, *_: f"start of {program([str(w) for w in process.args])}"
-    )
-    report_after(
-        subprocess.Popen, "communicate", lambda process, *_: f"end of {program([str(w) for w in process.args])}"
-    )
+    for name, event in (("__init__", "start"), ("communicate", "end")):
+        report_after(
+            subprocess.Popen,
+            name,
+            lambda process, *_, event=event: f"{event} of {describe_command([str(word) for word in process.args])}",
+        )
     for name in ("rename", "replace", "symlink", "unlink"):
         report_after(os, name, lambda path, *_, name=name: f"{name} {Path(str(path)).name}")
-    report_after(http.client.HTTPConnection, "getresponse", answered)
+    report_after(http.client.HTTPConnection, "getresponse", describe_answer)
     sys.addaudithook(audit)
     sys.argv = ["server", *sys.argv[3:]]
     sys.path[0] = str(Path.cwd())
