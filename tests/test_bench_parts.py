@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from scripts.runner.process import ROOT
-from tests.rehearsal.bench.options import options_of
+from tests.rehearsal.bench.options import parse_options
 from tests.rehearsal.bench.picture import picture
 from tests.rehearsal.bench.releases import crash, first_edition
 from tests.rehearsal.bench.report import (
@@ -175,12 +175,14 @@ def test_the_picture_is_well_formed_and_fetches_nothing(change):
 
 
 def test_options_are_checked():
-    options = options_of(["--strategies", "plain,first", "--replicas", "", "--replica-strategies", "first,this"], None)
+    options = parse_options(
+        ["--strategies", "plain,first", "--replicas", "", "--replica-strategies", "first,this"], None
+    )
     assert (options.strategies, options.replicas) == (["plain", "first"], [])
-    assert "first" not in options_of([], None).strategies
+    assert "first" not in parse_options([], None).strategies
     for wrong in (["--strategies", "magic"], ["--replica-strategies", "plain"], ["--replicas", "x"], ["--rate", "0"]):
         with pytest.raises(SystemExit):
-            options_of(wrong, None)
+            parse_options(wrong, None)
 
 
 def written(folder, strategy: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from scripts.runner.process import ROOT
 from tests.rehearsal import PINS
 from tests.rehearsal.__main__ import use_docker_config
 from tests.rehearsal.bench.load import CONNECTIONS, ROWS, measure_load
-from tests.rehearsal.bench.options import PICTURE, options_of
+from tests.rehearsal.bench.options import PICTURE, parse_options
 from tests.rehearsal.bench.picture import picture
 from tests.rehearsal.bench.releases import CRASH_SECONDS
 from tests.rehearsal.bench.report import insert, load_table, markdown, table_text, terminal
@@ -26,7 +26,7 @@ PAGE = ROOT / "docs/benchmarks.md"
 
 def main() -> int:
     """Measure, print and write; returns 0 if everything could be measured."""
-    options = options_of(sys.argv[1:], __doc__)
+    options = parse_options(sys.argv[1:], __doc__)
     if options.docs:
         insert(PAGE.read_text(), "")  # fails now if it has no markers, not after an hour
     load, cores = os.getloadavg()[0], os.cpu_count() or 1

@@ -68,7 +68,7 @@ def seconds_until_switch(steps: dict[str, float]) -> float:
 def only_new_seconds(records: Iterable[dict], mark: dict, until: float) -> float | None:
     """Seconds from the start of a replacement until only the new release answers; None if it never answered."""
     began = mark["began"]
-    answers = [(r["at"] + r["seconds"], r["tag"]) for r in records if began <= r["at"] < until]
+    answers = [(one["at"] + one["seconds"], one["tag"]) for one in records if began <= one["at"] < until]
     first = min((at for at, tag in answers if tag == mark["new"]), default=None)
     last = max((at for at, tag in answers if tag == mark["old"]), default=began)
     return None if first is None else round(max(first, last) - began, 3)
@@ -139,8 +139,8 @@ def describe(containers: Iterable[Container], records: Sequence[dict], old: str,
     if failed := sum(map(is_failed, records)):
         parts.append(f"{max(0.01, failed / len(records)):.0%} of requests fail".replace("%", " %"))
     live = expected if serving[expected] else next((tag for tag in names if serving[tag]), expected)
-    if left := [one for one in present if one not in _regular(present, live)]:
-        described = (f"{one.name} ({names[one.tag]}, {one.state})" for one in left)
+    if leftovers := [one for one in present if one not in _regular(present, live)]:
+        described = (f"{one.name} ({names[one.tag]}, {one.state})" for one in leftovers)
         parts.append(f"left over: {', '.join(described)}")
     return "; ".join(parts)
 

@@ -8,7 +8,7 @@ from scripts.runner.process import ensure_command, run
 from tests.rehearsal.server import DIR, Server, wait_for
 
 CONNECTIONS = 32
-HELLO = """
+MINIMAL_API = """
 import os, fastapi, sqlalchemy, uvicorn
 app = fastapi.FastAPI()
 engine = sqlalchemy.create_engine(os.environ["DB_CONN"], pool_size=5, max_overflow=5)
@@ -21,7 +21,7 @@ def select():
         return {"hello": connection.exec_driver_sql("SELECT 1").scalar()}
 uvicorn.run(app, host="0.0.0.0", access_log=False)
 """
-ROWS = (  # each differs from one above by one step of the path
+ROWS = (  # each differs from a row above by one step of the path
     ('minimal API ("hello")', 8001, "/"),
     ("the same with one `SELECT 1`", 8001, "/select"),
     ("the sample, `/version` (no database)", 8002, "/version"),
@@ -30,8 +30,8 @@ ROWS = (  # each differs from one above by one step of the path
     ("`/live` through front and proxy", 80, "/live"),
     ("the page", 80, "/"),
 )
-START = f"""cd {DIR}
-docker compose run --detach --no-deps --name hello --publish 8001:8000 api python -c {shlex.quote(HELLO)}
+START_SCRIPT = f"""cd {DIR}
+docker compose run --detach --no-deps --name hello --publish 8001:8000 api python -c {shlex.quote(MINIMAL_API)}
 docker compose run --detach --no-deps --name sample --publish 8002:8000 api
 docker compose run --detach --no-deps --name sample-front --publish 8003:8080 --env API_HOST=sample front
 """
@@ -43,7 +43,7 @@ def measure_load(server: Server, seconds: int) -> list[dict]:
     RuntimeError if an answer was not 200.
     """
     ensure_command("wrk", "wrk")
-    server.exec(START)
+    server.exec(START_SCRIPT)
     try:
         host = run(
             "docker", "inspect", "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", server.name
@@ -59,8 +59,8 @@ def measure_url(url: str, seconds: int) -> dict:
     wrk = ("wrk", "--latency", "--threads=1", f"--connections={CONNECTIONS}")
     run(*wrk, "--duration=2", url)  # warm-up
     output = run(*wrk, f"--duration={seconds}", url)
-    if wrong := re.search(r"(Non-2xx|Socket errors).*", output):
-        raise RuntimeError(f"{url}: {wrong[0]}")
+    if errors := re.search(r"(Non-2xx|Socket errors).*", output):
+        raise RuntimeError(f"{url}: {errors[0]}")
     milliseconds = {"us": 0.001, "ms": 1, "s": 1000}
     p50, p99 = (
         float(found[1]) * milliseconds[found[2]]

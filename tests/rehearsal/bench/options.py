@@ -11,12 +11,12 @@ STRATEGIES = {
     "this": "`deploy.sh`",
 }
 DEPLOY_PROGRAMS = ("first", "this")
-DEFAULT = [name for name in STRATEGIES if name != "first"]
+DEFAULT_STRATEGIES = [name for name in STRATEGIES if name != "first"]
 PICTURE = "tests/rehearsal/bench.svg"  # the one that docs/benchmarks.md shows
 
 
-def options_of(arguments: list[str], description: str | None) -> argparse.Namespace:
-    """The options of a command line."""
+def parse_options(arguments: list[str], description: str | None) -> argparse.Namespace:
+    """Parse and check the options of the command line."""
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=description)
     parser.add_argument(
         "--replacements", type=int, default=5, metavar="N", help="good replacements per strategy (default: %(default)s)"
@@ -24,7 +24,7 @@ def options_of(arguments: list[str], description: str | None) -> argparse.Namesp
     parser.add_argument("--rate", type=float, default=120, metavar="N", help="requests/s (default: %(default)s)")
     parser.add_argument(
         "--strategies",
-        default=",".join(DEFAULT),
+        default=",".join(DEFAULT_STRATEGIES),
         metavar="NAMES",
         help=f"separated by commas, of {', '.join(STRATEGIES)} (default: all but first, the deploy.sh of the first "
         "edition)",

@@ -10,11 +10,12 @@ COLUMNS, BAR = (356, 531, 706, 881), 62  # where the columns of bars begin, and 
 HEADS, ROWS = 108, 120  # where the headings and the bars begin
 CHART = 150  # height of the line chart
 FACTS = 560  # where the facts next to the line chart begin
-INK, SOFT, GRID, BAD, OURS, OTHER = "#1f2328", "#59636e", "#d8dee4", "#cf4a3c", "#1a7f5a", "#9aa5b1"
+TEXT_COLOUR, MUTED_COLOUR, GRID_COLOUR = "#1f2328", "#59636e", "#d8dee4"
+FAILURE_COLOUR, HIGHLIGHT_COLOUR, NEUTRAL_COLOUR = "#cf4a3c", "#1a7f5a", "#9aa5b1"
 FONT = "-apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 
 
-def text(x: float, y: float, words: str, colour: str = INK, **attributes: str) -> str:
+def text(x: float, y: float, words: str, colour: str = TEXT_COLOUR, **attributes: str) -> str:
     """A line of text."""
     more = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in attributes.items())
     return f'<text x="{x:g}" y="{y:g}" fill="{colour}"{more}>{escape(words.replace("`", ""))}</text>'
@@ -34,41 +35,45 @@ def bars(
     x: float, colour: str, strategies: Sequence[dict], part: Callable, value: Callable, label: Callable
 ) -> list[str]:
     """A column of bars with labels, one for each strategy whose `part` was measured, and what runs afterwards."""
-    most = max((value(part(one)) for one in strategies if not part(one)["error"]), default=0) or 1
-    parts = [f'<line x1="{x:g}" y1="{ROWS}" x2="{x:g}" y2="{ROWS + ROW * len(strategies)}" stroke="{GRID}"/>']
+    maximum = max((value(part(one)) for one in strategies if not part(one)["error"]), default=0) or 1
+    parts = [f'<line x1="{x:g}" y1="{ROWS}" x2="{x:g}" y2="{ROWS + ROW * len(strategies)}" stroke="{GRID_COLOUR}"/>']
     for number, strategy in enumerate(strategies):
         middle, figures = ROWS + ROW * (number + 0.5), part(strategy)
         if figures["error"]:
-            parts.append(text(x + 8, middle + 4, "not measured", SOFT))
+            parts.append(text(x + 8, middle + 4, "not measured", MUTED_COLOUR))
             continue
-        length = BAR * value(figures) / most
-        parts.append(rectangle(x, middle - 9, length, 18, OURS if strategy["name"] == "this" else colour))
+        length = BAR * value(figures) / maximum
+        parts.append(rectangle(x, middle - 9, length, 18, HIGHLIGHT_COLOUR if strategy["name"] == "this" else colour))
         parts.append(text(x + length + 8, middle + 4, label(figures), font_weight=weight(strategy)))
         if "running" in figures:
-            parts.append(text(x + 8, middle + 20, figures["running"].partition(";")[0], SOFT, font_size="11"))
+            parts.append(text(x + 8, middle + 20, figures["running"].partition(";")[0], MUTED_COLOUR, font_size="11"))
     return parts
 
 
 def failures(x: float, strategies: Sequence[dict], part: Callable) -> list[str]:
     """A column of failed requests."""
-    return bars(
-        x, BAD, strategies, part, lambda one: one["failed"], lambda one: f"{one['failed']:,} of {one['requests']:,}"
-    )
+
+    def label(one: dict) -> str:
+        return f"{one['failed']:,} of {one['requests']:,}"
+
+    return bars(x, FAILURE_COLOUR, strategies, part, lambda one: one["failed"], label)
 
 
 def lines(y: float, measured: Sequence[dict]) -> list[str]:
     """Seconds of a deploy and of a rollback, over the number of replicas."""
-    width, names = 430, (("deploy", OURS), ("rollback", OTHER))
-    most = max(max(one["command_seconds"]) for one in measured)
-    top = next(step * 4 for step in (1, 2, 3, 5, 10, 15, 25, 50, 100, 250, 1000) if step * 4 >= most)
+    width, names = 430, (("deploy", HIGHLIGHT_COLOUR), ("rollback", NEUTRAL_COLOUR))
+    maximum = max(max(one["command_seconds"]) for one in measured)
+    top = next(step * 4 for step in (1, 2, 3, 5, 10, 15, 25, 50, 100, 250, 1000) if step * 4 >= maximum)
     across = [LEFT + 60 + (width - 80) * number / max(1, len(measured) - 1) for number in range(len(measured))]
     parts = []
     for part in range(5):
         height = y + CHART * (1 - part / 4)
-        parts.append(f'<line x1="{LEFT + 36}" y1="{height:g}" x2="{LEFT + width}" y2="{height:g}" stroke="{GRID}"/>')
-        parts.append(text(LEFT + 28, height + 4, f"{top * part // 4} s", SOFT, text_anchor="end"))
+        parts.append(
+            f'<line x1="{LEFT + 36}" y1="{height:g}" x2="{LEFT + width}" y2="{height:g}" stroke="{GRID_COLOUR}"/>'
+        )
+        parts.append(text(LEFT + 28, height + 4, f"{top * part // 4} s", MUTED_COLOUR, text_anchor="end"))
     for x, one in zip(across, measured, strict=True):
-        parts.append(text(x, y + CHART + 20, str(one["replicas"]), SOFT, text_anchor="middle"))
+        parts.append(text(x, y + CHART + 20, str(one["replicas"]), MUTED_COLOUR, text_anchor="middle"))
     for index, (name, colour) in enumerate(names):
         heights = [y + CHART * (1 - one["command_seconds"][index] / top) for one in measured]
         points = list(zip(across, heights, strict=True))
@@ -76,7 +81,7 @@ def lines(y: float, measured: Sequence[dict]) -> list[str]:
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{height:.1f}" r="3.5" fill="{colour}"/>' for x, height in points]
         parts.append(rectangle(LEFT + 60 + 100 * index, y - 18, 14, 4, colour))
-        parts.append(text(LEFT + 80 + 100 * index, y - 12, name, SOFT))
+        parts.append(text(LEFT + 80 + 100 * index, y - 12, name, MUTED_COLOUR))
     return parts
 
 
@@ -91,14 +96,14 @@ def columns(result: dict) -> list[str]:
     }
     parts = []
     for x, (first, second) in heads.items():
-        parts += [text(x, HEADS - 16, first, SOFT), text(x, HEADS, second, SOFT)]
+        parts += [text(x, HEADS - 16, first, MUTED_COLOUR), text(x, HEADS, second, MUTED_COLOUR)]
     for number, one in enumerate(strategies):
         parts.append(text(LEFT, ROWS + ROW * (number + 0.5) + 4, one["label"], font_weight=weight(one)))
     parts += failures(good, strategies, lambda one: one)
     parts += failures(crash, strategies, lambda one: one["crash"])
     parts += failures(kill, strategies, lambda one: one["kill"])
     return parts + bars(
-        *(seconds, OTHER, strategies, lambda one: one),
+        *(seconds, NEUTRAL_COLOUR, strategies, lambda one: one),
         lambda one: max((value or 0 for value in one["only_new_seconds"]), default=0),
         lambda one: span(one["only_new_seconds"]),
     )
@@ -113,7 +118,7 @@ def picture(result: dict) -> str:
     runs += "Below the failed requests: the release that runs afterwards"
     parts = [
         text(LEFT, 38, "Replacing an API container under load", font_size="19", font_weight="600"),
-        text(LEFT, 60, runs, SOFT),
+        text(LEFT, 60, runs, MUTED_COLOUR),
         *columns(result),
     ]
     if measured:
@@ -125,12 +130,12 @@ def picture(result: dict) -> str:
         }
         for number, (what, figure) in enumerate(facts.items()):
             parts.append(text(FACTS, chart + 26 + 70 * number, figure, font_size="24", font_weight="600"))
-            parts.append(text(FACTS, chart + 46 + 70 * number, what, SOFT))
+            parts.append(text(FACTS, chart + 46 + 70 * number, what, MUTED_COLOUR))
     body = "\n".join(parts)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" \
 width="{WIDTH}" height="{height}" font-family="{FONT}" font-size="13" role="img">
 <title>Failed requests and seconds, by deployment strategy</title>
-<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" fill="#ffffff" stroke="{GRID}"/>
+<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" fill="#ffffff" stroke="{GRID_COLOUR}"/>
 {body}
 </svg>
 """

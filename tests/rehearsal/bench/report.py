@@ -23,8 +23,8 @@ def span(values: Iterable[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    least, most = f"{min(known):.1f}", f"{max(known):.1f}"
-    return f"{least} s" if least == most else f"{least} to {most} s"
+    shortest, longest = f"{min(known):.1f}", f"{max(known):.1f}"
+    return f"{shortest} s" if shortest == longest else f"{shortest} to {longest} s"
 
 
 def size(count: int) -> str:
@@ -123,12 +123,12 @@ def replica_ratios(result: dict) -> list[str]:
     sentences = []
     for label in dict.fromkeys(one["label"] for one in result["replicas"]):
         measured = [one for one in result["replicas"] if one["label"] == label and not one["error"]]
-        few, many = (pick(measured, key=lambda one: one["replicas"], default=None) for pick in (min, max))
-        if measured and few["replicas"] < many["replicas"]:
-            ratio = many["command_seconds"][0] / few["command_seconds"][0]
+        fewest, most = (pick(measured, key=lambda one: one["replicas"], default=None) for pick in (min, max))
+        if measured and fewest["replicas"] < most["replicas"]:
+            ratio = most["command_seconds"][0] / fewest["command_seconds"][0]
             sentences.append(
-                f"A deploy of {many['replicas']} replicas by {label} takes {ratio:.1f} x as long as one of "
-                f"{few['replicas']}."
+                f"A deploy of {most['replicas']} replicas by {label} takes {ratio:.1f} x as long as one of "
+                f"{fewest['replicas']}."
             )
     return sentences
 
