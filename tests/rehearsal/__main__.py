@@ -1,8 +1,6 @@
 """Rehearse production on a throwaway server; see `--help`."""
 
 import argparse
-import json
-import os
 import platform
 import re
 import signal
@@ -18,7 +16,7 @@ from tests.rehearsal.report import add_figures, print_table, write_report
 from tests.rehearsal.repository import Repository
 from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, soak
 from tests.rehearsal.scenarios.mutants import mutation_tests
-from tests.rehearsal.server import Server
+from tests.rehearsal.server import Server, use_docker_config
 from tests.rehearsal.traffic import Summary
 
 
@@ -80,27 +78,13 @@ def part_of(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def use_docker_config(folder: Path) -> None:
-    """Keep the rehearsal's logins in a separate Docker configuration, with the other settings of the user."""
-    usual = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
-    folder.mkdir()
-    for name in ("cli-plugins", "contexts"):
-        if (usual / name).exists():
-            (folder / name).symlink_to(usual / name)
-    settings = json.loads((usual / "config.json").read_text()) if (usual / "config.json").exists() else {}
-    (folder / "config.json").write_text(
-        json.dumps({key: settings[key] for key in settings if not key.startswith(("auth", "cred"))})
-    )
-    os.environ["DOCKER_CONFIG"] = str(folder)
-
-
 def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: argparse.Namespace) -> int:
     """Set up the server, run the scenarios, count, and report."""
     print("rehearsal: a server, set up by scripts/setup-server.sh", flush=True)
     server.start()
     repository = Repository(ROOT / ".nox/rehearsal/repository")
     server.set_up(repository.folder)
-    server.provide(bases)
+    server.push_base_images()
     rehearsal = Rehearsal(server, repository, bases, options.rate)
     rehearsal.seed = options.seed
     if options.kills is not None:

@@ -112,7 +112,7 @@ class Rehearsal:
             print(f"  {live[-1] - pushed:.0f} s from push to live", flush=True)
         expect(status == 0, f"cd.yml failed for a good release; its log is {self.repository.log}:\n{log[-3000:]}")
         self.expect_live(name)
-        newest, latest = self.server.tag_of(self.commits[name]), self.server.tag_of("latest")
+        newest, latest = self.server.manifest(self.commits[name]), self.server.manifest("latest")
         expect(newest == latest, "latest is not the image that went live")
 
     def deploy_by_hand(self) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import shlex
@@ -9,8 +10,10 @@ import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 
@@ -29,7 +32,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(what: str, check, seconds: float = 60):
+def wait_for(name: str, check: Callable[[], Any], seconds: float = 60) -> Any:
     """Poll until `check()` is true and return its value. Raises TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -37,8 +40,22 @@ def wait_for(what: str, check, seconds: float = 60):
             if value := check():
                 return value
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not come within {seconds:.0f} s")
+            raise TimeoutError(f"waited {seconds:.0f} s for {name}")
         time.sleep(0.1)
+
+
+def use_docker_config(folder: Path) -> None:
+    """Use a separate Docker configuration: without the logins of the user, and with the other settings."""
+    original = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
+    folder.mkdir()
+    for name in ("cli-plugins", "contexts"):
+        if (original / name).exists():
+            (folder / name).symlink_to(original / name)
+    settings = json.loads((original / "config.json").read_text()) if (original / "config.json").exists() else {}
+    (folder / "config.json").write_text(
+        json.dumps({key: settings[key] for key in settings if not key.startswith(("auth", "cred"))})
+    )
+    os.environ["DOCKER_CONFIG"] = str(folder)
 
 
 class Server:
@@ -47,15 +64,15 @@ class Server:
     def __init__(self, bases: dict[str, str], folder: Path) -> None:
         self.bases, self.folder = bases, folder
         self.name = f"{PREFIX}-{secrets.token_hex(3)}"
-        self.http, self.ssh_port, self.registry_port = free_port(), free_port(), free_port()
+        self.http_port, self.ssh_port, self.registry_port = free_port(), free_port(), free_port()
         self.registry = f"localhost:{self.registry_port}"
         self.registry_password = secrets.token_hex(16)
-        self.url = f"http://127.0.0.1:{self.http}"
+        self.url = f"http://127.0.0.1:{self.http_port}"
         self.variables: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
 
     def start(self) -> None:
-        """Start the server with its engine, and the registry in its network: it is localhost for both sides."""
+        """Start the server with its engine, and the registry in its network: its address is localhost on both sides."""
         arguments = {name: self.bases[name] for name in ("DEBIAN_IMAGE", "REGISTRY_IMAGE")}
         image = f"{PREFIX}/server"
         run(
@@ -63,14 +80,14 @@ class Server:
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
             *("--tag", image, str(HERE)),
         )
-        ports = ((self.http, 80), (self.ssh_port, 22), (self.registry_port, self.registry_port))
+        ports = ((self.http_port, 80), (self.ssh_port, 22), (self.registry_port, self.registry_port))
         run(
             *("docker", "run", "--detach", "--privileged", "--name", self.name, "--hostname", "server"),
             "--tmpfs=/run:exec",  # empty after a reboot
-            *(f"--publish=127.0.0.1:{outside}:{inside}" for outside, inside in ports),
+            *(f"--publish=127.0.0.1:{host}:{container}" for host, container in ports),
             image,
         )
-        # The least that bcrypt can do: the registry checks it with each request.
+        # The lowest cost of bcrypt: the registry checks the password with each request.
         password = bcrypt.hashpw(self.registry_password.encode(), bcrypt.gensalt(rounds=4)).decode()
         (self.folder / "htpasswd").write_text(f"{REGISTRY_USER}:{password}\n")
         settings = {
@@ -107,56 +124,48 @@ class Server:
         """Run bash as root on the server and return the output."""
         return run("docker", "exec", self.name, "bash", "-euo", "pipefail", "-c", script, timeout=timeout)
 
+    def run(self, *command: str) -> subprocess.CompletedProcess:
+        """Run a command as root on the server, which may fail."""
+        return subprocess.run(["docker", "exec", self.name, *command], capture_output=True, text=True, check=False)
+
     def set_up(self, repository: Path) -> None:
         """Follow docs/server.md: clone, run setup-server.sh, and run what it prints."""
         run("docker", "cp", f"{repository}/.", f"{self.name}:/root/quai")
         setup = (
             f"/root/quai/scripts/setup-server.sh --image {self.registry}/quai --host 127.0.0.1 --port {self.ssh_port}"
         )
-        made = f"cat {DIR}/.env ~deploy/.ssh/authorized_keys; find {DIR} ~deploy/.ssh -printf '%M %u %p %l\n'"
+        files = f"cat {DIR}/.env ~deploy/.ssh/authorized_keys; find {DIR} ~deploy/.ssh -printf '%M %u %p %l\n'"
         self.exec(setup)
-        before = self.exec(made)
-        self.follow(self.exec(setup))
-        second = subprocess.run(
-            ["docker", "exec", self.name, *setup.split(), "--dir", "/srv/second"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        before = self.exec(files)
+        self.apply_commands(self.exec(setup))
+        second = self.run(*setup.split(), "--dir", "/srv/second")
         if second.returncode != 2 or f"an application is already installed in {DIR}" not in second.stderr:
             raise RuntimeError(f"setup-server.sh does not refuse a second application: {second.stdout}{second.stderr}")
-        if self.exec(made) != before or self.exec("ls /srv") != "quai":
-            raise RuntimeError("a second setup-server.sh changed what the first one made")
+        if self.exec(files) != before or self.exec("ls /srv") != "quai":
+            raise RuntimeError("a second setup-server.sh changed files of the first one")
         login = f"sudo -u deploy docker login --username {REGISTRY_USER} --password-stdin {self.registry}"
         self.exec(f"echo {self.registry_password} | {login}")
         self.variables |= {"PUBLIC_URL": self.url, "REGISTRY_USER": REGISTRY_USER}
         self.secrets["REGISTRY_PASSWORD"] = self.registry_password
 
-    def provide(self, bases: dict[str, str]) -> None:
-        """Push the images of the front and the database to the server's registry."""
-        run(
-            "docker",
-            "login",
-            "--username",
-            REGISTRY_USER,
-            "--password-stdin",
-            self.registry,
-            input=self.registry_password,
-        )
+    def push_base_images(self) -> None:
+        """Push the images of the front and the database to the server's registry, and set them in .env."""
+        login = ("docker", "login", "--username", REGISTRY_USER, "--password-stdin", self.registry)
+        run(*login, input=self.registry_password)
         for name, image in (("FRONT_IMAGE", "front"), ("DB_IMAGE", "db")):
-            there = f"{self.registry}/{image}:rehearsal"
-            run("docker", "tag", bases[name], there)
-            run("docker", "push", "--quiet", there)
-            run("docker", "image", "rm", there)
-            self.set(**{name: there})
+            pushed = f"{self.registry}/{image}:rehearsal"
+            run("docker", "tag", self.bases[name], pushed)
+            run("docker", "push", "--quiet", pushed)
+            run("docker", "image", "rm", pushed)
+            self.set(**{name: pushed})
         self.set(HEALTH_SECONDS="20")
 
-    def follow(self, printed: str) -> None:
-        """Apply the printed `gh variable set` and `gh secret set` commands."""
-        for name, value in re.findall(r"^gh variable set (\w+) --env production --body (.+)$", printed, re.MULTILINE):
+    def apply_commands(self, output: str) -> None:
+        """Apply the `gh variable set` and `gh secret set` commands that setup-server.sh prints."""
+        for name, value in re.findall(r"^gh variable set (\w+) --env production --body (.+)$", output, re.MULTILINE):
             [self.variables[name]] = shlex.split(value)
         for command, name in re.findall(
-            r"^ssh .*? (cat .+) \| gh secret set (\w+) --env production$", printed, re.MULTILINE
+            r"^ssh .*? (cat .+) \| gh secret set (\w+) --env production$", output, re.MULTILINE
         ):
             self.secrets[name] = self.exec(command)
 
@@ -176,15 +185,15 @@ class Server:
             key.touch(mode=0o600)
             key.write_text(self.secrets["DEPLOY_KEY"] + "\n")
             known_hosts.write_text(self.variables["DEPLOY_KNOWN_HOSTS"] + "\n")
-        told = (f"UserKnownHostsFile={known_hosts}", "BatchMode=yes", "StrictHostKeyChecking=yes")
+        settings = (f"UserKnownHostsFile={known_hosts}", "BatchMode=yes", "StrictHostKeyChecking=yes")
         return [
             *("ssh", "-F", "none", "-i", str(key), "-p", str(self.ssh_port)),
-            *(word for option in told for word in ("-o", option)),
+            *(word for setting in settings for word in ("-o", setting)),
             *(*options, "deploy@127.0.0.1", "--", *command),
         ]
 
     def ssh(self, *command: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-        """Send a request with that key and return the result, within a minute."""
+        """Send a request with the key of cd.yml and return the result, within a minute."""
         return subprocess.run(
             self.ssh_command(*command, options=options),
             capture_output=True,
@@ -212,6 +221,6 @@ class Server:
         """Return name and image of all containers of the server."""
         return sorted(self.exec("docker ps --all --format '{{.Names}} {{.Image}}'").splitlines())
 
-    def tag_of(self, name: str) -> str:
+    def manifest(self, tag: str) -> str:
         """Return the manifest of a tag in the registry."""
-        return run("docker", "manifest", "inspect", "--insecure", f"{self.registry}/quai:{name}")
+        return run("docker", "manifest", "inspect", "--insecure", f"{self.registry}/quai:{tag}")

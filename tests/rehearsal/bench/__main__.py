@@ -12,14 +12,13 @@ from pathlib import Path
 from scripts.runner.base_images import PREFIX, base_images
 from scripts.runner.process import ROOT
 from tests.rehearsal import PINS
-from tests.rehearsal.__main__ import use_docker_config
 from tests.rehearsal.bench.load import CONNECTIONS, ROWS, measure_load
 from tests.rehearsal.bench.options import PICTURE, parse_options
 from tests.rehearsal.bench.picture import picture
 from tests.rehearsal.bench.releases import CRASH_SECONDS
 from tests.rehearsal.bench.report import insert, load_table, markdown, table_text, terminal
 from tests.rehearsal.bench.server import CRASH_WINDOW_SECONDS, KILL_WINDOW_SECONDS, PAUSE_SECONDS, Bench, say
-from tests.rehearsal.server import Server
+from tests.rehearsal.server import Server, use_docker_config
 
 PAGE = ROOT / "docs/benchmarks.md"
 

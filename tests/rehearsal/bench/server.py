@@ -52,7 +52,7 @@ class Bench:
         repository = Repository(ROOT / ".nox/bench/repository")
         self.server.start()
         self.server.set_up(repository.folder)
-        self.server.provide(bases)
+        self.server.push_base_images()
         self.server.set(HEALTH_SECONDS="120", KEEP_RELEASES=KEEP_RELEASES)
         run("docker", "cp", str(HERE / "bench/strategies.sh"), f"{self.server.name}:{SCRIPT}")
         variables = {"IMAGE": self.server.variables["IMAGE"], **bases}
@@ -65,7 +65,7 @@ class Bench:
             say(f"nox -s image -- --push: {message}")
             command = ("scripts/nox", "-s", "image", "--", "--push")
             run(*command, cwd=repository.folder, env=runner_environment() | variables)
-        manifests = [json.loads(self.server.tag_of(tag)) for tag in tags]
+        manifests = [json.loads(self.server.manifest(tag)) for tag in tags]
         images = (f"{variables['IMAGE']}:{tags[1]}", bases["PYTHON_IMAGE"])
         image, base = (int(run("docker", "image", "inspect", "--format={{.Size}}", name)) for name in images)
         self._derive_releases(tags, strategies)

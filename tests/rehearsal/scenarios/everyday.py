@@ -83,8 +83,8 @@ def unhealthy_release(rehearsal: Rehearsal) -> None:
     expect(status != 0, "cd.yml is green for a release that was refused")
     expect("==> refused:" in log, f"not refused by the server:\n{log[-3000:]}")
     expect("PARTNER is not set on this server" in log, "the log does not show why the release is not healthy")
-    latest = rehearsal.server.tag_of("latest")
-    expect(latest == rehearsal.server.tag_of(rehearsal.commits["page"]), "latest moved to a refused release")
+    latest = rehearsal.server.manifest("latest")
+    expect(latest == rehearsal.server.manifest(rehearsal.commits["page"]), "latest moved to a refused release")
     rehearsal.repository.git("revert", "--no-edit", "HEAD")
 
 
