@@ -88,14 +88,14 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     rehearsal = Rehearsal(server, repository, bases, options.rate)
     rehearsal.seed = options.seed
     if options.kills is not None:
-        rehearsal.kills, rehearsal.part, options.only = options.kills, options.part, [kill_matrix.__name__]
+        rehearsal.kill_count, rehearsal.part, options.only = options.kills, options.part, [kill_matrix.__name__]
     if options.soak is not None:
-        rehearsal.soak, options.only = options.soak, [soak.__name__]
+        rehearsal.soak_count, options.only = options.soak, [soak.__name__]
     scenarios = SCENARIOS
     if options.mutants is not None:
-        rehearsal.chosen, options.only = options.mutants or [""], [mutation_tests.__name__]
+        rehearsal.mutant_names, options.only = options.mutants or [""], [mutation_tests.__name__]
         scenarios = (SCENARIOS[0], mutation_tests)
-    rehearsal.play(scenarios, options.only)
+    rehearsal.run_scenarios(scenarios, options.only)
     summary = rehearsal.end_traffic() if rehearsal.traffic else Summary([])
     if options.mutants is not None:  # without a guard, requests fail
         return int(not all(scenario["passed"] for scenario in rehearsal.run["scenarios"]))

@@ -1,10 +1,10 @@
-"""The rehearsal: one server and one repository under load, and what every scenario can expect."""
+"""The class `Rehearsal`: it runs the scenarios, merges, deploys, and checks what the server runs."""
 
 import json
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -12,9 +12,8 @@ from tests.rehearsal.repository import STEP, Repository
 from tests.rehearsal.server import DIR, Server
 from tests.rehearsal.traffic import Summary, Traffic, lost_and_duplicated
 
-NOBODYS = "0" * 40  # no commit
-MOST_SECONDS = 8 * 3600.0  # of traffic
-SETTLED = 2.0  # seconds of traffic after each scenario, so that what it broke later is seen, too
+TRAFFIC_LIMIT = 8 * 3600.0  # seconds
+SETTLE_SECONDS = 2.0  # of load after each scenario, so that its late failures are recorded, too
 
 
 class Failed(Exception):
@@ -24,17 +23,24 @@ class Failed(Exception):
 FAILURES = (Failed, OSError, ValueError, RuntimeError, TimeoutError, subprocess.SubprocessError)
 
 
-def expect(true: bool, otherwise: str) -> None:
-    """Raise Failed with the message `otherwise` unless the condition holds."""
-    if not true:
-        raise Failed(otherwise)
+def expect(condition: bool, message: str) -> None:
+    """Raise Failed with the message unless the condition holds."""
+    if not condition:
+        raise Failed(message)
+
+
+def say(text: str) -> None:
+    """Print one line of progress of a scenario."""
+    print(f"  {text}", flush=True)
 
 
 class Rehearsal:
     """One server and one repository, under load throughout; `run` is the data of the report."""
 
-    kills, soak, seed = 8, 12, 1  # how many of each, 0 for every kill; and where chance starts
-    part = (1, 1)  # which of how many parts of the kills
+    kill_count, soak_count = 8, 12  # 0 kills: at every point
+    part = (1, 1)  # (2, 3): the second of three parts of the kills
+    seed = 1  # of random choices
+    mutant_names: Sequence[str] = ("",)  # parts of the names of the mutants to test
 
     def __init__(self, server: Server, repository: Repository, bases: dict[str, str], rate: float) -> None:
         self.server, self.repository, self.bases, self.rate = server, repository, bases, rate
@@ -43,52 +49,52 @@ class Rehearsal:
         self.commits: dict[str, str] = {}
         self.run = {"started": time.time(), "replacements": 0, "lost": 0, "duplicated": 0, "scenarios": []}
 
-    def play(self, scenarios: Sequence[Callable[["Rehearsal"], None]], chosen: Sequence[str]) -> None:
-        """Run the scenarios in order; a failure ends the run only in the first one."""
+    def run_scenarios(self, scenarios: Sequence[Callable[["Rehearsal"], None]], names: Sequence[str]) -> None:
+        """Run the first scenario, and those whose name contains one of `names`; only the first must pass."""
         for scenario in scenarios:
-            if scenario is scenarios[0] or any(name in scenario.__name__ for name in chosen):
-                self._play(scenario)
+            if scenario is scenarios[0] or any(name in scenario.__name__ for name in names):
+                self._run_scenario(scenario)
                 if scenario is scenarios[0] and not self.run["scenarios"][0]["passed"]:
                     break
         self.run["ended"] = time.time()
 
-    def _play(self, scenario: Callable[["Rehearsal"], None]) -> None:
+    def _run_scenario(self, scenario: Callable[["Rehearsal"], None]) -> None:
         entry = {"name": scenario.__doc__.strip("."), "started": time.time(), "passed": False, "error": None}
-        entry |= {"steps": [], "deploy_seconds": None, "live_before": self.live() if self.traffic else None}
+        entry |= {"steps": [], "deploy_seconds": None, "live_before": self.live_tag() if self.traffic else None}
         self.run["scenarios"].append(entry)
         print(f"rehearsal: {entry['name']} ...", flush=True)
         try:
             scenario(self)
             entry["passed"] = True
         except KeyError as name:
-            entry["error"] = f"it needs the release {name}, which an earlier scenario makes: name that, too"
-            print(f"rehearsal: FAILED: {entry['error']}", flush=True)
+            entry["error"] = f"the release {name} is missing: also name the earlier scenario that builds it"
         except FAILURES as error:
             entry["error"] = str(error)
-            print(f"rehearsal: FAILED: {error}", flush=True)
+        if entry["error"] is not None:
+            print(f"rehearsal: FAILED: {entry['error']}", flush=True)
         if self.traffic:
-            time.sleep(SETTLED)
-        entry |= {"ended": time.time(), "live_after": self.live()}
+            time.sleep(SETTLE_SECONDS)
+        entry |= {"ended": time.time(), "live_after": self.live_tag()}
         if entry["live_before"]:
             names = [step["name"] for step in entry["steps"]]
             self.run["replacements"] += list(pairwise(names)).count(("watch", "clean"))
-        begun = [step["at"] for step in entry["steps"] if step["name"] == "repair"]
-        over = [step["at"] for step in entry["steps"] if step["name"] in ("live", "refused")]
-        if begun and over:
-            entry["deploy_seconds"] = over[-1] - begun[0]
+        starts = [step["at"] for step in entry["steps"] if step["name"] == "repair"]
+        ends = [step["at"] for step in entry["steps"] if step["name"] in ("live", "refused")]
+        if starts and ends:
+            entry["deploy_seconds"] = ends[-1] - starts[0]
 
     def on_step(self, name: str) -> None:
-        """Record when a step of the deploy began."""
+        """Record that a step of the deploy begins."""
         entry = self.run["scenarios"][-1]
         entry["steps"].append({"name": name, "at": time.time()})
-        print(f"  {time.time() - entry['started']:4.0f} s  deploy.sh: {name}", flush=True)
+        say(f"{time.time() - entry['started']:4.0f} s  deploy.sh: {name}")
 
     def get(self, path: str) -> str:
         """Return the body at a path of the public URL."""
         with urllib.request.urlopen(self.server.url + path, timeout=10) as response:  # noqa: S310 - loopback
             return response.read().decode()
 
-    def live(self) -> str | None:
+    def live_tag(self) -> str | None:
         """Return the tag that the public URL answers with; None without an answer."""
         try:
             return json.loads(self.get("/version"))["tag"]
@@ -96,116 +102,130 @@ class Rehearsal:
             return None
 
     def merge(self, name: str, message: str, date: str = "") -> tuple[int, str]:
-        """Commit the changes and run cd.yml for the commit."""
+        """Commit the changes and run cd.yml for the commit; return its exit code and its log."""
         self.commits[name] = self.repository.commit(message, date)
         environment = {name: self.bases[name] for name in ("PYTHON_IMAGE", "FRONT_IMAGE", "DB_IMAGE")}
-        # A runner that keeps nox's environments, so that each push does not make them again.
+        # Keep nox's environments, so that each push does not create them again.
         environment["NOX_ENVIRONMENTS"] = str(self.repository.folder.parent / "environments")
         return self.repository.push(self.server.variables, self.server.secrets, environment, self.on_step)
 
     def merge_and_expect_live(self, name: str, message: str, date: str = "") -> None:
-        """Merge; cd.yml must succeed, and the release must be live everywhere."""
+        """Merge; expect that cd.yml succeeds and that the release is live everywhere."""
         pushed = time.time()
         status, log = self.merge(name, message, date)
         live = [step["at"] for step in self.run["scenarios"][-1]["steps"] if step["name"] == "live"]
         if live and live[-1] > pushed:
-            print(f"  {live[-1] - pushed:.0f} s from push to live", flush=True)
+            say(f"{live[-1] - pushed:.0f} s from push to live")
         expect(status == 0, f"cd.yml failed for a good release; its log is {self.repository.log}:\n{log[-3000:]}")
         self.expect_live(name)
         newest, latest = self.server.manifest(self.commits[name]), self.server.manifest("latest")
         expect(newest == latest, "latest is not the image that went live")
 
-    def deploy_by_hand(self) -> str:
-        """Run deploy.sh on the server, as an administrator does after editing .env."""
-        command = ["docker", "exec", self.server.name, f"{DIR}/deploy.sh"]
-        printed = []
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as deploy:
-            for line in deploy.stdout:
-                printed.append(line)
-                if step := STEP.search(line):
-                    self.on_step(step.group(1))
-        output = "".join(printed)
-        expect(deploy.returncode == 0, f"deploy.sh failed ({deploy.returncode}): {output}")
-        return output
-
     def start_deploy(self, tag: str) -> subprocess.Popen:
         """Request a deploy with the key, and return at once."""
-        command = self.server.ssh_command(f"deploy {tag}")
+        return self._start(self.server.ssh_command(f"deploy {tag}"))
+
+    def deploy_by_key(self, tag: str) -> subprocess.CompletedProcess:
+        """Request a deploy with the key, and wait for its end."""
+        return self._finish(self.start_deploy(tag))
+
+    def deploy_by_hand(self) -> str:
+        """Run deploy.sh as root, as after an edit of .env; expect success, and return the output."""
+        deploy = self._finish(self._start(["docker", "exec", self.server.name, f"{DIR}/deploy.sh"]))
+        expect(deploy.returncode == 0, f"deploy.sh failed ({deploy.returncode}): {deploy.stdout}")
+        return deploy.stdout
+
+    def _start(self, command: list[str]) -> subprocess.Popen:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    def deploy_by_key(self, tag: str) -> subprocess.CompletedProcess:
-        """Request a deploy with the key, and wait for its end."""
-        printed = []
-        with self.start_deploy(tag) as deploy:
+    def _finish(self, deploy: subprocess.Popen) -> subprocess.CompletedProcess:
+        """Record the steps of a running deploy until it ends; the result has all output in `stdout`."""
+        output = []
+        with deploy:
             for line in deploy.stdout:
-                printed.append(line)
+                output.append(line)
                 if step := STEP.search(line):
                     self.on_step(step.group(1))
-        return subprocess.CompletedProcess(deploy.args, deploy.returncode, "".join(printed), "")
+        return subprocess.CompletedProcess(deploy.args, deploy.returncode, "".join(output))
 
     def expect_live(self, name: str) -> None:
-        """Expect that all sources name the same live release."""
+        """Expect that all sources name this live release, and that `docker compose up` changes nothing."""
         commit = self.commits[name]
-        expect(self.live() == commit, f"the public address answers {self.live()}, not {commit}")
+        self._expect_live_tag(commit)
         self.expect_only_release(commit)
-        expect(f"live: {commit}" in self.server.ssh("status").stdout, "status does not say what is live")
+        expect(f"live: {commit}" in self.server.ssh("status").stdout, f"status does not report {commit} as live")
         before = self.server.containers()
         self.server.compose("up --detach")
         expect(self.server.containers() == before, "a plain 'docker compose up -d' changed the containers")
 
+    def _expect_live_tag(self, commit: str) -> None:
+        tag = self.live_tag()
+        expect(tag == commit, f"the public URL answers {tag}, expected {commit}")
+
     def expect_only_release(self, commit: str) -> None:
         """Expect that the server runs this release and nothing else, as if no deploy had been interrupted."""
-        looked = self.server.exec(
+        output = self.server.exec(
             f"cd {DIR}; . ./.env; echo $IMAGE_TAG $DEPLOY_ID $API_REPLICAS $(readlink releases/current)"
             " $(<releases/upstream);"
             "find . -name '*.new' -o -path './backups/new'; docker ps --all --format "
             """'{{.Names}} {{.Image}} {{.Status}} {{.Label "quai.deploy"}} {{.Label "quai.tag"}}' | sort"""
-        ).splitlines()
-        looked = [line for line in looked if "-backup-run-" not in line]  # of `manual_backup`
-        tag, deploy, replicas, files, pointer = looked[0].split(" ")
-        expect((tag, files, pointer) == (commit, commit, "front"), f"expected only {commit}: {looked}")
-        served = [line for line in looked[1:] if "-proxy-" not in line and "-db-" not in line]
-        wanted = [f"quai-api-{number + 1}" for number in range(int(replicas))] + ["quai-front-1"]
-        ours = [line for line in served if f":{commit} Up " in line or line.startswith("quai-front-1 ")]
-        ready = [line for line in ours if " Up " in line and line.endswith(f"(healthy) {deploy} {commit}")]
-        expect(served == ready and [line.split()[0] for line in ready] == wanted, f"not {wanted} of {commit}: {looked}")
-        expect(len(looked) == len(wanted) + 3, f"there is more or less than that: {looked}")
-        expect(self.live() == commit, f"the public address answers {self.live()}, not {commit}")
+        )
+        found = [line for line in output.splitlines() if "-backup-run-" not in line]  # of `manual_backup`
+        tag, deploy_id, replicas, link, pointer = found[0].split(" ")
+        expect((tag, link, pointer) == (commit, commit, "front"), f"expected only {commit}: {found}")
+        names = [f"quai-api-{number + 1}" for number in range(int(replicas))] + ["quai-front-1"]
+        containers = [line for line in found[1:] if "-proxy-" not in line and "-db-" not in line]
+        healthy = [
+            line
+            for line in containers
+            if (f":{commit} Up " in line or (line.startswith("quai-front-1 ") and " Up " in line))
+            and line.endswith(f"(healthy) {deploy_id} {commit}")
+        ]
+        expect(
+            containers == healthy and [line.split()[0] for line in healthy] == names,
+            f"expected {names} of {commit}: {found}",
+        )
+        expect(len(found) == len(names) + 3, f"expected {names}, proxy and database, and no other file: {found}")
+        self._expect_live_tag(commit)
 
     def expect_same_records(self) -> list[dict]:
-        """Return the deploys in the ledger, oldest first. Raises Failed unless they are those of deploys.log."""
+        """Expect that deploys.log and the ledger record the same deploys; return those of the ledger, oldest first."""
         logged = [json.loads(line) for line in self.server.exec(f"cat {DIR}/deploys.log").splitlines()]
-        told = json.loads(self.get("/deploys?limit=100"))["items"][::-1]
+        recorded = json.loads(self.get("/deploys?limit=100"))["items"][::-1]
+        same = ("tag", "outcome", "reason", "seconds")
         expect(
-            [(one["attempt"], one["tag"], one["outcome"], one["reason"], one["actor"], one["seconds"]) for one in told]
-            == [(one["id"], one["tag"], one["outcome"], one["reason"], one["by"], one["seconds"]) for one in logged],
-            f"the log tells {logged}, the ledger {told}",
+            [(one["attempt"], one["actor"], *(one[key] for key in same)) for one in recorded]
+            == [(one["id"], one["by"], *(one[key] for key in same)) for one in logged],
+            f"the log records {logged}, the ledger {recorded}",
         )
-        live = json.loads(self.get("/live"))["tag"]
-        expect(live == self.live(), f"the ledger says that {live} is live, and {self.live()} answers")
-        return told
+        live, tag = json.loads(self.get("/live"))["tag"], self.live_tag()
+        expect(live == tag, f"the ledger says that {live} is live, and {tag} answers")
+        return recorded
 
     @contextmanager
-    def expect_unchanged(self, what: str):
-        """Expect that production is the same before and after, to the container."""
-        before = (self.live(), self.server.containers(), self.server.exec(f"cat {DIR}/.env {DIR}/releases/upstream"))
-        link = self.server.exec(f"readlink {DIR}/releases/current")
+    def expect_unchanged(self, cause: str) -> Iterator[None]:
+        """Expect that production is the same before and after: containers, .env, pointer and files."""
+        before = self._production()
         yield
-        after = (self.live(), self.server.containers(), self.server.exec(f"cat {DIR}/.env {DIR}/releases/upstream"))
-        expect(before == after, f"{what} changed production: {before} became {after}")
-        expect(link == self.server.exec(f"readlink {DIR}/releases/current"), f"{what} changed the release's files")
+        after = self._production()
+        expect(before == after, f"{cause} changed production: {before} became {after}")
+
+    def _production(self) -> tuple:
+        files = f"cat {DIR}/.env {DIR}/releases/upstream; readlink {DIR}/releases/current"
+        return self.live_tag(), self.server.containers(), self.server.exec(files)
 
     def start_traffic(self, *, writes: bool = True) -> None:
         """Start the load."""
-        file = self.server.folder / "requests.jsonl"
-        what = (self.server.setting("API_TOKEN"), self.commits["first"], self.rate, file, MOST_SECONDS)
-        self.traffic = Traffic(self.server.url, *what, writes=writes)
+        file, token = self.server.folder / "requests.jsonl", self.server.setting("API_TOKEN")
+        self.traffic = Traffic(
+            self.server.url, token, self.commits["first"], self.rate, file, TRAFFIC_LIMIT, writes=writes
+        )
         self.traffic.start()
 
     @contextmanager
-    def without_traffic(self):
+    def without_traffic(self) -> Iterator[None]:
         """Pause the load: requests fail while the machine or the database is unavailable."""
         self.records += self.traffic.stop().records
         try:
@@ -214,7 +234,7 @@ class Rehearsal:
             self.start_traffic()
 
     @contextmanager
-    def reading_only(self):
+    def reads_only(self) -> Iterator[None]:
         """Send reads only: a process that crashes loses the writes in flight."""
         with self.without_traffic():
             self.start_traffic(writes=False)

@@ -125,11 +125,11 @@ def kill_matrix(rehearsal: Rehearsal) -> None:
     # Without its parent a docker command would go on, and create containers after the next repair.
     signals += [(point, "green", "ALONE", "the same") for point in good if point.startswith("after start of")]
     chosen = [*every, *signals]
-    if rehearsal.kills:
+    if rehearsal.kill_count:
         chance = random.Random(rehearsal.seed)  # noqa: S311 - no secret
         chosen = [
-            *chance.sample(every, min(rehearsal.kills, len(every))),
-            *chance.sample(signals, max(1, rehearsal.kills // 4)),
+            *chance.sample(every, min(rehearsal.kill_count, len(every))),
+            *chance.sample(signals, max(1, rehearsal.kill_count // 4)),
         ]
     part, parts = rehearsal.part
     chosen = chosen[part - 1 :: parts]
@@ -175,12 +175,12 @@ def soak(rehearsal: Rehearsal) -> None:
     for tag in good:  # so that each was there once before it is counted
         deploys(rehearsal, tag, "deploy", tag)
     live, counts, before = good[-1], dict.fromkeys(SOAKED, 0), held(rehearsal)
-    for number in range(rehearsal.soak):
+    for number in range(rehearsal.soak_count):
         kind = chance.choices(list(SOAKED), SOAKED.values())[0]
         other = chance.choice([tag for tag in good if tag != live])
         counts[kind] += 1
         if number % 10 == 0:
-            print(f"  {number} of {rehearsal.soak}", flush=True)
+            print(f"  {number} of {rehearsal.soak_count}", flush=True)
         if kind == "roll back":
             lines = [line for line in rehearsal.server.ssh("status").stdout.splitlines() if line.startswith("sudo sed")]
             line = chance.choice(lines)

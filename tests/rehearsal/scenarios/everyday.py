@@ -6,11 +6,13 @@ import time
 import urllib.request
 
 from scripts.runner.process import run
-from tests.rehearsal.rehearsal import NOBODYS, Rehearsal, expect
+from tests.rehearsal.rehearsal import Rehearsal, expect
 from tests.rehearsal.repository import runner_environment
 from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import Traffic
 from tests.rehearsal.variants import FIRST_THAT_ENDS
+
+UNKNOWN_COMMIT = "0" * 40
 
 
 def first_deploy(rehearsal: Rehearsal) -> None:
@@ -199,7 +201,7 @@ def invalid_input(rehearsal: Rehearsal) -> None:
     wrong = {
         "IMAGE_TAG in": {"IMAGE_TAG": ""},
         "must be a commit": {"IMAGE_TAG": "latest"},
-        "cannot be pulled": {"IMAGE_TAG": NOBODYS},
+        "cannot be pulled": {"IMAGE_TAG": UNKNOWN_COMMIT},
         "IMAGE in": {"IMAGE": ""},
         "set DB_CONN in .env": {"DB_CONN": ""},
         "set API_TOKEN in .env": {"API_TOKEN": ""},

@@ -174,7 +174,7 @@ def mutation_tests(rehearsal: Rehearsal) -> None:
     usual = {name: rehearsal.server.setting(name) for name in names} | {"HEALTH_SECONDS": "20"}
     unseen = []
     for what, module, guard, instead, scenario in MUTANTS:
-        if not any(name in what for name in rehearsal.chosen):
+        if not any(name in what for name in rehearsal.mutant_names):
             continue
         clean = (ROOT / f"scripts/server/{module}.py").read_text()
         expect(clean.count(guard) == 1, f"{module}.py has {guard!r} {clean.count(guard)} times")

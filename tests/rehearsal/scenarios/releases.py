@@ -26,9 +26,9 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     # After some requests, so soon after the switch. What only reads is asked again.
     served = "[ $(wc -l </tmp/log) -gt 99 ]"
     ends = f'CMD ["sh", "-c", "python -m service >/tmp/log 2>&1 & until {served}; do sleep 0.1; done; kill $!; wait"]'
-    with rehearsal.reading_only():
+    with rehearsal.reads_only():
         expect_refused(rehearsal, "ends", "the new api is crashing", ends)
-    with rehearsal.reading_only():
+    with rehearsal.reads_only():
         expect_refused(rehearsal, "sick", "times in a row: /healthz of quai-front-", *server_lines("sick", SERVE_SICK))
     died = "exit code 3\n"
     expect_refused(

@@ -5,7 +5,7 @@ import secrets
 import time
 
 from scripts.runner.process import run
-from tests.rehearsal.rehearsal import SETTLED, Failed, Rehearsal, expect
+from tests.rehearsal.rehearsal import SETTLE_SECONDS, Failed, Rehearsal, expect
 from tests.rehearsal.server import DIR, wait_for
 from tests.rehearsal.traffic import is_failed
 from tests.rehearsal.variants import CRASH, build_variant, deploy_and_expect_live, expect_refused, read_until
@@ -158,7 +158,7 @@ def engine_restarts(rehearsal: Rehearsal) -> None:
     def answers() -> bool:
         return (
             bool(rehearsal.server.exec("docker version >/dev/null 2>&1 && echo yes || true"))
-            and rehearsal.live() is not None
+            and rehearsal.live_tag() is not None
         )
 
     before = rehearsal.server.exec("cat /run/docker.pid")
@@ -229,7 +229,7 @@ def database_restart(rehearsal: Rehearsal) -> None:
                 "docker restart quai-db-1; until docker exec quai-db-1 pg_isready -qh 127.0.0.1; do sleep 0.1; done"
             )
             back = time.time()
-            time.sleep(SETTLED)
+            time.sleep(SETTLE_SECONDS)
         finally:
             met = rehearsal.traffic.stop().records
     rehearsal.records += [record for record in met if not is_failed(record)]
@@ -239,4 +239,4 @@ def database_restart(rehearsal: Rehearsal) -> None:
     late = [record for record in failed if record["at"] > back]
     expect(not late, f"{len(late)} requests failed after the database was back: {late[:5]}")
     expect(rehearsal.server.exec(looks) == before, f"it was {before}, and is {rehearsal.server.exec(looks)}")
-    expect(len(met) > rehearsal.rate * SETTLED, f"only {len(met)} requests")
+    expect(len(met) > rehearsal.rate * SETTLE_SECONDS, f"only {len(met)} requests")
