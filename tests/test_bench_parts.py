@@ -11,7 +11,7 @@ import pytest
 from scripts.runner.process import ROOT
 from tests.rehearsal.bench.options import parse_options
 from tests.rehearsal.bench.picture import picture
-from tests.rehearsal.bench.releases import crash, first_edition
+from tests.rehearsal.bench.releases import crash_lines
 from tests.rehearsal.bench.report import (
     MARKERS,
     boot_table,
@@ -29,6 +29,7 @@ from tests.rehearsal.bench.report import (
     table_text,
     terminal,
 )
+from tests.rehearsal.dockerfiles import first_edition_lines
 
 TAG = "a" * 40
 
@@ -219,14 +220,14 @@ def test_a_stack_has_no_tmpfs_and_no_virtual_addresses(tmp_path):
 
 
 def test_a_release_of_the_first_edition_has_its_files_and_no_program():
-    lines = first_edition()
+    lines = first_edition_lines()
     assert lines[0] == "RUN rm -r /release/server"
     assert [re.search(r"/release/(\S+)", line)[1] for line in lines[1:]] == ["deploy.sh", "docker-compose.prod.yml"]
     assert all(line.endswith("\nEND_OF_FILE") and line.count("END_OF_FILE") == 2 for line in lines[1:])
 
 
 def test_the_release_that_crashes_runs_code_that_compiles():
-    copy, command = crash()
+    copy, command = crash_lines()
     code = re.fullmatch(r"COPY <<'END' (\S+)\n(.*)\nEND", copy, re.DOTALL)
     assert code[1] in command
     assert "service.wait(2)" in code[2]

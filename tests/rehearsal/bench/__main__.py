@@ -24,7 +24,7 @@ PAGE = ROOT / "docs/benchmarks.md"
 
 
 def main() -> int:
-    """Measure, print and write; returns 0 if everything could be measured."""
+    """Measure, print and write the results; return 0 if everything could be measured."""
     options = parse_options(sys.argv[1:], __doc__)
     if options.docs:
         insert(PAGE.read_text(), "")  # fails now if it has no markers, not after an hour
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def write(result: dict, *, docs: bool) -> int:
-    """Print the tables and write the files; returns 1 if something could not be measured."""
+    """Print the tables and write the files; return 1 if something could not be measured."""
     text = markdown(result, f"../{PICTURE}" if docs else "bench.svg")
     (ROOT / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
     (ROOT / (PICTURE if docs else "bench.svg")).write_text(picture(result))

@@ -1,11 +1,8 @@
-"""Lines of a Dockerfile that make a release crash, or a release of the first edition."""
+"""Lines of a Dockerfile that make a release crash while it serves."""
 
-from tests.rehearsal import HERE
-
-CRASH_SECONDS = 2  # from the first answer of a bad release until its process is killed
-FIRST_EDITION = HERE / "first_edition"
+CRASH_SECONDS = 2  # from the first answer of the release until its process is killed
 # Serves, and is killed: by then the release was healthy. PID 1 gets only the signals that it handles.
-SERVE_AND_CRASH = """
+CRASHING_SERVER = """
 import os, signal, subprocess, sys, time, urllib.request
 service = subprocess.Popen([sys.executable, "-m", "service"])
 signal.signal(signal.SIGTERM, lambda *_: service.terminate())
@@ -23,15 +20,7 @@ sys.exit("crashed")
 """
 
 
-def crash() -> list[str]:
-    """A release that serves, and whose process is killed CRASH_SECONDS after its first answer."""
-    code = SERVE_AND_CRASH.replace("SECONDS", str(CRASH_SECONDS))
+def crash_lines() -> list[str]:
+    """Lines of a release that serves, and whose process is killed CRASH_SECONDS after its first answer."""
+    code = CRASHING_SERVER.replace("SECONDS", str(CRASH_SECONDS))
     return [f"COPY <<'END' /app/crash.py{code}END", 'CMD ["python", "/app/crash.py"]']
-
-
-def first_edition() -> list[str]:
-    """Lines of a Dockerfile that make a release one of the first edition."""
-    lines = ["RUN rm -r /release/server"]
-    for file in sorted(FIRST_EDITION.iterdir()):
-        lines.append(f"COPY --chmod=755 <<'END_OF_FILE' /release/{file.name}\n{file.read_text()}END_OF_FILE")
-    return lines

@@ -21,7 +21,8 @@ from tests.rehearsal.bench.figures import (
     seconds_until_switch,
 )
 from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES
-from tests.rehearsal.bench.releases import crash, first_edition
+from tests.rehearsal.bench.releases import crash_lines
+from tests.rehearsal.dockerfiles import first_edition_lines
 from tests.rehearsal.repository import Repository, runner_environment
 from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import Summary, Traffic
@@ -45,10 +46,10 @@ class Bench:
         self.server, self.rate = server, rate
         self.commits: dict[str, str] = {}
         self.releases: dict[str, tuple[str, str]] = {}
-        self.crashing: dict[str, str] = {}
+        self.crash_tags: dict[str, str] = {}
 
     def make_releases(self, bases: dict[str, str], strategies: Sequence[str]) -> dict:
-        """Build, boot and push two commits as cd.yml does, and deploy both; returns sizes in bytes."""
+        """Build, boot and push two commits as cd.yml does, and deploy both; return sizes in bytes."""
         repository = Repository(ROOT / ".nox/bench/repository")
         self.server.start()
         self.server.set_up(repository.folder)
@@ -78,19 +79,19 @@ class Bench:
         return {"code_change_bytes": new_bytes(*manifests), "image_bytes": image, "base_bytes": base}
 
     def _derive_releases(self, tags: Sequence[str], strategies: Sequence[str]) -> None:
-        """Releases that differ from a commit by some lines of its Dockerfile."""
+        """Build the releases that differ from a commit by some lines of its Dockerfile."""
         self.commits["first"] = tags[1]  # build_variant() derives from it
         self.releases = dict.fromkeys(STRATEGIES, (tags[0], tags[1]))
-        self.crashing = dict.fromkeys(STRATEGIES, build_variant(self, "crashes", *crash()))
+        self.crash_tags = dict.fromkeys(STRATEGIES, build_variant(self, "crashes", *crash_lines()))
         if "first" in strategies:
-            lines = first_edition()
-            one, other = (build_variant(self, f"first edition {number}", *lines) for number in (1, 2))
-            self.releases["first"] = (one, other)
-            self.crashing["first"] = build_variant(self, "first edition, crashes", *lines, *crash())
+            lines = first_edition_lines()
+            old, new = (build_variant(self, f"first edition {number}", *lines) for number in (1, 2))
+            self.releases["first"] = (old, new)
+            self.crash_tags["first"] = build_variant(self, "first edition, crashes", *lines, *crash_lines())
         else:
             del self.releases["first"]
 
-    def live(self) -> str | None:
+    def live_tag(self) -> str | None:
         """The tag that /version answers with; None without an answer."""
         with suppress(OSError, ValueError, LookupError, HTTPException):
             answer = urllib.request.urlopen(f"{self.server.url}/version", timeout=5)  # noqa: S310 - loopback
@@ -111,11 +112,11 @@ class Bench:
         return done.stdout
 
     def make_ready(self, strategy: str, replicas: int = 1) -> tuple[str, str]:
-        """Make the first release of a strategy live, from any state; returns both tags."""
+        """Make the first release of a strategy live, from any state; return both tags."""
         old, new = self.releases[strategy]
-        images = (f"{self.server.registry}/quai:{tag}" for tag in (old, new, self.crashing[strategy]))
+        images = (f"{self.server.registry}/quai:{tag}" for tag in (old, new, self.crash_tags[strategy]))
         self.expect_script("ready", strategy, old, str(replicas), *images)
-        wait_for("the first release", lambda: self.live() == old, ANSWER_SECONDS)
+        wait_for("the first release", lambda: self.live_tag() == old, ANSWER_SECONDS)
         return old, new
 
     def containers(self) -> list[Container]:
@@ -124,7 +125,7 @@ class Bench:
 
     @contextmanager
     def load(self) -> Iterator[Callable[[], tuple[Summary, list[str]]]]:
-        """Send requests; the function stops them and returns what was sent, and the writes that are stored."""
+        """Send requests; the function that it gives stops them, and returns the requests and the stored writes."""
         tag, file = self.releases["this"][0], self.server.folder / "requests.jsonl"
         traffic = Traffic(self.server.url, self.server.setting("API_TOKEN"), tag, self.rate, file)
 
@@ -151,7 +152,7 @@ class Bench:
                 began = time.time()
                 self.expect_script("replace", strategy, new)
                 marks.append({"began": began, "ended": time.time(), "old": old, "new": new})
-                wait_for(f"an answer of {new}", lambda new=new: self.live() == new, ANSWER_SECONDS)
+                wait_for(f"an answer of {new}", lambda new=new: self.live_tag() == new, ANSWER_SECONDS)
                 boots += [one.boot_seconds for one in self.containers() if (one.service, one.tag) == ("api", new)]
                 if strategy in DEPLOY_PROGRAMS:
                     steps.append(json.loads(self.server.exec(f"tail -n 1 {DIR}/deploys.log"))["seconds"])
@@ -164,7 +165,7 @@ class Bench:
     def measure_crash(self, strategy: str) -> dict:
         """Replace the live release by one that is killed after CRASH_SECONDS, again and again."""
         old, _ = self.make_ready(strategy)
-        incident = {"old": old, "new": self.crashing[strategy], "expected": old}
+        incident = {"old": old, "new": self.crash_tags[strategy], "expected": old}
         with self.load() as stop:
             return self._finish(strategy, incident | {"start": time.time()}, CRASH_WINDOW_SECONDS, stop)
 
@@ -179,7 +180,7 @@ class Bench:
         return found | {"killed_after_seconds": round(seconds, 3)}
 
     def _finish(self, strategy: str, incident: dict, window_seconds: float, stop: Callable) -> dict:
-        """Replace by the new release, which may fail, then send requests for `window_seconds`; returns the figures."""
+        """Replace by the new release, which may fail, then send requests for `window_seconds`; return the figures."""
         done = self.run_script("replace", strategy, incident["new"])
         incident["end"] = time.time()
         time.sleep(window_seconds)
@@ -204,12 +205,12 @@ class Bench:
             kill = attempt(f"{strategy}, killed after {seconds:.1f} s", lambda: self.measure_kill(strategy, seconds))
         return {"name": strategy, "label": STRATEGIES[strategy], **good, "crash": crash, "kill": kill}
 
-    def measure_replicas(self, strategy: str, counts: Sequence[int]) -> list[dict]:
+    def measure_replicas(self, strategy: str, numbers: Sequence[int]) -> list[dict]:
         """The figures of one deploy and one rollback for each number of replicas."""
         return [
-            {"strategy": strategy, "label": STRATEGIES[strategy], "replicas": n}
-            | attempt(f"{strategy}, {n} replicas", lambda n=n: self.measure_good(strategy, 2, n))
-            for n in counts
+            {"strategy": strategy, "label": STRATEGIES[strategy], "replicas": number}
+            | attempt(f"{strategy}, {number} replicas", lambda number=number: self.measure_good(strategy, 2, number))
+            for number in numbers
         ]
 
 

@@ -7,9 +7,10 @@ from itertools import cycle
 
 from scripts.runner.process import run
 from tests.rehearsal import HERE
+from tests.rehearsal.dockerfiles import CRASH, migration_lines
 from tests.rehearsal.rehearsal import Rehearsal, expect
 from tests.rehearsal.server import DIR, wait_for
-from tests.rehearsal.variants import CRASH, build_variant, migration_lines
+from tests.rehearsal.variants import build_variant
 
 POINTS = "/usr/local/lib/points"  # a folder of the server: points.py, and a python3 that runs it
 KILLED = 137
@@ -29,8 +30,8 @@ def prepare(rehearsal: Rehearsal) -> dict[str, str]:
     wrapper = f'#!/bin/sh\nexec /usr/bin/python3 {POINTS}/points.py "$@"\n'
     rehearsal.server.exec(f"printf '%s' {shlex.quote(wrapper)} >{POINTS}/python3; chmod 755 {POINTS}/python3")
     rehearsal.server.set(WATCH_SECONDS="1", KEEP_RELEASES="5")
-    tags = {name: build_variant(rehearsal, name, migration_lines("")) for name in GOOD}
-    return tags | {"crashes": build_variant(rehearsal, "crashes again", migration_lines(""), CRASH)}
+    tags = {name: build_variant(rehearsal, name, *migration_lines("")) for name in GOOD}
+    return tags | {"crashes": build_variant(rehearsal, "crashes again", *migration_lines(""), CRASH)}
 
 
 def deploy(rehearsal: Rehearsal, *arguments: str, **variables: str) -> subprocess.CompletedProcess:

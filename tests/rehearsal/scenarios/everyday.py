@@ -6,11 +6,11 @@ import time
 import urllib.request
 
 from scripts.runner.process import run
+from tests.rehearsal.dockerfiles import SHORT_LIVED_RELEASE
 from tests.rehearsal.rehearsal import Rehearsal, expect
 from tests.rehearsal.repository import runner_environment
 from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import Traffic
-from tests.rehearsal.variants import FIRST_THAT_ENDS
 
 UNKNOWN_COMMIT = "0" * 40
 
@@ -21,7 +21,7 @@ def first_deploy(rehearsal: Rehearsal) -> None:
     tag = "1" * 40
     image = f"{rehearsal.server.registry}/quai:{tag}"
     options = ("--quiet", "--build-arg", f"BASE={rehearsal.bases['PYTHON_IMAGE']}", "--tag", image, "--file", "-")
-    run("docker", "build", *options, str(rehearsal.repository.folder), input=FIRST_THAT_ENDS.replace("TAG", tag))
+    run("docker", "build", *options, str(rehearsal.repository.folder), input=SHORT_LIVED_RELEASE.replace("TAG", tag))
     run("docker", "push", "--quiet", image)
     refused = rehearsal.deploy_by_key(tag)
     expect(refused.returncode == 1 and "boom" in refused.stdout, f"not refused: {refused.stdout}{refused.stderr}")

@@ -5,10 +5,11 @@ import secrets
 import time
 
 from scripts.runner.process import run
+from tests.rehearsal.dockerfiles import CRASH
 from tests.rehearsal.rehearsal import SETTLE_SECONDS, Failed, Rehearsal, expect
 from tests.rehearsal.server import DIR, wait_for
 from tests.rehearsal.traffic import is_failed
-from tests.rehearsal.variants import CRASH, build_variant, deploy_and_expect_live, expect_refused, read_until
+from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused, read_until
 
 HOOK = """
 import sys, time
