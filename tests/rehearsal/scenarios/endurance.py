@@ -4,39 +4,52 @@ import random
 import shlex
 import subprocess
 from itertools import cycle
+from typing import NamedTuple
 
 from scripts.runner.process import run
 from tests.rehearsal import HERE
 from tests.rehearsal.dockerfiles import CRASH, migration_lines
-from tests.rehearsal.rehearsal import Rehearsal, expect
+from tests.rehearsal.rehearsal import Rehearsal, expect, say
 from tests.rehearsal.server import DIR, wait_for
 from tests.rehearsal.variants import build_variant
 
-POINTS = "/usr/local/lib/points"  # a folder of the server: points.py, and a python3 that runs it
-KILLED = 137
-GOOD = ("red", "green", "blue", "white")
-THEN = ("the same", "the old", "a third")
-# What a soak does, and how often against each other.
-SOAKED = {"deploy": 8, "fetch and deploy": 4, "roll back": 6, "refuse": 4, "kill": 4, "scale": 2}
+POINTS_FOLDER = "/usr/local/lib/points"  # on the server: points.py, and a python3 that runs it
+KILLED_CODE = 137  # the exit code after SIGKILL
+GOOD_RELEASES = ("red", "green", "blue", "white")
+NEXT_RELEASES = ("the same", "the previous", "a third")  # deployed after a kill
+SOAK_WEIGHTS = {"deploy": 8, "fetch and deploy": 4, "roll back": 6, "refuse": 4, "kill": 4, "scale": 2}
 
 
-def prepare(rehearsal: Rehearsal) -> dict[str, str]:
-    """Releases of one position, so that none is older than another, and one that crashes; gives their tags.
+class Kill(NamedTuple):
+    """A kill of the deploy of a release, at a point of the program, and the release to deploy afterwards."""
 
-    Each says that it has something to migrate, so that its deploy takes all steps.
+    point: str
+    release: str
+    signal: str
+    next_release: str
+
+    def __str__(self) -> str:
+        return f"{self.signal} at {self.point!r}, then {self.next_release}"
+
+
+def prepare_releases(rehearsal: Rehearsal) -> dict[str, str]:
+    """Build releases of one position, so that none is older than another, and one that crashes; return their tags.
+
+    Each has a pending migration, so that its deploy takes all steps. Also install points.py on the server.
     """
-    rehearsal.server.exec(f"mkdir -p {POINTS}")
-    run("docker", "cp", str(HERE / "points.py"), f"{rehearsal.server.name}:{POINTS}/points.py")
-    wrapper = f'#!/bin/sh\nexec /usr/bin/python3 {POINTS}/points.py "$@"\n'
-    rehearsal.server.exec(f"printf '%s' {shlex.quote(wrapper)} >{POINTS}/python3; chmod 755 {POINTS}/python3")
-    rehearsal.server.set(WATCH_SECONDS="1", KEEP_RELEASES="5")
-    tags = {name: build_variant(rehearsal, name, *migration_lines("")) for name in GOOD}
+    server = rehearsal.server
+    server.exec(f"mkdir -p {POINTS_FOLDER}")
+    run("docker", "cp", str(HERE / "points.py"), f"{server.name}:{POINTS_FOLDER}/points.py")
+    wrapper = f'#!/bin/sh\nexec /usr/bin/python3 {POINTS_FOLDER}/points.py "$@"\n'
+    server.exec(f"printf '%s' {shlex.quote(wrapper)} >{POINTS_FOLDER}/python3; chmod 755 {POINTS_FOLDER}/python3")
+    server.set(WATCH_SECONDS="1", KEEP_RELEASES="5")
+    tags = {name: build_variant(rehearsal, name, *migration_lines("")) for name in GOOD_RELEASES}
     return tags | {"crashes": build_variant(rehearsal, "crashes again", *migration_lines(""), CRASH)}
 
 
-def deploy(rehearsal: Rehearsal, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+def run_deploy(rehearsal: Rehearsal, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     """Run deploy.sh in its own process group; with variables, through points.py."""
-    path = f"--env=PATH={POINTS}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    path = f"--env=PATH={POINTS_FOLDER}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     options = [path, *(f"--env={name}={value}" for name, value in variables.items())] if variables else []
     return subprocess.run(
         [
@@ -52,163 +65,167 @@ def deploy(rehearsal: Rehearsal, *arguments: str, **variables: str) -> subproces
     )
 
 
-def deploys(rehearsal: Rehearsal, tag: str, *arguments: str) -> None:
-    """Run deploy.sh; the release must go live."""
-    done = deploy(rehearsal, *arguments)
+def expect_deployed(rehearsal: Rehearsal, tag: str, *arguments: str) -> None:
+    """Run deploy.sh; expect that it succeeds and that this release is live."""
+    done = run_deploy(rehearsal, *arguments)
     expect(done.returncode == 0, f"deploy.sh {' '.join(arguments)} failed: {done.stdout}")
     rehearsal.expect_only_release(tag)
 
 
-def rolls_back(rehearsal: Rehearsal, tag: str) -> None:
-    """Edit IMAGE_TAG and run deploy.sh; the release must go live."""
+def deploy_release(rehearsal: Rehearsal, tag: str) -> None:
+    """Request the deploy of a release; expect that it is live."""
+    expect_deployed(rehearsal, tag, "deploy", tag)
+
+
+def roll_back_to(rehearsal: Rehearsal, tag: str) -> None:
+    """Edit IMAGE_TAG and run deploy.sh; expect that the release is live."""
     rehearsal.server.set(IMAGE_TAG=tag)
-    deploys(rehearsal, tag)
+    expect_deployed(rehearsal, tag)
 
 
-def forget(rehearsal: Rehearsal, tag: str) -> None:
-    """Make the next deploy pull this release again, and prune an old one. It must not be live."""
-    expect(tag != rehearsal.server.setting("IMAGE_TAG"), f"{tag} is live: to forget it would break the server")
-    image = f"{rehearsal.server.registry}/quai:{tag}"
-    rehearsal.server.exec(f"docker image rm --force {image} >/dev/null 2>&1 || true; rm -rf {DIR}/releases/{tag}")
-    rehearsal.server.exec(f"mkdir -p {DIR}/releases/{'f' * 40}")
+def remove_release(rehearsal: Rehearsal, tag: str) -> None:
+    """Remove the image and the files of a release that is not live: the next deploy pulls it, and prunes an old one."""
+    server = rehearsal.server
+    expect(tag != server.setting("IMAGE_TAG"), f"{tag} is live: its removal would break the server")
+    image = f"{server.registry}/quai:{tag}"
+    server.exec(f"docker image rm --force {image} >/dev/null 2>&1 || true; rm -rf {DIR}/releases/{tag}")
+    server.exec(f"mkdir -p {DIR}/releases/{'f' * 40}")
 
 
-def points_of(rehearsal: Rehearsal, tag: str) -> list[str]:
+def record_points(rehearsal: Rehearsal, tag: str) -> list[str]:
     """Return the points where a deploy of this tag can be killed, from the running program."""
-    forget(rehearsal, tag)
-    file = "/var/tmp/points"  # noqa: S108 - of a server of our own
+    remove_release(rehearsal, tag)
+    file = "/var/tmp/points"  # noqa: S108 - on the throwaway server
     rehearsal.server.exec(f"rm -f {file}")
-    deploy(rehearsal, "deploy", tag, POINTS=file)
+    run_deploy(rehearsal, "deploy", tag, POINTS=file)
     return list(dict.fromkeys(rehearsal.server.exec(f"cat {file}").splitlines()))
 
 
-def killed_at(rehearsal: Rehearsal, point: str, tags: dict[str, str], name: str, signal: str, then: str) -> None:
-    """Kill the deploy of a release at this point, then deploy again; the server must be as if nothing had happened."""
+def kill_and_redeploy(rehearsal: Rehearsal, kill: Kill, tags: dict[str, str]) -> None:
+    """Kill a deploy, then deploy again; expect the server to be as if nothing had happened."""
     old = rehearsal.server.setting("IMAGE_TAG")
-    new = next(tag for tag in (tags[name], *tags.values()) if tag != old)
-    for _ in range(3):  # a loop that waits passes some points only at times
-        forget(rehearsal, new)
-        done = deploy(rehearsal, "deploy", new, AT=point, SIGNAL=signal)
-        if done.returncode == KILLED or signal not in ("KILL", "ALONE"):
+    new = next(tag for tag in (tags[kill.release], *tags.values()) if tag != old)
+    for _ in range(3):  # some points in loops are not reached in each deploy
+        remove_release(rehearsal, new)
+        done = run_deploy(rehearsal, "deploy", new, AT=kill.point, SIGNAL=kill.signal)
+        if done.returncode == KILLED_CODE or kill.signal not in ("KILL", "ALONE"):
             break
-        rolls_back(rehearsal, old)
+        roll_back_to(rehearsal, old)
     else:
-        expect(False, f"never came to this point: {point}")
-    wait_for(
-        "the end of the deploy",
-        lambda: rehearsal.server.exec(f"flock --nonblock {DIR}/deploy.lock true; echo over"),
-        60,
-    )
-    if then == "the old":
-        rolls_back(rehearsal, old)
-    elif then == "the same" and name == "crashes":
-        done = deploy(rehearsal, "deploy", new)
+        expect(False, f"the deploy did not reach {kill.point}")
+    try_lock = f"flock --nonblock {DIR}/deploy.lock true; echo free"
+    wait_for("the end of the deploy", lambda: rehearsal.server.exec(try_lock), 60)
+    if kill.next_release == "the previous":
+        roll_back_to(rehearsal, old)
+    elif kill.next_release == "the same" and kill.release == "crashes":
+        done = run_deploy(rehearsal, "deploy", new)
         expect(done.returncode == 1, f"a release that crashes went live: {done.stdout}")
         rehearsal.expect_only_release(old)
+    elif kill.next_release == "the same":
+        deploy_release(rehearsal, new)
     else:
-        third = next(tags[name] for name in GOOD if tags[name] not in (old, new))
-        tag = new if then == "the same" else third
-        deploys(rehearsal, tag, "deploy", tag)
+        deploy_release(rehearsal, next(tags[name] for name in GOOD_RELEASES if tags[name] not in (old, new)))
 
 
 def kill_matrix(rehearsal: Rehearsal) -> None:
     """A deploy is killed, at points taken from the running program; the next deploy repairs."""
-    tags = prepare(rehearsal)
-    deploys(rehearsal, tags["red"], "deploy", tags["red"])
-    good = points_of(rehearsal, tags["green"])
-    bad = [point for point in points_of(rehearsal, tags["crashes"]) if point not in set(good)]
-    every = [(point, "green", "KILL", then) for point in good for then in THEN]
-    every += [(point, "crashes", "KILL", then) for point in bad for then in THEN]
+    tags = prepare_releases(rehearsal)
+    deploy_release(rehearsal, tags["red"])
+    good_points = record_points(rehearsal, tags["green"])
+    bad_points = [point for point in record_points(rehearsal, tags["crashes"]) if point not in set(good_points)]
+    kills = [Kill(point, "green", "KILL", release) for point in good_points for release in NEXT_RELEASES]
+    kills += [Kill(point, "crashes", "KILL", release) for point in bad_points for release in NEXT_RELEASES]
     signals = [
-        (point, "green", signal, then)
-        for point, signal, then in zip(good, cycle(("TERM", "INT", "HUP")), cycle(THEN), strict=False)
+        Kill(point, "green", signal, release)
+        for point, signal, release in zip(
+            good_points, cycle(("TERM", "INT", "HUP")), cycle(NEXT_RELEASES), strict=False
+        )
     ]
-    # Without its parent a docker command would go on, and create containers after the next repair.
-    signals += [(point, "green", "ALONE", "the same") for point in good if point.startswith("after start of")]
-    chosen = [*every, *signals]
-    if rehearsal.kill_count:
+    # Without its parent a docker command would continue, and create containers after the next cleanup.
+    signals += [
+        Kill(point, "green", "ALONE", "the same") for point in good_points if point.startswith("after start of")
+    ]
+    chosen = [*kills, *signals]
+    if count := rehearsal.kill_count:
         chance = random.Random(rehearsal.seed)  # noqa: S311 - no secret
-        chosen = [
-            *chance.sample(every, min(rehearsal.kill_count, len(every))),
-            *chance.sample(signals, max(1, rehearsal.kill_count // 4)),
-        ]
+        chosen = [*chance.sample(kills, min(count, len(kills))), *chance.sample(signals, max(1, count // 4))]
     part, parts = rehearsal.part
     chosen = chosen[part - 1 :: parts]
-    print(
-        f"  {len(good)} points of a deploy, {len(bad)} more of a refused one, {len(chosen)} kills, "
-        f"seed {rehearsal.seed}",
-        flush=True,
+    say(
+        f"{len(good_points)} points of a deploy, {len(bad_points)} more of a refused one, {len(chosen)} kills, "
+        f"seed {rehearsal.seed}"
     )
-    wrong = []
-    for number, (point, name, signal, then) in enumerate(chosen):
-        what = f"{signal} at {point!r}, then {then}"
+    failures = []
+    for number, kill in enumerate(chosen):
         if number % 10 == 0:
-            print(f"  {number} of {len(chosen)}: {what}", flush=True)
+            say(f"{number} of {len(chosen)}: {kill}")
         try:
-            killed_at(rehearsal, point, tags, name, signal, then)
-        except Exception as error:  # each point is tried, whatever the one before did
-            wrong.append(f"{what}: {error}")
-            print(f"  WRONG: {wrong[-1]}", flush=True)
-    expect(not wrong, f"{len(wrong)} of {len(chosen)} kills did not end as they must; the first: {(wrong or [''])[0]}")
+            kill_and_redeploy(rehearsal, kill, tags)
+        except Exception as error:  # continue with the next point
+            failures.append(f"{kill}: {error}")
+            say(f"FAILED: {failures[-1]}")
+    expect(
+        not failures,
+        f"{len(failures)} of {len(chosen)} kills did not end as expected; the first: {(failures or [''])[0]}",
+    )
 
 
-def held(rehearsal: Rehearsal) -> dict[str, int]:
-    """Count what must not grow on the server; sizes in MB."""
-    counted = rehearsal.server.exec(
+def resources(rehearsal: Rehearsal) -> dict[str, int]:
+    """Return the numbers and sizes (in MB) that must not grow on the server."""
+    output = rehearsal.server.exec(
         "docker ps --all --quiet | wc -l; docker images --all --quiet | sort -u | wc -l;"
         "docker network ls --quiet | wc -l; docker volume ls --quiet | wc -l;"
         f"ls {DIR}/releases | wc -l; ls {DIR}/backups | wc -l;"
         f"du -sm {DIR}/releases | cut -f1; du -sm /var/lib/docker/overlay2 | cut -f1"
-    ).split()
+    )
     names = ("containers", "images", "networks", "volumes", "releases", "dumps", "MB of releases", "MB of layers")
-    return dict(zip(names, map(int, counted), strict=True))
+    return dict(zip(names, map(int, output.split()), strict=True))
 
 
 def soak(rehearsal: Rehearsal) -> None:
     """A long series of deploys, rollbacks, faulty releases and kills; nothing grows."""
-    tags = prepare(rehearsal)
-    rehearsal.server.set(HEALTH_SECONDS="20")
+    server, count = rehearsal.server, rehearsal.soak_count
+    tags = prepare_releases(rehearsal)
+    server.set(HEALTH_SECONDS="20")
     tags["Caddyfile"] = build_variant(rehearsal, "broken Caddyfile again", "RUN echo '{' >>/release/front/Caddyfile")
-    good = [tags[name] for name in GOOD]
+    good = [tags[name] for name in GOOD_RELEASES]
     chance = random.Random(rehearsal.seed)  # noqa: S311 - no secret
-    deploys(rehearsal, good[0], "deploy", good[0])
-    points = points_of(rehearsal, good[1])
-    for tag in good:  # so that each was there once before it is counted
-        deploys(rehearsal, tag, "deploy", tag)
-    live, counts, before = good[-1], dict.fromkeys(SOAKED, 0), held(rehearsal)
-    for number in range(rehearsal.soak_count):
-        kind = chance.choices(list(SOAKED), SOAKED.values())[0]
+    deploy_release(rehearsal, good[0])
+    points = record_points(rehearsal, good[1])
+    for tag in good:  # so that each is on the server before the resources are counted
+        deploy_release(rehearsal, tag)
+    live, counts, before = good[-1], dict.fromkeys(SOAK_WEIGHTS, 0), resources(rehearsal)
+    for number in range(count):
+        action = chance.choices(list(SOAK_WEIGHTS), SOAK_WEIGHTS.values())[0]
         other = chance.choice([tag for tag in good if tag != live])
-        counts[kind] += 1
+        counts[action] += 1
         if number % 10 == 0:
-            print(f"  {number} of {rehearsal.soak_count}", flush=True)
-        if kind == "roll back":
-            lines = [line for line in rehearsal.server.ssh("status").stdout.splitlines() if line.startswith("sudo sed")]
-            line = chance.choice(lines)
-            rehearsal.server.exec(line)
-            live = line.partition("IMAGE_TAG=.*/IMAGE_TAG=")[2][:40]
-        elif kind == "refuse":
-            done = deploy(rehearsal, "deploy", tags[chance.choice(["crashes", "Caddyfile"])])
-            expect(done.returncode == 1, f"went live: {done.stdout}")
-        elif kind == "kill":
-            deploy(rehearsal, "deploy", other, AT=chance.choice(points), SIGNAL="KILL")
-            deploys(rehearsal, other, "deploy", other)
-            live = other
-        elif kind == "scale":
-            rehearsal.server.set(API_REPLICAS=str(3 - int(rehearsal.server.setting("API_REPLICAS"))))
-            deploys(rehearsal, live)
+            say(f"{number} of {count}")
+        if action == "roll back":
+            commands = [line for line in server.ssh("status").stdout.splitlines() if line.startswith("sudo sed")]
+            command = chance.choice(commands)
+            server.exec(command)
+            live = command.partition("IMAGE_TAG=.*/IMAGE_TAG=")[2][:40]
+        elif action == "refuse":
+            done = run_deploy(rehearsal, "deploy", tags[chance.choice(["crashes", "Caddyfile"])])
+            expect(done.returncode == 1, f"a faulty release went live: {done.stdout}")
+        elif action == "scale":
+            server.set(API_REPLICAS=str(3 - int(server.setting("API_REPLICAS"))))
+            expect_deployed(rehearsal, live)
         else:
-            if kind == "fetch and deploy":
-                forget(rehearsal, other)
-            deploys(rehearsal, other, "deploy", other)
+            if action == "kill":
+                run_deploy(rehearsal, "deploy", other, AT=chance.choice(points), SIGNAL="KILL")
+            elif action == "fetch and deploy":
+                remove_release(rehearsal, other)
+            deploy_release(rehearsal, other)
             live = other
         rehearsal.expect_only_release(live)
-    rehearsal.server.set(API_REPLICAS="1")
-    deploys(rehearsal, live)
-    after = held(rehearsal)
-    print(f"  {counts}, seed {rehearsal.seed}", flush=True)
-    print(f"  the server held {before}", flush=True)
-    print(f"  and at the end  {after}", flush=True)
-    # A megabyte is what rounding does.
+    server.set(API_REPLICAS="1")
+    expect_deployed(rehearsal, live)
+    after = resources(rehearsal)
+    say(f"{counts}, seed {rehearsal.seed}")
+    say(f"resources before: {before}")
+    say(f"resources after:  {after}")
+    # One MB is the error of rounding.
     grown = [name for name in after if after[name] > before[name] + name.startswith("MB")]
     expect(not grown, f"{' and '.join(grown)} grew from {before} to {after}")
