@@ -1,7 +1,9 @@
 """The deploy program without one of its guards: the scenario that tests the guard must fail."""
 
+from collections.abc import Callable
+
 from scripts.runner.process import ROOT, run
-from tests.rehearsal.rehearsal import FAILURES, Rehearsal, expect
+from tests.rehearsal.rehearsal import FAILURES, Rehearsal, expect, say
 from tests.rehearsal.scenarios.by_hand import manual_backup, services_during_a_deploy
 from tests.rehearsal.scenarios.endurance import kill_matrix
 from tests.rehearsal.scenarios.everyday import commit_order, invalid_input
@@ -22,15 +24,26 @@ from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import Summary
 from tests.rehearsal.variants import build_variant
 
-WRITE_EARLY = """    from server.settings import write_release
+SETTINGS = (  # restored after each mutant
+    "API_REPLICAS",
+    "API_TOKEN",
+    "KEEP_RELEASES",
+    "MIGRATE_SECONDS",
+    "MIN_FREE_MB",
+    "NOTIFY_URL",
+    "NOTIFY_TOKEN",
+    "SITE_ADDRESS",
+    "WATCH_SECONDS",
+)
+EARLY_WRITE = """    from server.settings import write_release
     write_release(deploy.directory, deploy.tag, deploy.project.deploy_id)
     deploy.steps.begin("switch")
 """
-# What is taken out, in which file of scripts/server, by which change, and the scenario that must see it.
+# For each guard: its name, the module of scripts/server, its code, the replacement, and the scenario that must fail.
 MUTANTS = (
     ("the lock", "state", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "None", registry_outage_and_lock),
-    ("the check of the disk", "release", "if free < settings.min_free_mb:", "if False:", invalid_input),
-    ("the check of settings", "settings", "if not re.fullmatch(pattern, found):", "if False:", invalid_input),
+    ("the disk check", "release", "if free < settings.min_free_mb:", "if False:", invalid_input),
+    ("the validation of settings", "settings", "if not re.fullmatch(pattern, found):", "if False:", invalid_input),
     (
         "the check of the compose file",
         "compose",
@@ -38,16 +51,16 @@ MUTANTS = (
         "    if False:\n        missing",
         invalid_input,
     ),
-    ("the order of commits", "rollout", "if release.is_older(image, live):", "if False:", commit_order),
+    ("the commit order", "rollout", "if release.is_older(image, live):", "if False:", commit_order),
     (
-        "that the same again is a no-op",
+        "the no-op for the live release",
         "rollout",
         "if unchanged := _find_unchanged(deploy):",
         "if unchanged := None:",
         commit_order,
     ),
     (
-        "that changed settings are seen",
+        "the detection of changed settings",
         "rollout",
         "    if any(one.labels.get",
         "    if False and any(one.labels.get",
@@ -61,7 +74,7 @@ MUTANTS = (
         unusual_releases,
     ),
     (
-        "the demand for a health check",
+        "the required health check",
         "health",
         "    if not health:",
         "    if not health:\n        return True\n    if not health:",
@@ -75,10 +88,22 @@ MUTANTS = (
         faulty_releases,
     ),
     ("the probes of the watch", "health", "if failed == FAILED_PROBES:", "if False:", faulty_releases),
-    ("the proof", "health", "    answer = probe(container.address, VERSION_PATH)\n", "    return\n", faulty_releases),
-    ("the proof before the switch", "rollout", "    health.verify_version(front, deploy.tag)\n", "", faulty_releases),
     (
-        "the check of the next program",
+        "the verification",
+        "health",
+        "    answer = probe(container.address, VERSION_PATH)\n",
+        "    return\n",
+        faulty_releases,
+    ),
+    (
+        "the verification before the switch",
+        "rollout",
+        "    health.verify_version(front, deploy.tag)\n",
+        "",
+        faulty_releases,
+    ),
+    (
+        "the check of the new program",
         "release",
         "        if done.code:\n            message",
         "        if False:\n            message",
@@ -99,47 +124,59 @@ MUTANTS = (
         faulty_releases,
     ),
     (
-        "what the candidate leaves",
+        "the removal of refused containers",
         "repair",
         "    engine.remove(container.id for",
         "    list(container.id for",
         faulty_releases,
     ),
-    ("the migration's limit", "backup", '"migrate", seconds)', '"migrate", 130)', faulty_migrations),
+    ("the time limit of migrations", "backup", '"migrate", seconds)', '"migrate", 130)', faulty_migrations),
     (
-        "the end of one-shots",
+        "the kill of one-shot containers",
         "compose",
         "    engine.in_parallel(engine.kill, engine.one_shots(settings.project, ONE_SHOT))\n",
         "    pass\n",
         faulty_migrations,
     ),
-    ("the room for a dump", "backup", "    if missing > sum(", "    if False and missing > sum(", faulty_migrations),
     (
-        "the end of a dump that grows",
+        "the space check before a dump",
+        "backup",
+        "    if missing > sum(",
+        "    if False and missing > sum(",
+        faulty_migrations,
+    ),
+    (
+        "the space check during a dump",
         "backup",
         "        if free_mb() < project.settings.min_free_mb:",
         "        if False:",
         faulty_migrations,
     ),
     ("the backup", "backup", '    if "backup" in services:', "    if False:", restore_after_data_loss),
-    ("the question to the schema", "backup", "if code not in (0, PENDING):", "if False:", restore_after_data_loss),
-    ("a session of its own", "follow", "        os.setsid()\n", "        os.dup2(1, 9)\n", dropped_connection),
-    ("the limit of NOTIFY_URL", "history", "NOTIFY_SECONDS = 5 ", "NOTIFY_SECONDS = 150 ", webhooks),
-    ("what NOTIFY_URL missed", "history", "if not _is_final(answer):", "if False:", webhooks),
+    ("the schema check", "backup", "if code not in (0, PENDING):", "if False:", restore_after_data_loss),
+    ("the separate session", "follow", "        os.setsid()\n", "        os.dup2(1, 9)\n", dropped_connection),
+    ("the time limit of NOTIFY_URL", "history", "NOTIFY_SECONDS = 5 ", "NOTIFY_SECONDS = 150 ", webhooks),
+    ("the retry of webhooks", "history", "if not _is_final(answer):", "if False:", webhooks),
     (
-        "the new file for each count",
+        "the new file for each webhook count",
         "history",
         'replace(file, f"{sent}\\n")',
         'file.write_text(f"{sent}\\n")',
         webhooks,
     ),
-    ("what prune keeps", "release", "    keep |= set(history.rollback", "    set(history.rollback", pruning),
-    ("prune", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", pruning),
-    ("that .env is written last", "rollout", '    deploy.steps.begin("switch")\n', WRITE_EARLY, reboots),
-    ("the names", "deploy", "    _rename_containers(deploy)\n", "", pruning),
+    (
+        "the kept rollback candidates",
+        "release",
+        "    keep |= set(history.rollback",
+        "    set(history.rollback",
+        pruning,
+    ),
+    ("the pruning", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", pruning),
+    ("the late write of .env", "rollout", '    deploy.steps.begin("switch")\n', EARLY_WRITE, reboots),
+    ("the container names", "deploy", "    _rename_containers(deploy)\n", "", pruning),
     ("the pointer between deploys", "deploy", '    state.point_to(directory, "front")\n', "", pruning),
     (
-        "the label of one-shots",
+        "the label of one-shot containers",
         "engine",
         '"com.docker.compose.oneoff=True", label)',
         '"com.docker.compose.oneoff=True")',
@@ -152,52 +189,45 @@ MUTANTS = (
         "if True:",
         services_during_a_deploy,
     ),
-    ("repair", "repair", "    engine.remove(container.id for", "    list(container.id for", kill_matrix),
+    ("the cleanup", "repair", "    engine.remove(container.id for", "    list(container.id for", kill_matrix),
 )
 
 
 def mutation_tests(rehearsal: Rehearsal) -> None:
     """Mutation tests: without a guard of the deploy program, its scenario must fail."""
-    good = rehearsal.commits["first"]
-    rehearsal.commits |= {"forward": good, "code": build_variant(rehearsal, "old code", position=1)}
-    names = (
-        "API_REPLICAS",
-        "API_TOKEN",
-        "KEEP_RELEASES",
-        "MIGRATE_SECONDS",
-        "MIN_FREE_MB",
-        "NOTIFY_URL",
-        "NOTIFY_TOKEN",
-        "SITE_ADDRESS",
-        "WATCH_SECONDS",
-    )
-    usual = {name: rehearsal.server.setting(name) for name in names} | {"HEALTH_SECONDS": "20"}
-    unseen = []
-    for what, module, guard, instead, scenario in MUTANTS:
-        if not any(name in what for name in rehearsal.mutant_names):
+    server, commits, good = rehearsal.server, rehearsal.commits, rehearsal.commits["first"]
+    commits |= {"forward": good, "code": build_variant(rehearsal, "old code", position=1)}
+    original = {name: server.setting(name) for name in SETTINGS} | {"HEALTH_SECONDS": "20"}
+    undetected = []
+    for name, module, guard, replacement, scenario in MUTANTS:
+        if not any(part in name for part in rehearsal.mutant_names):
             continue
-        clean = (ROOT / f"scripts/server/{module}.py").read_text()
-        expect(clean.count(guard) == 1, f"{module}.py has {guard!r} {clean.count(guard)} times")
-        lines = f"COPY <<'END_OF_PROGRAM' /release/server/{module}.py\n{clean.replace(guard, instead)}END_OF_PROGRAM"
-        rehearsal.commits["forward"] = good
-        rehearsal.commits["forward"] = build_variant(
-            rehearsal, f"without {what}", lines, f"RUN chmod 644 /release/server/{module}.py"
-        )
-        rehearsal.server.set(**usual, IMAGE_TAG=rehearsal.commits["forward"])
+        source = ROOT / f"scripts/server/{module}.py"
+        code = source.read_text()
+        expect(code.count(guard) == 1, f"{module}.py has {guard!r} {code.count(guard)} times")
+        file = f"/release/server/{module}.py"
+        lines = f"COPY <<'END_OF_PROGRAM' {file}\n{code.replace(guard, replacement)}END_OF_PROGRAM"
+        commits["forward"] = good
+        commits["forward"] = build_variant(rehearsal, f"without {name}", lines, f"RUN chmod 644 {file}")
+        server.set(**original, IMAGE_TAG=commits["forward"])
         rehearsal.deploy_by_hand()
-        before = len(Summary.read(rehearsal.traffic.records).records)
-        try:
-            scenario(rehearsal)
-            seen = ""
-        except FAILURES as error:
-            seen = str(error).splitlines()[0][:150]
-        failed = Summary(Summary.read(rehearsal.traffic.records).records[before:]).failed
-        seen = seen or (f"{failed} requests failed" if failed else "")
-        print(f"  {what}: {f'seen by {scenario.__name__}: {seen}' if seen else 'NOT SEEN'}", flush=True)
-        unseen += [] if seen else [what]
-        whole = f"{rehearsal.server.name}:{DIR}/releases/current/server/{module}.py"
-        run("docker", "cp", str(ROOT / f"scripts/server/{module}.py"), whole)
-        rehearsal.server.set(**usual, IMAGE_TAG=good)
+        failure = find_failure(rehearsal, scenario)
+        say(f"{name}: {f'detected by {scenario.__name__}: {failure}' if failure else 'NOT DETECTED'}")
+        undetected += [] if failure else [name]
+        run("docker", "cp", str(source), f"{server.name}:{DIR}/releases/current/server/{module}.py")
+        server.set(**original, IMAGE_TAG=good)
         rehearsal.deploy_by_hand()
         rehearsal.expect_only_release(good)
-    expect(not unseen, f"not seen: {', '.join(unseen)}")
+    expect(not undetected, f"not detected: {', '.join(undetected)}")
+
+
+def find_failure(rehearsal: Rehearsal, scenario: Callable[[Rehearsal], None]) -> str:
+    """Run a scenario and describe how it failed, or how many requests failed; empty if it passed."""
+    before = len(Summary.read(rehearsal.traffic.records).records)
+    try:
+        scenario(rehearsal)
+    except FAILURES as error:
+        if message := str(error).partition("\n")[0][:150]:
+            return message
+    failed = Summary(Summary.read(rehearsal.traffic.records).records[before:]).failed
+    return f"{failed} requests failed" if failed else ""
