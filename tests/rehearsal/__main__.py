@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, metavar="N", help="only kill deploys, N times; 0: at every point")
     parser.add_argument(
         "--part",
-        type=part_of,
+        type=parse_part,
         default=(1, 1),
         metavar="K/M",
         help="only the Kth of M parts of the kills, for M machines",
@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the server, and print how to reach and remove it")
     options = parser.parse_args()
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearsal: ended by SIGTERM"))  # so that the server goes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearsal: ended by SIGTERM"))  # so that the server is removed
     ensure_command("ssh", "openssh-client")
     print("rehearsal: base images", flush=True)
     bases = base_images(PINS)
@@ -70,16 +70,16 @@ def main() -> int:
                 server.close()
 
 
-def part_of(text: str) -> tuple[int, int]:
-    """(2, 3) of "2/3"; ArgumentTypeError where there is no such part."""
+def parse_part(text: str) -> tuple[int, int]:
+    """Return (2, 3) for "2/3"; ArgumentTypeError if there is no such part."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 2/3")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part like 2/3")
     return int(match[1]), int(match[2])
 
 
 def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: argparse.Namespace) -> int:
-    """Set up the server, run the scenarios, count, and report."""
+    """Set up the server, run the scenarios, count the writes, and report; return the exit code."""
     print("rehearsal: a server, set up by scripts/setup-server.sh", flush=True)
     server.start()
     repository = Repository(ROOT / ".nox/rehearsal/repository")
@@ -103,7 +103,7 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
         if failures := summary.failures_between(scenario["started"], scenario["ended"]):
             scenario["passed"] = False
             scenario["error"] = f"{len(failures)} requests failed; {scenario['error'] or 'otherwise it passed'}"
-            print(f"rehearsal: {scenario['name']!r}, what failed first:")
+            print(f"rehearsal: {scenario['name']!r}, first failed requests:")
             for failure in failures[:5]:
                 steps = [step["name"] for step in scenario["steps"] if step["at"] <= failure["at"]]
                 print(f"  {failure['at'] - scenario['started']:.2f} s, in {steps[-1:]}: {failure}")
