@@ -82,14 +82,14 @@ def test_unknown_argument_is_rejected(script):
 def test_ssh_key_cannot_run_other_commands(server, ssh_command):
     done = server("--ssh", ssh_command=ssh_command)
     assert done.returncode == 2
-    assert "is not 'status' or 'deploy" in done.stderr
+    assert "the deploy key accepts only 'status' and 'deploy <commit" in done.stderr
     assert "uid=" not in done.stdout + done.stderr
 
 
 def test_ssh_key_can_request_a_deploy(server):
     done = server("--ssh", ssh_command=f"deploy {COMMIT}")
     assert done.returncode == 1
-    assert "the Docker engine does not answer" in done.stdout
+    assert "the Docker engine is not responding" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_missing_env_file_is_explained(server):
 @pytest.mark.parametrize("quoted", ["{}", '"{}"', "'{}'"])
 def test_quoted_setting_is_parsed_like_compose(server, quoted):
     done = server(IMAGE_TAG=quoted.format(COMMIT))
-    assert "the Docker engine does not answer" in done.stdout
+    assert "the Docker engine is not responding" in done.stdout
 
 
 def test_lock_timeout_names_the_other_deploy(server):
@@ -136,7 +136,7 @@ def test_lock_timeout_names_the_other_deploy(server):
         holder.stdin.close()
     assert done.returncode == 1
     assert "waiting up to 1 s for another deploy: another commit" in done.stdout
-    assert "refused: another deploy still runs: another commit" in done.stdout
+    assert "refused: another deploy is still running: another commit" in done.stdout
     assert done.stdout.endswith("nothing was deployed\n")
 
 

@@ -28,29 +28,31 @@ again: it cleans up first.
 KEY_ACTOR = "the deploy key"
 
 
-class Request(NamedTuple):
+class Command(NamedTuple):
     """A parsed command: help, status, services, deploy (of `tag`), or reconcile (with .env)."""
 
-    command: str
+    name: str
     tag: str = ""
 
 
-def parse(arguments: Sequence[str], ssh_command: str) -> Request:
+def parse(arguments: Sequence[str], ssh_command: str) -> Command:
     """Parse the command line; with --ssh, the untrusted text `ssh_command` instead. Raises UsageError."""
     by_key = list(arguments) == ["--ssh"]
     text = ssh_command if by_key else " ".join(arguments)
     if found := re.fullmatch(rf"deploy ({settings.COMMIT})", text):
-        return Request("deploy", found[1])
+        return Command("deploy", found[1])
     if text == "status":
-        return Request("status")
+        return Command("status")
     if not by_key:
         if text in ("-h", "--help"):
-            return Request("help")
+            return Command("help")
         if not arguments:
-            return Request("reconcile")
+            return Command("reconcile")
         if text == "services":
-            return Request("services")
-    raise UsageError(f"'{text}' is not 'status' or 'deploy <commit, 40 hex digits>'; see deploy.sh --help")
+            return Command("services")
+    if by_key:
+        raise UsageError(f"the deploy key accepts only 'status' and 'deploy <commit, 40 hex digits>', not '{text}'")
+    raise UsageError(f"unknown command '{text}': see deploy.sh --help")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,14 +65,14 @@ def main(arguments: Sequence[str]) -> int:
     except UsageError as error:
         print(f"deploy.sh: {error}", file=sys.stderr)
         return 2
-    except EngineError as error:
+    except (EngineError, OSError) as error:
         print(f"deploy.sh: {error}", file=sys.stderr)
         return 1
 
 
-def run(directory: Path, request: Request, arguments: Sequence[str]) -> int:
-    """Run a request in the directory of .env. Raises UsageError or EngineError."""
-    if request.command == "help":
+def run(directory: Path, command: Command, arguments: Sequence[str]) -> int:
+    """Run a command in the directory of .env. Raises UsageError, EngineError or OSError."""
+    if command.name == "help":
         print(USAGE, end="")
         return 0
     actor = (
@@ -78,15 +80,16 @@ def run(directory: Path, request: Request, arguments: Sequence[str]) -> int:
     )
     current = settings.read(directory)
     os.chdir(directory)
-    if request.command == "status":
+    if command.name == "status":
         return status.show(directory, current)
-    if request.command == "services":
+    if command.name == "services":
         return follow(directory, lambda: services.apply(directory))
-    if request.command == "deploy":
-        return follow(directory, lambda: deploy.run(directory, request.tag, actor, refuse_older=True))
+    if command.name == "deploy":
+        return follow(directory, lambda: deploy.run(directory, command.tag, actor, refuse_older=True))
     if not re.fullmatch(settings.COMMIT, current.image_tag):
-        raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits); .env.prod shows an example")
-    # A tag that a person wrote is a request. That of the live release is none: another deploy may change it.
+        raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
+    # If IMAGE_TAG does not name the live release, someone asks for that release. If it does, it is read again under
+    # the lock: a deploy that is running may change it.
     live = history.find_live(directory, current.deploy_id)
     tag = "" if live and live.tag == current.image_tag else current.image_tag
     return follow(directory, lambda: deploy.run(directory, tag, actor, refuse_older=False))

@@ -11,8 +11,8 @@ from server.errors import TimedOut
 COMMAND_SECONDS = 600  # time limit of one command
 
 
-class Finished(NamedTuple):
-    """A finished command. Output and error are empty unless they were captured."""
+class Result(NamedTuple):
+    """The result of a command. Output and error are empty unless they were captured."""
 
     code: int
     output: str
@@ -28,10 +28,10 @@ def run(
     output: int | IO[bytes] | None = None,
     quiet: bool = False,
     meanwhile: Callable[[], None] | None = None,
-) -> Finished:
+) -> Result:
     """Run a command in `directory`; its output goes to the log of the deploy.
 
-    With `output` its standard output goes there instead, with `quiet` everything is captured. `meanwhile` is
+    With `output`, its standard output goes there instead; with `quiet`, both streams are captured. `meanwhile` is
     called several times a second and may raise to end the command. Raises TimedOut after `seconds`.
     """
     pipe = subprocess.PIPE if quiet else None
@@ -49,7 +49,7 @@ def run(
             while True:
                 try:
                     out, err = process.communicate(timeout=0.2 if meanwhile else seconds)
-                    return Finished(process.returncode, out or "", err or "")
+                    return Result(process.returncode, out or "", err or "")
                 except subprocess.TimeoutExpired:
                     if time.monotonic() >= deadline:
                         raise TimedOut(f"'{Path(command[0]).name}' took more than {seconds:g} s") from None
@@ -60,6 +60,6 @@ def run(
             raise
 
 
-def docker(directory: Path, *arguments: str, quiet: bool = False) -> Finished:
+def docker(directory: Path, *arguments: str, quiet: bool = False) -> Result:
     """Run the docker command; see run."""
     return run(["docker", *arguments], directory, quiet=quiet)

@@ -13,7 +13,7 @@ from server.settings import Settings
 
 ONE_SHOT = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
 ONE_SHOTS = ("check", "backup", "migrate")
-# Running the plugin itself is faster than `docker compose`, and leaves no child after a kill.
+# The plugin is run directly: it is faster than `docker compose`, and killing it leaves no orphan.
 PLUGINS = (
     "/usr/local/lib/docker/cli-plugins",
     "/usr/local/libexec/docker/cli-plugins",
@@ -37,7 +37,7 @@ class Project:
         return self.directory / "releases" / self.tag
 
     def environment(self) -> Mapping[str, str]:
-        """Return the environment of Compose: variables must not override .env, except IMAGE_TAG and DEPLOY_ID."""
+        """Return the environment of Compose: the caller's variables must not override .env, except these two."""
         inherited = {name: value for name, value in os.environ.items() if name not in self.settings.names}
         return {**inherited, "IMAGE_TAG": self.tag, "DEPLOY_ID": self.deploy_id}
 
@@ -49,7 +49,7 @@ def run(
     output: int | IO[bytes] | None = None,
     quiet: bool = False,
     meanwhile: Callable[[], None] | None = None,
-) -> commands.Finished:
+) -> commands.Result:
     """Run a Compose command for the project; see commands.run."""
     options = ("--progress", "quiet", "--project-directory", str(project.directory))
     file = ("--file", str(project.release / "docker-compose.prod.yml"))
@@ -74,17 +74,17 @@ def configuration(project: Project) -> dict[str, Any]:
     Raises Refused if the file and .env do not fit together. Only the name of a missing variable is shown:
     another message may quote a line of .env, with a secret in it.
     """
-    done = run(project, "config", "--format", "json", quiet=True)
-    if done.code:
-        missing = [line for line in done.error.splitlines() if "required variable" in line]
+    result = run(project, "config", "--format", "json", quiet=True)
+    if result.code:
+        missing = [line for line in result.error.splitlines() if "required variable" in line]
         problem = missing[0].strip() if missing else "one of them cannot be parsed"
-        raise Refused(f"docker-compose.prod.yml and .env do not fit together: {problem}")
-    found: dict[str, Any] = json.loads(done.output)
+        raise Refused(f"docker-compose.prod.yml does not match .env: {problem}")
+    found: dict[str, Any] = json.loads(result.output)
     return found
 
 
 def check_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> None:
-    """Raise Refused if the release changes a network of the live one, or adds one.
+    """Raise Refused if the release changes a network of the live one.
 
     Compose recreates a changed network, and stops everything that is attached to it.
     """
@@ -95,19 +95,24 @@ def check_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> N
         or (live.release / file).read_bytes() == (project.release / file).read_bytes()
     ):
         return
-    before = configuration(live).get("networks", {})
-    changed = [name for name, network in new.get("networks", {}).items() if before.get(name) != network]
+    try:
+        before = configuration(live).get("networks", {})
+    except Refused as error:
+        raise Refused(
+            f"{error}; this is the file of the live release, so keep the setting until it is replaced"
+        ) from None
+    changed = [name for name, network in new.get("networks", {}).items() if before.get(name, network) != network]
     if changed:
         raise Refused(
-            f"this release changes the network {' and '.join(changed)}, which would stop all containers on it: stop "
-            f"the application, run 'docker compose down' in {project.directory}, then deploy again"
+            f"this release changes the network {' and '.join(changed)}, which would stop all containers on it: keep "
+            f"its definition, or plan an interruption: 'docker compose down' in {project.directory}, then deploy again"
         )
 
 
 def hashes(project: Project, *names: str) -> dict[str, str]:
     """Return the configuration hash of each of these services; empty on failure."""
-    done = run(project, "config", "--hash", ",".join(names), quiet=True)
-    lines = [line.split() for line in done.output.splitlines()]
+    result = run(project, "config", "--hash", ",".join(names), quiet=True)
+    lines = [line.split() for line in result.output.splitlines()]
     return {line[0]: line[1] for line in lines if len(line) == 2}
 
 
@@ -115,17 +120,17 @@ def pull_missing(project: Project, services: Mapping[str, Any]) -> None:
     """Pull the images of services that are not on this server. Raises Refused."""
     images = {service["image"] for service in services.values() if "image" in service}
     if any(engine.image(image) is None for image in images):
-        done = run(project, "pull", "--quiet", "--policy", "missing")
-        if done.code:
+        result = run(project, "pull", "--quiet", "--policy", "missing")
+        if result.code:
             raise Refused("the image of another service cannot be pulled (FRONT_IMAGE, DB_IMAGE): see above")
 
 
 def start_missing(project: Project, names: Sequence[str], existing: Sequence[engine.Container]) -> None:
-    """Start those of these services that are not running and healthy; none is recreated. Raises Refused."""
+    """Start those services that are not both running and healthy; none is recreated. Raises Refused."""
     ready = {container.service for container in existing if container.is_ready}
     if missing := [name for name in names if name not in ready]:
-        done = run(project, "up", "--detach", "--no-deps", "--no-recreate", "--wait", *missing)
-        if done.code:
+        result = run(project, "up", "--detach", "--no-deps", "--no-recreate", "--wait", *missing)
+        if result.code:
             raise Refused(f"{' and '.join(missing)} did not start: see above")
 
 
@@ -147,5 +152,8 @@ def run_one_shot(
 
 
 def end_one_shots(settings: Settings) -> None:
-    """Remove the one-shots of deploys, without a grace period: a migration may hold locks, and commits at its end."""
-    engine.in_parallel(engine.kill, engine.one_shots(settings.project, ONE_SHOT))
+    """Remove the one-shots of deploys, without a grace period.
+
+    A migration may hold locks, and must not commit after the deploy has ended.
+    """
+    engine.in_parallel(engine.remove_now, engine.one_shots(settings.project, ONE_SHOT))

@@ -4,15 +4,17 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from server import engine, health, history, release, settings, state
+from server import diagnostics, engine, history, release, repair, rollout, settings, state
+from server.attempt import Attempt, Steps
 from server.compose import Project
 from server.engine import EngineError
 from server.errors import Interrupted, Refused, UsageError
-from server.repair import move_pointer, release_containers, repair
-from server.rollout import Deploy, Steps, roll_out
+from server.repair import Live
+from server.settings import Settings
 from server.state import say
 
 # Expected failures. Any other exception is a bug, and also reverts the release.
@@ -20,7 +22,7 @@ FAILURES = (Refused, EngineError, OSError)
 
 
 def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
-    """Make a release live and return the exit code; without a tag the one of IMAGE_TAG, as it is under the lock.
+    """Make a release live and return the exit code; without a tag, the one that IMAGE_TAG names under the lock.
 
     With `refuse_older` the release must not be older than the live one. Runs in a session of its own.
     """
@@ -31,10 +33,10 @@ def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
     try:
         with state.lock(directory, tag or "reconcile"):
             try:
-                deploy = _begin(directory, tag, actor, steps)
+                attempt = _begin(directory, tag, actor, steps)
             except (*FAILURES, UsageError) as error:
                 return _abort(directory, tag, error)
-            return _run(deploy, refuse_older)
+            return _execute(attempt, refuse_older)
     except (Refused, OSError) as error:  # the lock was not acquired
         return _abort(directory, tag, error)
 
@@ -50,7 +52,7 @@ def ignore_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Deploy:
+def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
     """Clean up after an interrupted deploy, and find out what is live."""
     current = settings.read(directory)  # again: the previous holder of the lock may have changed it
     tag = tag or current.image_tag
@@ -58,13 +60,30 @@ def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Deploy:
         raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
     state.end_orphans(directory)
     steps.begin("repair")
-    live = repair(directory, current)
+    live = repair.repair(directory, current)
+    if live.containers:
+        _record_interrupted(directory, current, live)
+    elif current.deploy_id:
+        # Its containers were removed. It stays the release that .env names, unless this attempt succeeds.
+        logged = history.find_live(directory, current.deploy_id)
+        live = Live(current.deploy_id, logged.tag if logged else current.image_tag, ())
     deploy_id = history.new_id(directory, int(time.time()))
-    return Deploy(Project(directory, current, tag, deploy_id), actor, live, steps)
+    return Attempt(Project(directory, current, tag, deploy_id), actor, live, steps)
+
+
+def _record_interrupted(directory: Path, current: Settings, live: Live) -> None:
+    """Record the live release if its deploy was killed before it did so: a rollback needs its line."""
+    if history.is_recorded(directory, live.deploy_id):
+        return
+    project = Project(directory, current, live.tag, live.deploy_id)
+    try:
+        _record(Attempt(project, "unknown", live, Steps()), history.LIVE, "")
+    except OSError as error:
+        say(f"the live release is not recorded: {error}")
 
 
 def _abort(directory: Path, tag: str, error: Exception) -> int:
-    """Nothing changed: restore IMAGE_TAG, because a reboot deploys it."""
+    """Nothing was deployed: restore IMAGE_TAG, because a reboot would deploy it."""
     ignore_signals()
     say(f"refused: {error}")
     try:
@@ -73,103 +92,124 @@ def _abort(directory: Path, tag: str, error: Exception) -> int:
         if tag and last and last.tag != tag:
             settings.write_release(directory, last.tag, deploy_id, only_if=(tag, deploy_id))
     except (OSError, UsageError) as problem:
-        say(f"IMAGE_TAG in .env is not restored and still names {tag}: {problem}")
+        say(f"IMAGE_TAG in .env could not be restored and still names {tag}: {problem}")
     say("nothing was deployed")
     return 1
 
 
-def _run(deploy: Deploy, refuse_older: bool) -> int:
+def _execute(attempt: Attempt, refuse_older: bool) -> int:
+    """Roll out and write .env; revert if one of the two fails. Then finish. Return the exit code."""
+    serving, outcome = attempt, history.LIVE
     try:
-        live, outcome = roll_out(deploy, refuse_older)
+        if rollout.is_unchanged(attempt):
+            serving = attempt.with_live_containers()
+        else:
+            outcome = rollout.roll_out(attempt, refuse_older)
         try:
-            settings.write_release(deploy.directory, deploy.tag, live.project.deploy_id)
+            settings.write_release(attempt.directory, attempt.tag, serving.project.deploy_id)
         except OSError as error:
             raise Refused(f"cannot write .env: {error}") from None
     except BaseException as error:
         ignore_signals()
-        return _revert(deploy, error)
+        return _revert(attempt, error)
     # .env names the release: it is live, and from here on nothing is reverted.
     try:
-        _finish(live, outcome)
+        _finish(serving, outcome)
     except (*FAILURES, ValueError) as error:
         ignore_signals()
-        say(f"{deploy.tag} is live, but the cleanup failed ({error}): run the same command again")
+        say(f"{attempt.tag} is live, but the cleanup failed ({error}): run the same command again")
         return 1
-    say(f"live: {deploy.tag}")
+    say(f"live: {attempt.tag}")
     return 0
 
 
-def _finish(deploy: Deploy, outcome: str) -> None:
+def _finish(attempt: Attempt, outcome: str) -> None:
     """Record the live release at once, stop the previous one, and remove what no rollback needs."""
-    directory, current = deploy.directory, deploy.settings
-    deploy.steps.end()
-    if not history.is_recorded(directory, deploy.project.deploy_id):
-        _record(deploy, outcome, "")
-    deploy.steps.begin("clean up")
-    state.link_current(directory, deploy.tag)
-    others = [one.id for one in release_containers(current) if one.deploy_id != deploy.project.deploy_id]
-    engine.remove(others)
-    _rename_containers(deploy)
-    state.point_to(directory, "front")
-    release.prune(directory, current, deploy.tag)
+    directory, current, deploy_id = attempt.directory, attempt.settings, attempt.project.deploy_id
+    attempt.steps.end()
+    if not history.is_recorded(directory, deploy_id):
+        _record(attempt, outcome, "")
+    attempt.steps.begin("clean up")
+    state.link_current(directory, attempt.tag)
+    containers = repair.release_containers(current)
+    engine.remove(container.id for container in containers if container.deploy_id != deploy_id)
+    _rename_containers(attempt)
+    state.write_upstream(directory, "front")
+    release.prune(directory, current, attempt.tag)
     history.notify(directory, current)
 
 
-def _rename_containers(deploy: Deploy) -> None:
+def _rename_containers(attempt: Attempt) -> None:
     """Name the containers <project>-api-1, -2 and <project>-front-1: Compose only increments their numbers."""
     for service in ("api", "front"):
-        for number, container in enumerate(deploy.containers(service), 1):
-            name = f"{deploy.settings.project}-{service}-{number}"
+        for number, container in enumerate(attempt.containers(service), 1):
+            name = f"{attempt.settings.project}-{service}-{number}"
             if container.name != name:
                 engine.rename(container.id, name)
 
 
-def _record(deploy: Deploy, outcome: str, reason: str) -> None:
+def _record(attempt: Attempt, outcome: str, reason: str) -> None:
     try:
-        image = engine.image(deploy.image)
+        image = engine.image(attempt.image)
     except EngineError:
         image = None
     history.record(
-        deploy.directory,
-        deploy_id=deploy.project.deploy_id,
-        image=deploy.image,
+        attempt.directory,
+        deploy_id=attempt.project.deploy_id,
+        image=attempt.image,
         outcome=outcome,
-        actor=deploy.actor,
+        actor=attempt.actor,
         reason=reason,
         committed=release.label(image, release.CREATED),
-        seconds=deploy.steps.seconds,
+        seconds=attempt.steps.seconds,
     )
 
 
-def _revert(deploy: Deploy, error: BaseException) -> int:
+def _revert(attempt: Attempt, error: BaseException) -> int:
     """Switch back to the release that was live, remove the new one, say why, and return the exit code 1."""
-    reason = str(error) if isinstance(error, FAILURES) else f"{type(error).__name__} in {deploy.steps.name}: {error}"
-    deploy.steps.end()
-    directory, live, problems = deploy.directory, deploy.live, list[str]()
+    reason = str(error) if isinstance(error, FAILURES) else f"{type(error).__name__} in {attempt.steps.name}: {error}"
+    attempt.steps.end()
+    problems = _restore(attempt)
+    if problems:
+        failed = ", ".join(f"{what} ({problem})" for what, problem in problems.items())
+        reason += f"; not reverted: {failed}: fix this, then run the same command again"
+    try:
+        _record(attempt, history.REFUSED, reason)
+    except OSError as problem:
+        say(f"not recorded: {problem}")
+    if not problems:
+        release.prune(attempt.directory, attempt.settings, attempt.live.tag)
+    history.notify(attempt.directory, attempt.settings)
+    say(f"refused: {reason}")
+    say(_describe_live(attempt, is_known=not problems.keys() - {".env"}))
+    return 1
 
-    def attempt(what: str, action: Callable[[], object]) -> bool:
+
+def _describe_live(attempt: Attempt, *, is_known: bool) -> str:
+    tag = attempt.live.tag or "nothing"
+    if not is_known:
+        return f"state unknown; last known live: {tag}"
+    if attempt.live.tag and not any(container.is_running for container in attempt.live.containers):
+        return f"still not running: {tag}; to start it, run {attempt.directory}/deploy.sh"
+    return f"still live: {tag}"
+
+
+def _restore(attempt: Attempt) -> dict[str, Exception]:
+    """Restore what was live, and show why the new release failed. Return what could not be restored, and why."""
+    directory, live, problems = attempt.directory, attempt.live, dict[str, Exception]()
+
+    def restore(what: str, action: Callable[[], object]) -> None:
         try:
             action()
         except Exception as problem:
-            problems.append(f"{what} ({problem})")
-            return False
-        return True
+            problems[what] = problem
 
-    attempt("the pointer", lambda: move_pointer(directory, live.front))
+    restore("the upstream file", lambda: repair.move_upstream(directory, live.front))
     try:
-        health.show_evidence(directory, deploy.containers())
+        diagnostics.show(directory, attempt.containers())
     except FAILURES as problem:
-        say(f"no evidence: {problem}")
-    attempt(".env", lambda: settings.write_release(directory, live.tag, live.deploy_id))
-    is_repaired = attempt("the containers", lambda: repair(directory, settings.read(directory)))
-    if problems:
-        reason += f"; not reverted: {', '.join(problems)}: fix this, then run the same command again"
-    try:
-        _record(deploy, history.REFUSED, reason)
-        release.prune(directory, deploy.settings, live.tag)
-        history.notify(directory, deploy.settings)
-    except OSError as problem:
-        say(f"not recorded: {problem}")
-    say(f"refused: {reason}")
-    say(f"{'still live' if is_repaired else 'state unknown; last known live'}: {live.tag or 'nothing'}")
-    return 1
+        say(f"no diagnostics: {problem}")
+    restore(".env", lambda: settings.write_release(directory, live.tag, live.deploy_id))
+    before = replace(attempt.settings, deploy_id=live.deploy_id)
+    restore("the containers", lambda: repair.repair(directory, before))
+    return problems

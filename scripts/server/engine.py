@@ -19,10 +19,10 @@ Result = TypeVar("Result")
 
 
 class EngineError(Exception):
-    """The engine does not answer, or answers with an error."""
+    """The engine does not respond, or returns an error."""
 
     def __init__(self, message: str, status: int = 0) -> None:
-        """`status` is the HTTP status of the answer, 0 without an answer."""
+        """`status` is the HTTP status of the response, 0 without one."""
         super().__init__(message)
         self.status = status
 
@@ -64,18 +64,20 @@ def request(method: str, path: str, query: Mapping[str, str] | None = None, seco
     connection = _Connection("localhost", timeout=seconds)
     try:
         connection.request(method, path + (f"?{urlencode(query)}" if query else ""))
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise EngineError(f"the Docker engine does not answer: {error}") from None
+        raise EngineError(f"the Docker engine is not responding: {error}") from None
     finally:
         connection.close()
-    if answer.status >= 400:
+    if response.status >= 400:
         try:
             message = json.loads(body)["message"]
         except (ValueError, LookupError, TypeError):
             message = body.decode(errors="replace")
-        raise EngineError(f"the Docker engine answers {answer.status} to {method} {path}: {message}", answer.status)
+        raise EngineError(
+            f"{method} {path} of the Docker engine returned {response.status}: {message}", response.status
+        )
     return body
 
 
@@ -165,7 +167,7 @@ def remove(containers: Iterable[str]) -> None:
     in_parallel(stop_and_remove, containers)
 
 
-def kill(container: str) -> None:
+def remove_now(container: str) -> None:
     """Remove a container at once, without a grace period."""
     _tolerate((404, 409), "DELETE", f"/containers/{container}", {"force": "true", "v": "true"})
 
@@ -189,8 +191,8 @@ def stop(container: str) -> None:
     _tolerate((304, 404), "POST", f"/containers/{container}/stop", seconds=STOP_SECONDS)
 
 
-def stop_at_once(container: str) -> None:
-    """Stop a container that serves nothing yet: while it boots, it may not react to its stop signal."""
+def kill(container: str) -> None:
+    """Kill a container that does not serve yet, and keep it: while it starts, it may ignore its stop signal."""
     _tolerate((304, 404), "POST", f"/containers/{container}/stop", {"t": "0"})
 
 

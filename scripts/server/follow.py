@@ -12,7 +12,7 @@ from types import FrameType
 
 from server.state import say
 
-KEEP_DAYS = 90  # how long logs stay
+KEEP_DAYS = 90  # how long logs are kept
 POLL_SECONDS = 0.05
 
 

@@ -6,7 +6,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
-from getpass import getuser
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +14,14 @@ from server.settings import Settings
 from server.state import now, replace, say
 
 LIVE, ROLLBACK, REFUSED = "live", "rollback", "refused"
-WENT_LIVE = (LIVE, ROLLBACK, "rolled_back")  # the last is the first edition's spelling of ROLLBACK
+WENT_LIVE = (LIVE, ROLLBACK, "rolled_back")  # version 1 wrote the last one for ROLLBACK
 NOTIFY_SECONDS = 5  # for one request
 NOTIFY_LINES = 20  # maximum per deploy
 RETRIED = (401, 403, 404, 408, 429)  # misconfigured or temporary; other 4xx are final
 
 
-class Attempt(NamedTuple):
-    """One logged attempt."""
+class Entry(NamedTuple):
+    """The line of one attempt."""
 
     id: str
     tag: str
@@ -31,13 +30,13 @@ class Attempt(NamedTuple):
     by: str
 
 
-def attempts(directory: Path) -> list[Attempt]:
+def entries(directory: Path) -> list[Entry]:
     """Return all attempts, oldest first, without lines that cannot be parsed."""
     found = []
     for line in _lines(directory):
         with suppress(ValueError, KeyError, TypeError):
-            entry = json.loads(line)
-            found.append(Attempt(*(str(entry[name]) for name in Attempt._fields)))
+            values = json.loads(line)
+            found.append(Entry(*(str(values[name]) for name in Entry._fields)))
     return found
 
 
@@ -47,20 +46,20 @@ def _lines(directory: Path) -> list[str]:
     return []
 
 
-def find_live(directory: Path, deploy_id: str) -> Attempt | None:
+def find_live(directory: Path, deploy_id: str) -> Entry | None:
     """Return the attempt with this id if it went live; else None."""
-    return next((one for one in attempts(directory) if one.id == deploy_id and one.outcome in WENT_LIVE), None)
+    return next((one for one in entries(directory) if one.id == deploy_id and one.outcome in WENT_LIVE), None)
 
 
 def rollback_candidates(directory: Path, live: str, keep: int) -> list[str]:
     """Return the tags of at most `keep` releases that were live, newest first, without the live one."""
-    newest = reversed([one.tag for one in attempts(directory) if one.outcome in WENT_LIVE and one.tag != live])
+    newest = reversed([one.tag for one in entries(directory) if one.outcome in WENT_LIVE and one.tag != live])
     return list(dict.fromkeys(newest))[:keep]
 
 
 def new_id(directory: Path, seconds: int) -> str:
-    """Return an id for an attempt: the time in `seconds`, but higher than all ids before, whatever the clock says."""
-    before = [int(one.id) for one in attempts(directory) if one.id.isdecimal()]
+    """Return an id for an attempt: the time in `seconds`, or more, if the clock went back."""
+    before = [int(one.id) for one in entries(directory) if one.id.isdecimal()]
     return str(max([seconds, *(number + 1 for number in before)]))
 
 
@@ -71,7 +70,7 @@ def last_line(directory: Path) -> str:
 
 def is_recorded(directory: Path, deploy_id: str) -> bool:
     """Return whether the log has a line of this attempt."""
-    return any(one.id == deploy_id for one in attempts(directory))
+    return any(one.id == deploy_id for one in entries(directory))
 
 
 def record(
@@ -112,7 +111,7 @@ def _ends_with_newline(directory: Path) -> bool:
 
 
 def notify(directory: Path, settings: Settings) -> None:
-    """Send the lines of the log that NOTIFY_URL has not taken yet, oldest first. Never fails a deploy."""
+    """Send the lines of the log that NOTIFY_URL has not accepted yet, oldest first. Never fails a deploy."""
     if not settings.notify_url:
         return
     lines, file = _lines(directory), directory / "notified"
@@ -121,19 +120,20 @@ def notify(directory: Path, settings: Settings) -> None:
             replace(file, f"{len(lines) - 1}\n")
         sent = min(int(file.read_text()), len(lines))
         for line in lines[sent : sent + NOTIFY_LINES]:
-            answer = _post(settings, line)
-            if not _is_final(answer):
-                say(f"NOTIFY_URL answers {answer or 'nothing'}: will be retried with the next deploy")
+            status = _post(settings, line)
+            if _needs_retry(status):
+                problem = f"returned {status}" if status else "did not respond"
+                say(f"NOTIFY_URL {problem}: will be retried with the next deploy")
                 break
             sent += 1
             # A new file each time: one that another user created can be replaced, not written.
             replace(file, f"{sent}\n")
     except (OSError, ValueError) as error:
-        say(f"NOTIFY_URL was not notified: {file} must contain one number, and {getuser()} must own it: {error}")
+        say(f"NOTIFY_URL was not notified: cannot read or replace {file}, which contains one number: {error}")
 
 
-def _is_final(answer: int) -> bool:
-    return 200 <= answer < 300 or (400 <= answer < 500 and answer not in RETRIED)
+def _needs_retry(status: int) -> bool:
+    return not (200 <= status < 300 or (400 <= status < 500 and status not in RETRIED))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -142,20 +142,20 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _post(settings: Settings, line: str) -> int:
-    """The status that NOTIFY_URL answers; 0 without an answer within NOTIFY_SECONDS."""
+    """Send one line, and return the status of the response; 0 without one within NOTIFY_SECONDS."""
     headers = {"Content-Type": "application/json"}
     if settings.notify_token:
         headers["Authorization"] = f"Bearer {settings.notify_token}"
-    answers = [0]
+    statuses = [0]
 
     def send() -> None:
         request = urllib.request.Request(settings.notify_url, line.encode(), headers, method="POST")
         opener = urllib.request.build_opener(_NoRedirect)
         try:
-            with opener.open(request, timeout=NOTIFY_SECONDS) as answer:
-                answers.append(answer.status)
+            with opener.open(request, timeout=NOTIFY_SECONDS) as response:
+                statuses.append(response.status)
         except urllib.error.HTTPError as error:
-            answers.append(error.code)
+            statuses.append(error.code)
         except (OSError, ValueError, HTTPException):
             pass
 
@@ -163,4 +163,4 @@ def _post(settings: Settings, line: str) -> int:
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
     thread.join(NOTIFY_SECONDS)
-    return answers[-1]
+    return statuses[-1]

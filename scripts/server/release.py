@@ -1,5 +1,6 @@
 """A release: its image, its position on main, its files, and pruning."""
 
+import os
 import re
 import shutil
 import sys
@@ -20,7 +21,7 @@ PROGRAM_SECONDS = 60  # time limit of `deploy.sh --help` of a new release
 
 
 def free_mb(*folders: str | Path) -> int:
-    """Return the smallest free space in MiB among the file systems of these folders that can be read."""
+    """Return the smallest free space of these folders' file systems, in MiB; ignore folders that are not readable."""
     free = []
     for folder in folders:
         with suppress(PermissionError):
@@ -32,12 +33,18 @@ def check_disk(directory: Path, settings: Settings) -> None:
     """Raise Refused if the disk of this directory or of Docker has less than MIN_FREE_MB free."""
     free = free_mb(directory, engine.get("/info")["DockerRootDir"])
     if free < settings.min_free_mb:
-        raise Refused(f"only {free} MB free on the disk, MIN_FREE_MB is {settings.min_free_mb}: {DISK_MESSAGE}")
+        raise Refused(f"only {free} MiB free on the disk; MIN_FREE_MB is {settings.min_free_mb}: {DISK_MESSAGE}")
 
 
-def pull(directory: Path, image: str) -> Any:
-    """Pull an image if it is not on this server, and return its inspect data. Raises Refused."""
+def pull(directory: Path, settings: Settings, tag: str) -> Any:
+    """Pull the image of a release if it is not on this server, and return its inspect data. Raises Refused.
+
+    A release whose image and files are here needs no space: a rollback must work on a full disk.
+    """
+    image = settings.release_image(tag)
     found = engine.image(image)
+    if found is None or not (directory / "releases" / tag).is_dir():
+        check_disk(directory, settings)
     if found is None:
         if commands.docker(directory, "pull", "--quiet", image).code:
             raise Refused(f"{image} cannot be pulled")
@@ -54,7 +61,7 @@ def label(image: Any | None, name: str) -> str:
 def is_older(image: Any, other: Any | None) -> bool:
     """Return whether an image's commit comes before the other's on main; False if that is unknown.
 
-    The positions decide. Images of the first edition have none; then the times of the commits decide.
+    The positions decide. Images of version 1 have none; then the times of the commits decide.
     """
     ours, theirs = label(image, POSITION), label(other, POSITION)
     if ours.isdecimal() and theirs.isdecimal():
@@ -74,20 +81,32 @@ def describe_order(image: Any | None) -> str:
 
 
 def unpack(directory: Path, settings: Settings, tag: str) -> None:
-    """Copy /release out of the release's image into releases/<tag>. Raises Refused when it is not complete."""
+    """Copy /release out of the release's image into releases/<tag>.
+
+    Raises Refused if it cannot be copied, or if its deploy program does not run on this server.
+    """
     folder = directory / "releases" / tag
     if folder.is_dir():
         return
     new, container = folder.with_name(f"{tag}.new"), unpack_name(settings)
     shutil.rmtree(new, ignore_errors=True)
     if commands.docker(directory, "create", "--name", container, settings.release_image(tag), quiet=True).code:
-        raise Refused(f"no container can be created from {settings.release_image(tag)}")
+        raise Refused(f"cannot create a container from {settings.release_image(tag)}")
     copied = commands.docker(directory, "cp", "--quiet", f"{container}:/release", str(new), quiet=True)
-    engine.kill(container)
+    engine.remove_now(container)
     if copied.code:
         raise Refused(f"the release files cannot be copied from /release of the image: {copied.error.strip()}")
     check_program(new)
+    _sync(new)
     new.rename(folder)
+
+
+def _sync(folder: Path) -> None:
+    """Write the files of a folder to the disk: after a power failure .env may name this release."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def unpack_name(settings: Settings) -> str:
@@ -101,31 +120,32 @@ def check_program(folder: Path) -> None:
     if (folder / "server").is_dir():
         checks.append([sys.executable, "-B", "-m", "server", str(folder), "--help"])
     for check in checks:
-        done = commands.run(check, folder, seconds=PROGRAM_SECONDS, quiet=True)
-        if done.code:
-            message = (done.error.strip().splitlines() or ["no message"])[-1]
+        result = commands.run(check, folder, seconds=PROGRAM_SECONDS, quiet=True)
+        if result.code:
+            message = (result.error.strip().splitlines() or ["no message"])[-1]
             raise Refused(f"the release's own deploy program does not run on this server: {message}")
 
 
 def prune(directory: Path, settings: Settings, live: str) -> None:
     """Remove images and files of releases, except the live one and the last KEEP_RELEASES that were live.
 
-    Images in use are kept. If the engine is unavailable, nothing is removed.
+    Images in use are kept. If the engine is unavailable, nothing is removed. A failure does not fail the deploy.
     """
     keep = {live, state.current_tag(directory)}
     keep |= set(history.rollback_candidates(directory, live, settings.keep_releases))
-    folders = {folder.name for folder in (directory / "releases").iterdir()}
+    releases = directory / "releases"
     try:
-        for tag in sorted((engine.tags(settings.image) | folders) - keep):
-            if re.fullmatch(rf"{COMMIT}(\.new)?", tag):
+        for folder in releases.glob("*.new"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for tag in sorted((engine.tags(settings.image) | {folder.name for folder in releases.iterdir()}) - keep):
+            if re.fullmatch(COMMIT, tag):
                 engine.untag(settings.release_image(tag))
-                _remove_folder(directory / "releases" / tag)
-    except engine.EngineError as error:
+                _remove_folder(releases / tag)
+    except (engine.EngineError, OSError) as error:
         state.say(f"old releases were not pruned: {error}")
 
 
 def _remove_folder(folder: Path) -> None:
-    """Remove a release's folder under another name first: half of one must not pass for a release."""
-    if folder.is_dir() and folder.suffix != ".new":
-        folder = folder.rename(folder.with_name(f"{folder.name}.new"))
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove a release's folder. It is renamed first, so that a partial removal is not mistaken for a release."""
+    if folder.is_dir():
+        shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.new")), ignore_errors=True)

@@ -10,10 +10,11 @@ from server.engine import Container
 from server.settings import Settings
 
 DRAIN_SECONDS = 1  # for requests on their way to the previous front
+FRONT_PREFIX = "front-"  # with the id of a deploy: the network name of its front, as in docker-compose.prod.yml
 
 
 class Live(NamedTuple):
-    """The containers of the live release; all empty when nothing is live."""
+    """The live release. Without containers, it is the one that .env names; all empty before the first release."""
 
     deploy_id: str
     tag: str
@@ -22,12 +23,7 @@ class Live(NamedTuple):
     @property
     def front(self) -> str:
         """The name of its front while another release starts."""
-        return front_name(self.deploy_id) if self.deploy_id else state.NO_FRONT
-
-
-def front_name(deploy_id: str) -> str:
-    """The network name of a deploy's front, as docker-compose.prod.yml sets it."""
-    return f"front-{deploy_id}"
+        return FRONT_PREFIX + self.deploy_id if self.containers else state.NO_FRONT
 
 
 def release_containers(settings: Settings) -> list[Container]:
@@ -35,50 +31,48 @@ def release_containers(settings: Settings) -> list[Container]:
     return engine.containers(settings.project, "quai.deploy")
 
 
-def find_live(containers: Sequence[Container], deploy_id: str, pointer: str) -> Live:
-    """Return the release to keep, from the running containers, DEPLOY_ID in .env and the pointer.
+def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) -> Live:
+    """Return the release to keep, from its containers, DEPLOY_ID in .env and the upstream file.
 
     A deploy that was killed leaves one of these states:
 
-        killed                   DEPLOY_ID  pointer    kept
-        before the switch        old        front-old  old
-        after it                 old        front-new  old: the new one was not fully watched
-        with .env written        new        front-new  new
-        in the first deploy      none       nobody     none; once requests go to it, the new one
+        killed                            DEPLOY_ID  upstream   kept
+        before the switch                 old        front-old  old
+        after it                          old        front-new  old: the new one was not fully watched
+        with .env written                 new        front-new  new
+        first deploy, before the switch   none       nobody     none
+        first deploy, after it            none       front-new  new
 
-    If neither names a running release, any running release is kept.
+    If neither names a running release, any running release is kept; if none runs, that of DEPLOY_ID, stopped.
     """
-    running = [container for container in containers if container.is_running]
-    if pointer == state.NO_FRONT:
-        running = []
-    any_id = running[0].deploy_id if running else ""
-    for candidate in (deploy_id, pointer.removeprefix(front_name("")), any_id):
-        found = tuple(container for container in running if candidate and container.deploy_id == candidate)
-        if found:
-            return Live(candidate, found[0].tag, found)
-    return Live("", "", ())
+    running = [container.deploy_id for container in containers if container.is_running]
+    any_running = running[0] if running and upstream != state.NO_FRONT else ""
+    candidates = (deploy_id, upstream.removeprefix(FRONT_PREFIX), any_running)
+    kept = next((candidate for candidate in candidates if candidate in running), deploy_id)
+    found = tuple(container for container in containers if kept and container.deploy_id == kept)
+    return Live(kept, found[0].tag, found) if found else Live("", "", ())
 
 
 def repair(directory: Path, settings: Settings) -> Live:
-    """Remove everything of a deploy except the live release, and return it. Raises EngineError or OSError.
+    """Keep the live release, remove what interrupted deploys left, and return it. Raises EngineError or OSError.
 
     The caller holds the lock. Requests go to the live release before anything else is stopped.
     """
     containers = release_containers(settings)
-    live = find_live(containers, settings.deploy_id, state.pointer(directory))
-    if live.containers and state.pointer(directory).startswith(front_name("")):
-        move_pointer(directory, live.front)
-    engine.kill(release.unpack_name(settings))
+    live = find_live(containers, settings.deploy_id, state.upstream(directory))
+    if live.containers and state.upstream(directory).startswith(FRONT_PREFIX):
+        move_upstream(directory, live.front)
+    engine.remove_now(release.unpack_name(settings))
     compose.end_one_shots(settings)
     (directory / "backups/new").unlink(missing_ok=True)
     keep = {container.id for container in live.containers}
     engine.remove(container.id for container in containers if container.id not in keep)
-    state.point_to(directory, "front")
+    state.write_upstream(directory, "front")
     return live
 
 
-def move_pointer(directory: Path, front: str) -> None:
-    """Point the proxy to this front, and wait for requests on their way to the previous one."""
-    if state.pointer(directory) != front:
-        state.point_to(directory, front)
+def move_upstream(directory: Path, front: str) -> None:
+    """Send requests to this front, and wait for those on their way to the previous one."""
+    if state.upstream(directory) != front:
+        state.write_upstream(directory, front)
         time.sleep(DRAIN_SECONDS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.errors import UsageError
+from server.state import replace
 
 COMMIT = "[0-9a-f]{40}"
 DEFAULTS = {
@@ -59,7 +60,7 @@ class Settings:
 def parse(text: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the names and values of a .env file, with quotes, comments and ${NAME} resolved as Compose does.
 
-    The last assignment wins. A reference finds earlier lines first, then `environment`.
+    The last assignment wins. References are resolved from earlier lines, then from `environment`.
     """
     values: dict[str, str] = {}
     for line in _LINE.finditer(text):
@@ -103,11 +104,11 @@ def read(directory: Path) -> Settings:
         raise UsageError(f"no .env in {directory}: setup-server.sh creates it from .env.prod") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"cannot read {file}: {error}; run with sudo, and keep the file its owner's, mode 600"
+            f"cannot read {file}: {error}; run with sudo; the file must keep its owner and mode 0600"
         ) from None
     for name in ("IMAGE_TAG", "DEPLOY_ID"):
         if name not in values:
-            raise UsageError(f"the line {name}= is missing in {file}; .env.prod shows where it stands")
+            raise UsageError(f"the line {name}= is missing in {file}; .env.prod shows where it belongs")
 
     def value(name: str, pattern: str, expected: str) -> str:
         found = values.get(name) or DEFAULTS.get(name, "")
@@ -138,27 +139,21 @@ def read(directory: Path) -> Settings:
 def write_release(directory: Path, tag: str, deploy_id: str, *, only_if: tuple[str, str] | None = None) -> None:
     """Set IMAGE_TAG and DEPLOY_ID in `directory`/.env; other lines are unchanged.
 
-    The file is replaced atomically, after fsync. With `only_if` nothing happens unless IMAGE_TAG and DEPLOY_ID
-    have these values. Raises OSError; .env is unchanged then.
+    The file is replaced atomically. With `only_if` nothing happens unless IMAGE_TAG and DEPLOY_ID have these
+    values. Raises OSError.
     """
     folder = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # a deploy that ends and one that gives up waiting may write at once
-        file, new = directory / ".env", directory / ".env.new"
+        fcntl.flock(folder, fcntl.LOCK_EX)  # a deploy that ends and one that stops waiting may write at the same time
+        file = directory / ".env"
         text = before = file.read_text(encoding="utf-8")
         values = parse(text)
         if only_if is not None and (values.get("IMAGE_TAG"), values.get("DEPLOY_ID")) != only_if:
             return
         for name, value in (("IMAGE_TAG", tag), ("DEPLOY_ID", deploy_id)):
             text = re.sub(rf"^[ \t]*(export[ \t]+)?{name}[ \t]*[=:].*", f"{name}={value}", text, flags=re.MULTILINE)
-        if text == before:
-            return
-        with open(new, "w", encoding="utf-8", opener=open_private) as output:
-            output.write(text)
-            output.flush()
-            os.fsync(output.fileno())
-        new.replace(file)
-        os.fsync(folder)
+        if text != before:
+            replace(file, text, mode=0o600)
     finally:
         os.close(folder)
 

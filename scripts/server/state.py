@@ -1,4 +1,4 @@
-"""The state files next to .env: the lock, the pointer to a front, and the link to the live release's files."""
+"""The state files next to .env: the lock, the upstream file, and the link to the live release's files."""
 
 import fcntl
 import os
@@ -13,23 +13,23 @@ from server.errors import Refused
 
 CHILD_MARK = "QUAI_DEPLOY_IN"  # in the environment of the children of a lock holder: its directory
 LOCK_SECONDS = 900  # how long a deploy waits for another one
-NO_FRONT = "nobody"  # the pointer until the first release is live
+NO_FRONT = "nobody"  # the upstream until the first release is live; no host has this name
 
 
 def say(text: str) -> None:
-    """Print one line of progress; a full disk, where the log is, must not end a deploy."""
+    """Print one line of progress. A full disk must not end a deploy: the log is on it."""
     with suppress(OSError):
         print(f"==> {text}", flush=True)
 
 
 def now() -> str:
-    """Return the time in UTC, to the second, as files contain it."""
+    """Return the time in UTC, to the second, in the format of the state files."""
     return f"{datetime.now(timezone.utc):%FT%TZ}"
 
 
 @contextmanager
 def lock(directory: Path, what: str) -> Iterator[None]:
-    """Hold `directory`/deploy.lock; the kernel releases it with this process. Raises Refused after LOCK_SECONDS."""
+    """Hold `directory`/deploy.lock; it is released when the process exits. Raises Refused after LOCK_SECONDS."""
     file = directory / "deploy.lock"
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -52,7 +52,7 @@ def _acquire(descriptor: int, file: Path) -> None:
             say(f"waiting up to {LOCK_SECONDS} s for another deploy: {holder}")
             announced = True
         if time.monotonic() > deadline:
-            raise Refused(f"another deploy still runs: {holder}")
+            raise Refused(f"another deploy is still running: {holder}")
         time.sleep(0.2)
 
 
@@ -71,22 +71,27 @@ def end_orphans(directory: Path) -> None:
         time.sleep(1)  # the engine may still be processing their requests
 
 
-def replace(file: Path, text: str) -> None:
-    """Write a file atomically; readers see the old or the new content. Raises OSError."""
+def replace(file: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file atomically, also for a power failure: readers see the old or the new content. Raises OSError."""
     new = file.with_name(f"{file.name}.new")
-    with new.open("w", encoding="utf-8") as output:
+    with open(new, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, mode)) as output:
         output.write(text)
         output.flush()
         os.fsync(output.fileno())
     new.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
-def point_to(directory: Path, front: str) -> None:
-    """Point the proxy to this front: it reads the file for each request. Raises OSError."""
+def write_upstream(directory: Path, front: str) -> None:
+    """Have the proxy send requests to this front: it reads the file for each request. Raises OSError."""
     replace(directory / "releases/upstream", front)
 
 
-def pointer(directory: Path) -> str:
+def upstream(directory: Path) -> str:
     """Return the front that the proxy sends requests to; empty if there is none yet."""
     with suppress(OSError):
         return (directory / "releases/upstream").read_text().strip()
@@ -94,7 +99,7 @@ def pointer(directory: Path) -> str:
 
 
 def link_current(directory: Path, tag: str) -> None:
-    """Point releases/current to a release: deploy.sh and docker-compose.prod.yml are links into it."""
+    """Link releases/current to a release: deploy.sh and docker-compose.prod.yml are links into it."""
     new = directory / "releases/current.new"
     new.unlink(missing_ok=True)
     new.symlink_to(tag)

@@ -77,14 +77,14 @@ def test_a_container_is_ready_when_its_health_check_says_so(docker, status, read
 
 
 def test_an_error_of_the_engine_has_its_message(docker):
-    with pytest.raises(EngineError, match="the Docker engine answers 404 to GET /containers/abc/json: no such thing"):
+    with pytest.raises(EngineError, match="GET /containers/abc/json of the Docker engine returned 404: no such thing"):
         engine.inspect("abc")
     assert engine.image("quai:1") is None
 
 
 def test_an_engine_that_is_down_is_named(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
-    with pytest.raises(EngineError, match=r"the Docker engine does not answer: .*No such file"):
+    with pytest.raises(EngineError, match=r"the Docker engine is not responding: .*No such file"):
         engine.get("/info")
 
 
@@ -136,7 +136,7 @@ def test_the_lock_names_its_holder_and_goes_with_it(tmp_path, monkeypatch, capsy
     with state.lock(tmp_path, "a deploy"):
         held = (tmp_path / "deploy.lock").read_text()
         with (
-            pytest.raises(Refused, match=f"another deploy still runs: a deploy, process {os.getpid()}"),
+            pytest.raises(Refused, match=f"another deploy is still running: a deploy, process {os.getpid()}"),
             state.lock(tmp_path, "another"),
         ):
             pass

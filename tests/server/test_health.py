@@ -1,10 +1,10 @@
 """Whether a release is healthy, and what explains that it is not."""
 
 import pytest
-from server import engine, health
+from server import diagnostics, engine, health
 from server.engine import Container
 from server.errors import Refused
-from server.health import Answer
+from server.health import Response
 
 FRONT = Container("f" * 12, "quai-front-2", "front", "200", "2" * 40, "running", "sha256:0", "127.0.0.1", "", {})
 
@@ -71,9 +71,9 @@ def watched(containers, settings, monkeypatch):
 
         def probe(address, path):
             if path == "/version":
-                return Answer(200, f'{{"tag": "{versions.pop() if versions else FRONT.tag}"}}')
+                return Response(200, f'{{"tag": "{versions.pop() if versions else FRONT.tag}"}}')
             probes.append((address, path))
-            return Answer(next(answers, 200), "why")
+            return Response(next(answers, 200), "why")
 
         monkeypatch.setattr(health, "probe", probe)
         health.watch(["one"], FRONT, FRONT.tag, settings)
@@ -86,7 +86,9 @@ def watched(containers, settings, monkeypatch):
 def test_an_answer_of_the_previous_release_refuses_the_new_one(watched):
     """The front asks any API while that of its own release accepts no connection."""
     watched.versions += ["1" * 40] * 2
-    with pytest.raises(Refused, match=f"2 times in a row: /version of quai-front-2 answers .*, not {FRONT.tag}"):
+    with pytest.raises(
+        Refused, match=f"2 consecutive probes while serving: /version of quai-front-2 returned .*, expected {FRONT.tag}"
+    ):
         watched()
 
 
@@ -98,9 +100,11 @@ def test_one_failed_probe_is_not_enough(watched):
     assert len(watched(200, 503, 200, 0, 200)) == 10
 
 
-@pytest.mark.parametrize(("status", "said"), [(503, "503"), (500, "500"), (0, "nothing"), (404, "404")])
+@pytest.mark.parametrize(
+    ("status", "said"), [(503, "returned 503"), (500, "returned 500"), (0, "did not respond"), (404, "returned 404")]
+)
 def test_two_failed_probes_in_a_row_refuse_the_release(watched, status, said):
-    with pytest.raises(Refused, match=f"2 times in a row: /healthz of quai-front-2 answers {said}: why"):
+    with pytest.raises(Refused, match=f"2 consecutive probes while serving: /healthz of quai-front-2 {said}: why"):
         watched(200, 200, status, status)
 
 
@@ -121,14 +125,14 @@ def test_a_watch_does_not_end_with_a_failed_probe(watched):
             [("oom", None), ("die", 137)],
             [
                 "exit code 137 (SIGKILL)",
-                "out of memory: the kernel killed it (OOMKilled), its limit is 512 MiB",
+                "out of memory: the kernel killed it (OOMKilled); its limit is 512 MiB",
                 "restarts: 1",
             ],
         ),
         (
             inspected(running=False, Status="exited", ExitCode=137, OOMKilled=True),
             [],
-            ["exit code 137 (SIGKILL)", "out of memory: the kernel killed it (OOMKilled), its limit is 512 MiB"],
+            ["exit code 137 (SIGKILL)", "out of memory: the kernel killed it (OOMKilled); its limit is 512 MiB"],
         ),
         (
             inspected("starting", log=[{"Output": "Traceback:\nrefused\n"}, {"Output": ""}]),
@@ -140,11 +144,11 @@ def test_a_watch_does_not_end_with_a_failed_probe(watched):
 def test_the_evidence_says_how_it_ended(containers, monkeypatch, found, events, lines):
     containers.append(found)
     monkeypatch.setattr(
-        health,
+        diagnostics,
         "_events",
         lambda one: [
             {"Action": action, "Actor": {"Attributes": {} if code is None else {"exitCode": str(code)}}}
             for action, code in events
         ],
     )
-    assert health.describe_exit("one") == lines
+    assert diagnostics.describe_exit("one") == lines

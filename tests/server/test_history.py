@@ -64,14 +64,14 @@ def test_rollback_candidates_are_distinct_and_newest_first(directory):
 def test_a_line_that_was_cut_short_is_left_out(directory):
     with (directory / "deploys.log").open("a") as log:
         log.write('{"id": "200", "ta\n[1]\n\n')
-    assert [one.id for one in history.attempts(directory)] == ["100"]
+    assert [one.id for one in history.entries(directory)] == ["100"]
 
 
 def test_a_line_that_was_cut_short_does_not_swallow_the_next_one(directory):
     with (directory / "deploys.log").open("a") as log:
         log.write('{"id": "150", "ta')
     record(directory)
-    assert [one.id for one in history.attempts(directory)] == ["100", "200"]
+    assert [one.id for one in history.entries(directory)] == ["100", "200"]
 
 
 def test_a_refused_attempt_was_never_live(directory):
@@ -127,7 +127,7 @@ def test_what_could_not_be_sent_is_sent_with_the_next_deploy(directory, hook, st
     append(directory, id="200")
     hook.status = status
     notify(directory)
-    assert f"NOTIFY_URL answers {status}" in capsys.readouterr().out
+    assert f"NOTIFY_URL returned {status}" in capsys.readouterr().out
     append(directory, id="300")
     hook.status, hook.got = 200, []
     notify(directory)
@@ -148,7 +148,7 @@ def test_a_url_that_answers_nothing_does_not_fail_the_deploy(directory, hook, mo
         with (directory / ".env").open("a") as env:
             env.write(f"NOTIFY_URL=http://127.0.0.1:{deaf.server_port}/\n")
         notify(directory)
-    assert "NOTIFY_URL answers nothing" in capsys.readouterr().out
+    assert "NOTIFY_URL did not respond" in capsys.readouterr().out
 
 
 def test_the_count_is_replaced_not_written(directory, hook):
@@ -163,5 +163,5 @@ def test_the_count_is_replaced_not_written(directory, hook):
 def test_a_count_that_cannot_be_read_is_named(directory, hook, capsys):
     (directory / "notified").write_text("many\n")
     notify(directory)
-    assert f"{directory}/notified must contain one number" in capsys.readouterr().out
+    assert f"cannot read or replace {directory}/notified, which contains one number" in capsys.readouterr().out
     assert hook.got == []

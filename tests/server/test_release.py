@@ -4,7 +4,7 @@ import shutil
 import sys
 
 import pytest
-from server import backup, engine, release, state
+from server import engine, migrations, release, state
 from server.errors import Refused
 
 from tests.server.conftest import NEW, OLD, ROOT, THIRD, append
@@ -99,12 +99,12 @@ def test_what_a_rollback_needs_stays(directory, settings, monkeypatch):
     release.prune(directory, settings, THIRD)
     left = {folder.name for folder in (directory / "releases").iterdir()}
     assert left == {"setup", "current", THIRD, NEW, *(tags[letter] for letter in "cdef")}
-    assert removed == [f"{settings.image}:{tag}" for tag in sorted({OLD, f"{OLD}.new", tags["a"], tags["b"]})]
+    assert removed == [f"{settings.image}:{tag}" for tag in sorted({OLD, tags["a"], tags["b"]})]
 
 
 def test_without_an_engine_everything_stays(directory, settings, monkeypatch, capsys):
     def no_engine(repository):
-        raise engine.EngineError("the Docker engine does not answer")
+        raise engine.EngineError("the Docker engine is not responding")
 
     monkeypatch.setattr(engine, "tags", no_engine)
     release.prune(directory, settings, NEW)
@@ -132,22 +132,46 @@ def dumps(tmp_path):
     ],
 )
 def test_there_is_room_for_a_dump(dumps, free, keep, live, left):
-    backup.make_room(dumps, keep, live, 100, lambda: free)
-    assert [dump.stem for dump in backup.dumps(dumps)] == left
+    migrations.make_room(dumps, keep, live, 100, lambda: free)
+    assert [dump.stem for dump in migrations.dumps(dumps)] == left
 
 
 @pytest.mark.parametrize(("free", "keep", "live"), [(101, 3, "200"), (111, 4, "200"), (91, 1, "200"), (101, 1, "98")])
 def test_without_room_for_a_dump_nothing_is_deleted(dumps, free, keep, live):
-    with pytest.raises(Refused, match=f"{free} MB are free on the disk, the dump takes about 12 MB"):
-        backup.make_room(dumps, keep, live, 100, lambda: free)
-    assert len(backup.dumps(dumps)) == 3
+    with pytest.raises(Refused, match=f"{free} MiB is free on the disk, the dump needs about 12 MiB"):
+        migrations.make_room(dumps, keep, live, 100, lambda: free)
+    assert len(migrations.dumps(dumps)) == 3
 
 
 def test_the_first_dump_since_the_live_deploy_is_kept(dumps):
     """Retries of a migration that fails half-way must not prune the only clean dump."""
-    assert [dump.stem for dump in backup.prunable(dumps, 1, "200")] == ["99", "98"]
-    assert [dump.stem for dump in backup.prunable(dumps, 1, "97")] == ["99"]
-    assert [dump.stem for dump in backup.prunable(dumps, 1, "98")] == ["98"]
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, "200")] == ["99", "98"]
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, "97")] == ["99"]
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, "98")] == ["98"]
+
+
+def test_dumps_of_other_programs_are_not_pruned(dumps):
+    (dumps / "2026-11-25.dump").touch()
+    (dumps / "nightly.dump").touch()
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, "200")] == ["99", "98"]
+
+
+@pytest.mark.parametrize(
+    ("has_image", "has_files", "refused"), [(True, True, False), (True, False, True), (False, True, True)]
+)
+def test_only_a_release_that_is_not_on_the_server_needs_space(
+    directory, settings, monkeypatch, has_image, has_files, refused
+):
+    """A rollback must work on a full disk."""
+    tag = OLD if has_files else NEW
+    monkeypatch.setattr(engine, "image", lambda name: {"Id": "sha256:0"} if has_image else None)
+    monkeypatch.setattr(engine, "get", lambda path: {"DockerRootDir": str(directory)})
+    monkeypatch.setattr(release, "free_mb", lambda *folders: settings.min_free_mb - 1)
+    if refused:
+        with pytest.raises(Refused, match=f"only {settings.min_free_mb - 1} MiB free on the disk; MIN_FREE_MB is"):
+            release.pull(directory, settings, tag)
+    else:
+        assert release.pull(directory, settings, tag) == {"Id": "sha256:0"}
 
 
 def test_half_of_a_removed_release_is_no_release(directory, settings, monkeypatch):

@@ -20,32 +20,41 @@ def container(deploy, tag, service="api", container_state="running"):
 
 BOTH = [container("100", OLD), container("200", NEW), container("100", OLD, "front"), container("200", NEW, "front")]
 FIRST = [container("200", NEW), container("200", NEW, "front")]
+STOPPED = [one._replace(state="exited") for one in FIRST]
 
 
 @pytest.mark.parametrize(
-    ("when", "containers", "deploy_id", "pointer", "stays"),
+    ("when", "containers", "deploy_id", "upstream", "stays"),
     [
         ("between deploys", BOTH[::2], "100", "front", OLD),
         ("before the switch", BOTH, "100", "front-100", OLD),
         ("after the switch", BOTH, "100", "front-200", OLD),
         ("with .env written", BOTH, "200", "front-200", NEW),
-        ("with .env written and the pointer back", BOTH, "200", "front", NEW),
+        ("with .env written and the upstream back", BOTH, "200", "front", NEW),
         ("in the first deploy", FIRST, "", "nobody", ""),
         ("in the first deploy, after the switch", FIRST, "", "front-200", NEW),
         ("when the release of .env is gone", FIRST, "100", "front-200", NEW),
         ("when neither names a running release", FIRST, "100", "front", NEW),
-        ("when nothing runs", [], "100", "front", ""),
+        ("when nothing runs", STOPPED, "200", "front", NEW),
+        ("when nothing runs after a first deploy", STOPPED, "", "nobody", ""),
+        ("when a first deploy after a removal was killed", FIRST, "100", "nobody", ""),
+        ("when nothing exists", [], "100", "front", ""),
     ],
 )
-def test_one_release_stays(when, containers, deploy_id, pointer, stays):
-    live = find_live(containers, deploy_id, pointer)
+def test_one_release_stays(when, containers, deploy_id, upstream, stays):
+    live = find_live(containers, deploy_id, upstream)
     assert live.tag == stays, when
     assert all(one.tag == stays for one in live.containers)
 
 
 def test_a_release_that_has_ended_does_not_stay():
-    ended = [one._replace(state="exited") for one in FIRST]
-    assert find_live([*ended, *BOTH[::2]], "200", "front").tag == OLD
+    assert find_live([*STOPPED, *BOTH[::2]], "200", "front").tag == OLD
+
+
+def test_stopped_containers_of_the_live_release_stay():
+    """An administrator may have stopped the API, for example to restore a dump."""
+    containers = [STOPPED[0], FIRST[1]]
+    assert find_live(containers, "200", "front") == ("200", NEW, tuple(containers))
 
 
 def test_a_first_release_that_was_never_live_leaves_no_front():
@@ -64,20 +73,20 @@ def docker(monkeypatch):
     monkeypatch.setattr(engine, "containers", lambda project, label: BOTH)
     monkeypatch.setattr(engine, "one_shots", one_shots)
     monkeypatch.setattr(engine, "remove", lambda ids: calls["stopped"].extend(ids))
-    monkeypatch.setattr(engine, "kill", lambda one: calls["killed"].append(one))
+    monkeypatch.setattr(engine, "remove_now", lambda one: calls["killed"].append(one))
     monkeypatch.setattr(repair, "DRAIN_SECONDS", 0)
     return calls
 
 
 def test_the_interrupted_release_and_its_one_shots_go(directory, settings, docker):
-    state.point_to(directory, "front-200")
+    state.write_upstream(directory, "front-200")
     (directory / "backups").mkdir()
     (directory / "backups/new").touch()
     live = repair.repair(directory, settings)
     assert live.tag == OLD
     assert docker["stopped"] == ["quai-api-200", "quai-front-200"]
     assert docker["killed"] == ["quai-unpack", "quai-migrate-200"]
-    assert state.pointer(directory) == "front"
+    assert state.upstream(directory) == "front"
     assert not (directory / "backups/new").exists()
 
 

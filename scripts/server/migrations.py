@@ -13,14 +13,18 @@ PENDING = 3  # the exit code of `check` when there are pending migrations
 GROWTH = 1.2  # how much larger than the last dump the next one may be, as a factor
 
 
-def run_check(project: Project, services: Collection[str]) -> bool:
+def are_pending(project: Project, services: Collection[str]) -> bool:
     """Return whether the release has pending migrations; assume so without a `check` service.
 
     Raises Refused when the release cannot run on the schema as it is.
     """
     if "check" not in services:
         return True
-    code = compose.run_one_shot(project, "check", project.settings.migrate_seconds)
+    seconds = project.settings.migrate_seconds
+    try:
+        code = compose.run_one_shot(project, "check", seconds)
+    except TimedOut:
+        raise Refused(f"the check for migrations took more than {seconds} s (MIGRATE_SECONDS in .env)") from None
     if code not in (0, PENDING):
         raise Refused("this release cannot run on the database as it is: see above")
     return code == PENDING
@@ -51,7 +55,7 @@ def back_up(project: Project, live_id: str) -> None:
     def check_free_space() -> None:
         if free_mb() < project.settings.min_free_mb:
             raise Refused(
-                f"the dump was stopped: less than {project.settings.min_free_mb} MB (MIN_FREE_MB) are free; "
+                f"the dump was stopped: less than {project.settings.min_free_mb} MiB (MIN_FREE_MB) is free; "
                 f"the migration did not run; {release.DISK_MESSAGE}"
             )
 
@@ -80,7 +84,7 @@ def back_up(project: Project, live_id: str) -> None:
 def make_room(folder: Path, keep: int, live_id: str, min_free_mb: int, free_mb: Callable[[], int]) -> None:
     """Raise Refused unless a dump a little larger than the last one leaves `min_free_mb` free.
 
-    If space is short, delete the dumps first that would be pruned after this one anyway.
+    If space is short, first delete the dumps that would be pruned after this one anyway.
     """
     existing = dumps(folder)
     expected = int(existing[0].stat().st_size * GROWTH) // release.MIB if existing else 0
@@ -88,7 +92,7 @@ def make_room(folder: Path, keep: int, live_id: str, min_free_mb: int, free_mb: 
     spare = prunable(folder, max(1, keep - 1), live_id)
     if missing > sum(old.stat().st_size for old in spare) // release.MIB:
         raise Refused(
-            f"{free_mb()} MB are free on the disk, the dump takes about {expected} MB, and MIN_FREE_MB is "
+            f"{free_mb()} MiB is free on the disk, the dump needs about {expected} MiB, and MIN_FREE_MB is "
             f"{min_free_mb}; the migration did not run; {release.DISK_MESSAGE}"
         )
     if missing > 0:
@@ -97,9 +101,9 @@ def make_room(folder: Path, keep: int, live_id: str, min_free_mb: int, free_mb: 
 
 
 def prunable(folder: Path, keep: int, live_id: str) -> list[Path]:
-    """Return all dumps but the last `keep`, and but the first one since the live deploy.
+    """Return all dumps except the last `keep` and the first one since the live deploy.
 
-    A migration that fails half-way and is tried again leaves dumps of what it did; only the first is clean.
+    If a migration fails half-way, each retry dumps a half-migrated database; only the first dump is clean.
     """
     existing = dumps(folder)
     since = [dump for dump in existing if dump.stem.zfill(32) > live_id.zfill(32)]
@@ -107,5 +111,6 @@ def prunable(folder: Path, keep: int, live_id: str) -> list[Path]:
 
 
 def dumps(folder: Path) -> list[Path]:
-    """Return the dumps, newest first; ids only increase."""
-    return sorted(folder.glob("*.dump"), key=lambda dump: dump.stem.zfill(32), reverse=True)
+    """Return the dumps of deploys, newest first; ids only increase. Other files in the folder are not ours."""
+    own = [dump for dump in folder.glob("*.dump") if dump.stem.isdecimal()]
+    return sorted(own, key=lambda dump: dump.stem.zfill(32), reverse=True)

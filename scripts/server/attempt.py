@@ -1,0 +1,71 @@
+"""One attempt to make a release live: what it works on, and the steps that it takes."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from server.compose import Project
+from server.engine import Container
+from server.repair import Live, release_containers
+from server.settings import Settings
+from server.state import say
+
+
+@dataclass
+class Steps:
+    """The steps of an attempt, printed when they begin and timed in seconds."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    name: str = ""
+    began: float = 0.0
+
+    def begin(self, name: str, detail: str = "") -> None:
+        """End the previous step and print the new one."""
+        self.end()
+        self.name, self.began = name, time.monotonic()
+        say(f"{name} {detail}".strip())
+
+    def end(self) -> None:
+        """Record the duration of the current step."""
+        if self.name:
+            self.seconds[self.name] = self.seconds.get(self.name, 0.0) + time.monotonic() - self.began
+        self.name = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt to make a release live, and the release that was live when it began."""
+
+    project: Project
+    actor: str
+    live: Live
+    steps: Steps
+
+    @property
+    def directory(self) -> Path:
+        """The directory of .env."""
+        return self.project.directory
+
+    @property
+    def settings(self) -> Settings:
+        """The settings at the start of this attempt."""
+        return self.project.settings
+
+    @property
+    def tag(self) -> str:
+        """The commit to make live."""
+        return self.project.tag
+
+    @property
+    def image(self) -> str:
+        """The full name of its image."""
+        return self.settings.release_image(self.tag)
+
+    def containers(self, service: str = "") -> list[Container]:
+        """Return the containers that this attempt created, of all services or of one."""
+        own = [one for one in release_containers(self.settings) if one.deploy_id == self.project.deploy_id]
+        return [container for container in own if service in ("", container.service)]
+
+    def with_live_containers(self) -> "Attempt":
+        """Return this attempt for the containers that are live already, instead of new ones."""
+        return replace(self, project=replace(self.project, deploy_id=self.live.deploy_id))

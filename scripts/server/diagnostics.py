@@ -1,0 +1,58 @@
+"""Why a release is not healthy: its log, how its containers exited, and the output of its health checks."""
+
+import json
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from server import commands, engine
+from server.state import say
+
+LOG_LINES = "50"
+
+
+def show(directory: Path, containers: Sequence[engine.Container]) -> None:
+    """Print the last lines of each log, how each container exited, and the output of its health checks."""
+    for container in containers:
+        say(f"last log lines of {container.name}:")
+        commands.docker(directory, "logs", "--tail", LOG_LINES, container.id)
+        for line in describe_exit(container.id):
+            print(line, flush=True)
+
+
+def describe_exit(container: str) -> list[str]:
+    """Describe how a container exited, and the output of its last health checks."""
+    try:
+        found = engine.inspect(container)
+        events = _events(container)
+    except engine.EngineError as error:
+        return [str(error)]
+    state, limit = found["State"], found["HostConfig"].get("Memory", 0)
+    codes = [int(event["Actor"]["Attributes"].get("exitCode", 0)) for event in events if event["Action"] == "die"]
+    if not codes and not state["Running"] and state["Status"] != "created":
+        codes = [state["ExitCode"]]
+    lines = [f"exit code {code}{_signal_name(code)}" for code in codes[-1:]]
+    if state.get("OOMKilled") or any(event["Action"] == "oom" for event in events):
+        lines.append(f"out of memory: the kernel killed it (OOMKilled); its limit is {limit >> 20} MiB")
+    if found["RestartCount"]:
+        lines.append(f"restarts: {found['RestartCount']}")
+    checks = (state.get("Health") or {}).get("Log") or []
+    outputs = [check["Output"].strip().splitlines() for check in checks[-3:]]
+    return lines + [f"health check: {output[-1]}" for output in outputs if output]
+
+
+def _events(container: str) -> list[Any]:
+    filters = json.dumps({"container": [container], "event": ["die", "oom"]})
+    body = engine.request("GET", "/events", {"since": "1", "until": f"{time.time():.6f}", "filters": filters})
+    return [json.loads(line) for line in body.splitlines() if line.strip()]
+
+
+def _signal_name(code: int) -> str:
+    if code > 128:
+        try:
+            return f" ({signal.Signals(code - 128).name})"
+        except ValueError:
+            pass
+    return ""

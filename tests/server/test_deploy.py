@@ -1,0 +1,105 @@
+"""What a deploy leaves in .env and in the log when it fails or was killed."""
+
+import pytest
+from server import deploy, engine, history, repair, rollout, state
+from server.engine import Container
+from server.errors import Refused
+from server.settings import read
+
+from tests.server.conftest import NEW, OLD
+
+
+def container(deploy_id, tag, service, container_state="running"):
+    name = f"quai-{service}-{deploy_id}"
+    return Container(name, name, service, deploy_id, tag, container_state, "sha256:0", "", "", {})
+
+
+@pytest.fixture
+def containers(directory, monkeypatch):
+    """The containers of an engine; a list that a test fills. Each rollout is refused."""
+    found = []
+
+    def remove(ids):
+        gone = set(ids)
+        found[:] = [one for one in found if one.id not in gone]
+
+    def refuse(attempt, refuse_older):
+        attempt.steps.begin("pull")
+        raise Refused("no such image")
+
+    monkeypatch.setattr(engine, "containers", lambda project, *labels: list(found))
+    monkeypatch.setattr(engine, "one_shots", lambda project, label: [])
+    monkeypatch.setattr(engine, "remove_now", lambda one: None)
+    monkeypatch.setattr(engine, "remove", remove)
+    monkeypatch.setattr(engine, "image", lambda name: None)
+    monkeypatch.setattr(engine, "tags", lambda repository: set())
+    monkeypatch.setattr(repair, "DRAIN_SECONDS", 0)
+    monkeypatch.setattr(rollout, "is_unchanged", lambda attempt: False)
+    monkeypatch.setattr(rollout, "roll_out", refuse)
+    monkeypatch.setattr(deploy.signal, "signal", lambda *_: None)
+    state.write_upstream(directory, "front")
+    return found
+
+
+def run(directory):
+    return deploy.run(directory, NEW, "a person", refuse_older=True)
+
+
+def test_refused_deploy_keeps_the_live_release(directory, containers, capsys):
+    containers += [container("100", OLD, "api"), container("100", OLD, "front")]
+    assert run(directory) == 1
+    assert [one.tag for one in containers] == [OLD, OLD]
+    assert capsys.readouterr().out.endswith(f"refused: no such image\n==> still live: {OLD}\n")
+
+
+@pytest.mark.parametrize("left", ["stopped", "removed"])
+def test_refused_deploy_keeps_env_when_nothing_runs(directory, containers, capsys, left):
+    """After `docker compose stop` or `down`, .env is all that says which release to start again."""
+    if left == "stopped":
+        containers += [container("100", OLD, service, "exited") for service in ("api", "front")]
+    before, kept = (directory / ".env").read_text(), list(containers)
+    assert run(directory) == 1
+    assert (directory / ".env").read_text() == before
+    assert containers == kept
+    assert f"still not running: {OLD}; to start it, run {directory}/deploy.sh" in capsys.readouterr().out
+
+
+def test_refused_first_deploy_leaves_nothing(directory, containers):
+    text = (
+        (directory / ".env")
+        .read_text()
+        .replace(f"IMAGE_TAG={OLD}", "IMAGE_TAG=")
+        .replace("DEPLOY_ID=100", "DEPLOY_ID=")
+    )
+    (directory / ".env").write_text(text)
+    assert run(directory) == 1
+    assert (read(directory).image_tag, read(directory).deploy_id) == ("", "")
+
+
+def test_live_release_of_a_killed_deploy_is_recorded(directory, containers):
+    """It was killed after .env was written and before its line was."""
+    containers += [container("300", OLD, "api"), container("300", OLD, "front")]
+    (directory / ".env").write_text((directory / ".env").read_text().replace("DEPLOY_ID=100", "DEPLOY_ID=300"))
+    assert run(directory) == 1
+    lines = [(entry.id, entry.tag, entry.outcome) for entry in history.entries(directory)]
+    assert lines[1] == ("300", OLD, "live")
+    assert lines[2][1:] == (NEW, "refused")
+
+
+def test_nothing_is_pruned_when_the_revert_failed(directory, containers, monkeypatch, capsys):
+    """The new release may still serve, from its folder."""
+    containers += [container("100", OLD, "api"), container("100", OLD, "front")]
+    (directory / "releases" / NEW).mkdir()
+    write = state.write_upstream
+
+    def fail(path, front):
+        if front != "front":
+            raise OSError("no space left on device")
+        write(path, front)
+
+    monkeypatch.setattr(state, "write_upstream", fail)
+    assert run(directory) == 1
+    assert (directory / "releases" / NEW).is_dir()
+    output = capsys.readouterr().out
+    assert "not reverted: the upstream file (no space left on device)" in output
+    assert output.endswith(f"state unknown; last known live: {OLD}\n")
