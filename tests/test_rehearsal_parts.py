@@ -1,5 +1,6 @@
 """The load generator and the report of the rehearsal, tested with a small HTTP server that fails on demand."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -277,3 +278,12 @@ def test_table_for_the_terminal(capsys):
     assert total.split()[1:] == ["FAILED", "4,000", "1", "799", "0", "0", "250"]
     print_table(run)
     assert "\033" not in capsys.readouterr().out
+
+
+def test_each_guard_of_the_mutation_tests_occurs_once():
+    tree = ast.parse((ROOT / "tests/rehearsal/scenarios/mutants.py").read_text())
+    [mutants] = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "MUTANTS"]
+    assert len(mutants.elts) > 30
+    for mutant in mutants.elts:
+        module, guard = mutant.elts[1].value, mutant.elts[2].value
+        assert (ROOT / f"scripts/server/{module}.py").read_text().count(guard) == 1, guard

@@ -95,7 +95,7 @@ class Rehearsal:
             return response.read().decode()
 
     def live_tag(self) -> str | None:
-        """Return the tag that the public URL answers with; None without an answer."""
+        """Return the tag that the public URL returns; None without a response."""
         try:
             return json.loads(self.get("/version"))["tag"]
         except (OSError, ValueError):
@@ -162,7 +162,7 @@ class Rehearsal:
 
     def _expect_live_tag(self, commit: str) -> None:
         tag = self.live_tag()
-        expect(tag == commit, f"the public URL answers {tag}, expected {commit}")
+        expect(tag == commit, f"the public URL returns {tag}, expected {commit}")
 
     def expect_only_release(self, commit: str) -> None:
         """Expect that the server runs this release and nothing else, as if no deploy had been interrupted."""
@@ -201,7 +201,7 @@ class Rehearsal:
             f"the log records {logged}, the ledger {recorded}",
         )
         live, tag = json.loads(self.get("/live"))["tag"], self.live_tag()
-        expect(live == tag, f"the ledger says that {live} is live, and {tag} answers")
+        expect(live == tag, f"the live release is {live} in the ledger, and {tag} at the public URL")
         return recorded
 
     @contextmanager

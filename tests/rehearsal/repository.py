@@ -12,7 +12,7 @@ from scripts.runner.process import ROOT, run
 
 JOB_SECONDS = 1200
 # The line of deploy.sh when a step begins, alone or in act's log.
-STEP = re.compile(r"(?:^|\| )==> (repair|pull|migrate|start|wait|switch|prove|watch|clean|live|refused)\b")
+STEP = re.compile(r"(?:^|\| )==> (repair|pull|migrate|start|wait|switch|verify|watch|clean|live|refused)\b")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 

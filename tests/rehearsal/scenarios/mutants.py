@@ -36,8 +36,8 @@ SETTINGS = (  # restored after each mutant
     "WATCH_SECONDS",
 )
 EARLY_WRITE = """    from server.settings import write_release
-    write_release(deploy.directory, deploy.tag, deploy.project.deploy_id)
-    deploy.steps.begin("switch")
+    write_release(attempt.directory, attempt.tag, attempt.project.deploy_id)
+    attempt.steps.begin("switch")
 """
 # For each guard: its name, the module of scripts/server, its code, the replacement, and the scenario that must fail.
 MUTANTS = (
@@ -47,16 +47,16 @@ MUTANTS = (
     (
         "the check of the compose file",
         "compose",
-        "    if done.code:\n        missing",
+        "    if result.code:\n        missing",
         "    if False:\n        missing",
         invalid_input,
     ),
-    ("the commit order", "rollout", "if release.is_older(image, live):", "if False:", commit_order),
+    ("the commit order", "rollout", "if release.is_older(image, live_image):", "if False:", commit_order),
     (
         "the no-op for the live release",
-        "rollout",
-        "if unchanged := _find_unchanged(deploy):",
-        "if unchanged := None:",
+        "deploy",
+        "if rollout.is_unchanged(attempt):",
+        "if False:",
         commit_order,
     ),
     (
@@ -69,7 +69,7 @@ MUTANTS = (
     (
         "the wait for health",
         "rollout",
-        "    health.wait_until_healthy(started, deploy.settings)\n",
+        "    health.wait_until_healthy(created, attempt.settings)\n",
         "",
         unusual_releases,
     ),
@@ -83,7 +83,7 @@ MUTANTS = (
     (
         "the watch",
         "rollout",
-        "    health.watch(started, front, deploy.tag, deploy.settings)\n",
+        "    health.watch(created, front, attempt.tag, attempt.settings)\n",
         "",
         faulty_releases,
     ),
@@ -91,34 +91,34 @@ MUTANTS = (
     (
         "the verification",
         "health",
-        "    answer = probe(container.address, VERSION_PATH)\n",
-        "    return\n",
+        "    response = probe(container.address, VERSION_PATH)\n",
+        "    return ''\n",
         faulty_releases,
     ),
     (
         "the verification before the switch",
         "rollout",
-        "    health.verify_version(front, deploy.tag)\n",
+        "    health.verify_version(front, tag)\n",
         "",
         faulty_releases,
     ),
     (
         "the check of the new program",
         "release",
-        "        if done.code:\n            message",
+        "        if result.code:\n            message",
         "        if False:\n            message",
         faulty_releases,
     ),
     (
-        "the evidence",
+        "the diagnostics",
         "deploy",
-        "        health.show_evidence(directory, deploy.containers())\n",
+        "        diagnostics.show(directory, attempt.containers())\n",
         "        pass\n",
         faulty_releases,
     ),
     (
         "the exit codes",
-        "health",
+        "diagnostics",
         "        for line in describe_exit(container.id):",
         "        for line in []:",
         faulty_releases,
@@ -130,33 +130,33 @@ MUTANTS = (
         "    list(container.id for",
         faulty_releases,
     ),
-    ("the time limit of migrations", "backup", '"migrate", seconds)', '"migrate", 130)', faulty_migrations),
+    ("the time limit of migrations", "migrations", '"migrate", seconds)', '"migrate", 130)', faulty_migrations),
     (
         "the kill of one-shot containers",
         "compose",
-        "    engine.in_parallel(engine.kill, engine.one_shots(settings.project, ONE_SHOT))\n",
+        "    engine.in_parallel(engine.remove_now, engine.one_shots(settings.project, ONE_SHOT))\n",
         "    pass\n",
         faulty_migrations,
     ),
     (
         "the space check before a dump",
-        "backup",
+        "migrations",
         "    if missing > sum(",
         "    if False and missing > sum(",
         faulty_migrations,
     ),
     (
         "the space check during a dump",
-        "backup",
+        "migrations",
         "        if free_mb() < project.settings.min_free_mb:",
         "        if False:",
         faulty_migrations,
     ),
-    ("the backup", "backup", '    if "backup" in services:', "    if False:", restore_after_data_loss),
-    ("the schema check", "backup", "if code not in (0, PENDING):", "if False:", restore_after_data_loss),
+    ("the backup", "migrations", '    if "backup" in services:', "    if False:", restore_after_data_loss),
+    ("the schema check", "migrations", "if code not in (0, PENDING):", "if False:", restore_after_data_loss),
     ("the separate session", "follow", "        os.setsid()\n", "        os.dup2(1, 9)\n", dropped_connection),
     ("the time limit of NOTIFY_URL", "history", "NOTIFY_SECONDS = 5 ", "NOTIFY_SECONDS = 150 ", webhooks),
-    ("the retry of webhooks", "history", "if not _is_final(answer):", "if False:", webhooks),
+    ("the retry of webhooks", "history", "if _needs_retry(status):", "if False:", webhooks),
     (
         "the new file for each webhook count",
         "history",
@@ -172,9 +172,9 @@ MUTANTS = (
         pruning,
     ),
     ("the pruning", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", pruning),
-    ("the late write of .env", "rollout", '    deploy.steps.begin("switch")\n', EARLY_WRITE, reboots),
-    ("the container names", "deploy", "    _rename_containers(deploy)\n", "", pruning),
-    ("the pointer between deploys", "deploy", '    state.point_to(directory, "front")\n', "", pruning),
+    ("the late write of .env", "rollout", '    attempt.steps.begin("switch")\n', EARLY_WRITE, reboots),
+    ("the container names", "deploy", "    _rename_containers(attempt)\n", "", pruning),
+    ("the upstream between deploys", "deploy", '    state.write_upstream(directory, "front")\n', "", pruning),
     (
         "the label of one-shot containers",
         "engine",

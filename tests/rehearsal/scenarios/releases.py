@@ -26,22 +26,22 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     exits = f'CMD ["sh", "-c", "python -m service >/tmp/log 2>&1 & until {is_used}; do sleep 0.1; done; kill $!; wait"]'
     with rehearsal.reads_only():
         expect_refused(rehearsal, "exits after the switch", "the new api is crashing", exits)
-    message = "times in a row: /healthz of quai-front-"
+    message = "consecutive probes while serving: /healthz of quai-front-"
     with rehearsal.reads_only():
         expect_refused(rehearsal, "fails while it is watched", message, *server_lines(FAILING_SERVER))
     exits = """CMD ["python", "-c", "import sys, time; time.sleep(1); sys.exit(3)"]"""
     expect_refused(rehearsal, "exits with a code", "exit code 3\n", exits)
-    message = "out of memory: the kernel killed it (OOMKilled), its limit is 5"
+    message = "out of memory: the kernel killed it (OOMKilled); its limit is 5"
     allocates = """CMD ["python", "-c", "len(b'x' * (1 << 30)); import time; time.sleep(9)"]"""
     expect_refused(rehearsal, "exceeds its memory limit", message, allocates)
     expect_refused(rehearsal, "no health check", "has no health check", "HEALTHCHECK NONE")
     expect_refused(rehearsal, "wrong tag", ", not ", "ENV RELEASE=another-release")
     compose_file = "RUN echo 'services: [' >/release/docker-compose.prod.yml"
-    expect_refused(rehearsal, "broken compose file", "do not fit", compose_file)
+    expect_refused(rehearsal, "broken compose file", "does not match .env", compose_file)
     caddyfile = "RUN echo '{' >>/release/front/Caddyfile"
     expect_refused(rehearsal, "broken Caddyfile", "the new front is crashing", caddyfile)
     caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
-    expect_refused(rehearsal, "another Caddyfile", "answers 500", caddyfile)
+    expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile)
     program = "RUN echo 'if' >>/release/deploy.sh"
     expect_refused(rehearsal, "broken deploy.sh", "deploy program does not run", program)
     expect_refused(rehearsal, "no files", "/release", "RUN rm -r /release")
@@ -74,7 +74,7 @@ def dump_without_space(rehearsal: Rehearsal) -> None:
         expect_refused(rehearsal, "dump grows", "the dump was stopped: less than", *migration_lines(""), edit)
         server.exec(f"fallocate --length 4000M {large_dump}")
         server.set(MIN_FREE_MB=str(free - 5500))
-        expect_refused(rehearsal, "dump is large", "the dump takes about 4800 MB", *migration_lines(""))
+        expect_refused(rehearsal, "dump is large", "the dump needs about 4800 MiB", *migration_lines(""))
     finally:
         server.exec(f"rm --force {large_dump}")
         server.set(MIN_FREE_MB=limit)
