@@ -7,6 +7,8 @@ import subprocess
 from scripts.runner.process import Failure, run, say
 from scripts.runner.settings import VARIABLES_PAGE, required
 
+WORKFLOW_REGISTRY = "ghcr.io"  # accepts the token of a GitHub workflow
+
 
 def registry_host(image: str) -> str:
     """Return the registry of an image's name; empty for Docker Hub."""
@@ -15,17 +17,22 @@ def registry_host(image: str) -> str:
 
 
 def log_in(image: str) -> None:
-    """Log in as REGISTRY_USER; without that variable, use the logins that docker has."""
-    if not os.environ.get("REGISTRY_USER"):
+    """Log in as REGISTRY_USER; without that variable, use the existing logins of docker.
+
+    The password is REGISTRY_PASSWORD. Without it, GITHUB_TOKEN is sent to ghcr.io, and never to another registry.
+    """
+    user = os.environ.get("REGISTRY_USER")
+    if not user:
         return
-    given = required("REGISTRY_USER", "REGISTRY_PASSWORD")
     host = registry_host(image)
-    command = ["docker", "login", "--username", given["REGISTRY_USER"], "--password-stdin", *([host] if host else [])]
-    done = subprocess.run(command, input=given["REGISTRY_PASSWORD"], capture_output=True, text=True, check=False)
+    token = os.environ.get("GITHUB_TOKEN") if host == WORKFLOW_REGISTRY else None
+    password = os.environ.get("REGISTRY_PASSWORD") or token or required("REGISTRY_PASSWORD")["REGISTRY_PASSWORD"]
+    command = ["docker", "login", "--username", user, "--password-stdin", *([host] if host else [])]
+    done = subprocess.run(command, input=password, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failure(
-            f"the registry {host or 'Docker Hub'} refuses the login of {given['REGISTRY_USER']}:"
-            f" {done.stderr.strip()}\nCheck REGISTRY_USER and REGISTRY_PASSWORD, see {VARIABLES_PAGE}"
+            f"the registry {host or 'Docker Hub'} rejected the login as {user}: {done.stderr.strip()}\n"
+            f"Check REGISTRY_USER and REGISTRY_PASSWORD, see {VARIABLES_PAGE}"
         )
 
 
@@ -38,8 +45,8 @@ def push(image: str) -> None:
 def move_latest(name: str, commit: str) -> None:
     """Make IMAGE:latest the image of a commit that the registry already has; the engine need not have it.
 
-    Pulled and pushed, since `docker buildx imagetools create` wraps the image into an index of its own:
-    latest would not have the digest of the release.
+    Pull and push, because `docker buildx imagetools create` wraps the image in a new index, so that latest would
+    not have the digest of the release.
     """
     log_in(name)
     run("docker", "pull", "--quiet", f"{name}:{commit}")

@@ -5,7 +5,10 @@ import subprocess
 import pytest
 
 from scripts.runner import registry
-from scripts.runner.process import Failure
+from scripts.runner.process import ROOT, Failure
+from scripts.runner.settings import image_name
+
+WORKFLOW = "of the workflow"
 
 
 @pytest.mark.parametrize(
@@ -27,7 +30,7 @@ def test_the_registry_is_the_host_before_the_first_slash(image, host):
 
 @pytest.fixture
 def logins(monkeypatch):
-    """The commands that registry.py runs; `logins.exit_code` is what they end with."""
+    """The commands that registry.py runs; `logins.exit_code` is their exit code."""
 
     class Logins(list):
         exit_code = 0
@@ -41,6 +44,7 @@ def logins(monkeypatch):
     monkeypatch.setattr(registry.subprocess, "run", record)
     monkeypatch.setenv("REGISTRY_USER", "someone")
     monkeypatch.setenv("REGISTRY_PASSWORD", "hush")
+    monkeypatch.setenv("GITHUB_TOKEN", WORKFLOW)
     return logins
 
 
@@ -51,15 +55,39 @@ def test_the_password_goes_through_stdin(logins, image, host):
     assert logins == [(command, "hush")]
 
 
+@pytest.mark.parametrize("image", ["ghcr.io/owner/quai", "GHCR.io/owner/quai"])
+def test_token_of_the_workflow_is_the_default_password_for_ghcr(logins, monkeypatch, image):
+    monkeypatch.setenv("REGISTRY_PASSWORD", "")
+    registry.log_in(image_name({"IMAGE": image}))
+    assert logins == [(["docker", "login", "--username", "someone", "--password-stdin", "ghcr.io"], WORKFLOW)]
+
+
+@pytest.mark.parametrize(
+    "image", ["owner/quai", "registry.example.com/quai", "ghcr.io.example.com/quai", "ghcr.io:444/q"]
+)
+def test_token_of_the_workflow_is_not_sent_to_another_registry(logins, monkeypatch, image):
+    monkeypatch.setenv("REGISTRY_PASSWORD", "")
+    with pytest.raises(Failure, match="REGISTRY_PASSWORD is missing or empty"):
+        registry.log_in(image)
+    assert logins == []
+
+
+def test_workflow_passes_its_token_apart_from_the_password():
+    """An expression with `||` would send the token to the registry of IMAGE, whichever it is."""
+    for workflow in (ROOT / ".github/workflows").glob("*.yml"):
+        for line in workflow.read_text().splitlines():
+            assert "github.token" not in line or line.strip().startswith("GITHUB_TOKEN: ${{ github.token }}")
+
+
 def test_without_a_user_there_is_no_login(logins, monkeypatch):
     monkeypatch.setenv("REGISTRY_USER", "")
     registry.log_in("ghcr.io/owner/quai")
     assert logins == []
 
 
-def test_a_refused_login_names_the_registry_and_the_variables(logins):
+def test_rejected_login_reports_the_registry_and_the_variables(logins):
     logins.exit_code = 1
-    with pytest.raises(Failure, match="refuses the login of someone: 401") as failure:
+    with pytest.raises(Failure, match="rejected the login as someone: 401") as failure:
         registry.log_in("ghcr.io/owner/quai")
     assert {"ghcr.io", "REGISTRY_PASSWORD"} <= set(str(failure.value).replace(",", "").split())
     assert "hush" not in str(failure.value)
