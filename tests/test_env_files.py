@@ -18,12 +18,13 @@ def compose_reads():
 
 
 def deploy_reads():
-    """The settings that the deploy program names: in settings.py as quoted names, in deploy.sh as settings[NAME]."""
-    program, script = ROOT / "scripts/server/settings.py", ROOT / "scripts/deploy.sh"
-    names = set(re.findall(rf"\bsettings\[({SETTING})\]", script.read_text()))
-    if program.exists():
-        names |= set(re.findall(rf"""["']({SETTING})["']""", program.read_text()))
-    return names
+    """The settings that the deploy program reads: the quoted names in its settings.py."""
+    return set(re.findall(rf"""["']({SETTING})["']""", (ROOT / "scripts/server/settings.py").read_text()))
+
+
+def pinned_images(file):
+    """The default image of each variable of a compose file or Dockerfile."""
+    return dict(re.findall(r"\b([A-Z]+_IMAGE)(?:=|:-)([\w./:@-]+)", (ROOT / file).read_text()))
 
 
 def values(file):
@@ -57,6 +58,17 @@ def test_the_example_explains_each_setting():
     example = lines(".env.example")
     settings = [number for number, line in enumerate(example) if line and not line.startswith("#")]
     assert [example[number] for number in settings if not example[number - 1].startswith("# ")] == []
+
+
+def test_development_and_production_pin_the_same_images():
+    production = pinned_images("docker-compose.prod.yml") | pinned_images("Dockerfile")
+    assert production
+    assert pinned_images("docker-compose.dev.yml") == production
+
+
+def test_development_without_docker_has_the_caddy_version_of_production():
+    dev = re.search(r"\bcaddy-bin==([\d.]+)", (ROOT / "pyproject.toml").read_text())
+    assert dev[1] == re.search(r"caddy:([\d.]+)", pinned_images("docker-compose.prod.yml")["FRONT_IMAGE"])[1]
 
 
 @pytest.mark.parametrize("file", SERVER_FILES)
