@@ -18,7 +18,7 @@ def api_port(folder: Path = Path(), environment: Mapping[str, str] = os.environ)
     settings = read_env_file(folder / ".env.dev") | read_env_file(folder / ".env") | dict(environment)
     if not settings.get("API_PORT"):
         raise Failure("API_PORT is missing or empty: set it in .env.dev, for example API_PORT=8000")
-    return settings["API_PORT"].strip(" \"'")
+    return settings["API_PORT"]
 
 
 def serve() -> None:

@@ -8,6 +8,13 @@ from pathlib import Path
 from scripts.runner.process import Failure
 
 VARIABLES_PAGE = "'Secrets and variables' in docs/server.md"
+SETTING = re.compile(
+    r"""^[ \t]*(?:export[ \t]+)?(?P<name>\w+)[ \t]*=[ \t]*
+    (?: '(?P<single>(?:\\.|[^'\\\n])*)'[ \t]*(?:\#.*)?$
+      | "(?P<double>(?:\\.|[^"\\\n])*)"[ \t]*(?:\#.*)?$
+      | (?P<plain>.*)$ )""",
+    re.MULTILINE | re.VERBOSE,
+)
 
 
 def required(*names: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -24,10 +31,21 @@ def image_name(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get("IMAGE", "").lower() or "quai"
 
 
+def parse_env(text: str) -> dict[str, str]:
+    """Return the settings of an .env file, parsed like python-dotenv does, without interpolation."""
+    settings = {}
+    for line in SETTING.finditer(text):
+        quoted = line["single"] if line["single"] is not None else line["double"]
+        if quoted is None:
+            settings[line["name"]] = re.sub(r"\s+#.*", "", line["plain"]).strip()
+        else:
+            settings[line["name"]] = re.sub(r"\\([\\'\"])", r"\1", quoted)
+    return settings
+
+
 def read_env_file(path: Path) -> dict[str, str]:
-    """Return the settings of an .env file as written, without interpolation; empty if there is no such file."""
-    text = path.read_text() if path.exists() else ""
-    return dict(re.findall(r"^(\w+)=(.*)$", text, flags=re.MULTILINE))
+    """Return the settings of an .env file; empty if there is no such file."""
+    return parse_env(path.read_text()) if path.exists() else {}
 
 
 def summarize(text: str, environment: Mapping[str, str] = os.environ) -> None:

@@ -95,10 +95,36 @@ def test_postgres_is_skipped_without_a_database(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("A=9000", "9000"),
+        ("A=", ""),
+        ("A = 9000", "9000"),
+        ("  export A=9000", "9000"),
+        ("A=9000 # mine", "9000"),
+        ("A=9000#1", "9000#1"),
+        ("A=a b  ", "a b"),
+        ("A='9000' # mine", "9000"),
+        ('A="a # b" # mine', "a # b"),
+        (r'A="a \"b\""', 'a "b"'),
+        (r"A='it\'s'", "it's"),
+        ("A=${B}", "${B}"),
+        ("A=1\nA=2", "2"),
+        ("A=9000\r", "9000"),
+    ],
+)
+def test_env_file_is_parsed_like_the_service_does(tmp_path, line, value):
+    (tmp_path / ".env").write_bytes(f"# A=comment\n{line}\nB=next\n".encode())
+    assert settings.read_env_file(tmp_path / ".env") == {"A": value, "B": "next"}
+    dotenv = pytest.importorskip("dotenv")
+    assert dotenv.dotenv_values(tmp_path / ".env", interpolate=False) == {"A": value, "B": "next"}
+
+
+@pytest.mark.parametrize(
     ("files", "environment", "port"),
     [
         ({".env.dev": "API_PORT=1"}, {}, "1"),
-        ({".env.dev": "API_PORT=1", ".env": "A=b\nAPI_PORT='2'\n"}, {}, "2"),
+        ({".env.dev": "API_PORT=1", ".env": "A=b\nexport API_PORT = '2' # mine\n"}, {}, "2"),
         ({".env.dev": "API_PORT=1", ".env": "API_PORT=2"}, {"API_PORT": "3"}, "3"),
     ],
 )
