@@ -1,1 +1,1 @@
-"""What a CI runner or a developer's machine runs: build, boot and push the image, request the deploy, verify it."""
+"""What CI and developers run: build, smoke-test and push the image, ask the server to deploy it, verify it."""

@@ -26,10 +26,13 @@ def serve() -> None:
     port = api_port()
     environment = {"APP_ENV": "dev", "API_PORT": port}
     if Path("service/migrate.py").exists():
-        show(sys.executable, "-m", "service.migrate", environment=environment)
+        show(sys.executable, "-m", "service.migrate", env={**os.environ, **environment})
     say(f"the page: http://localhost:8080; the API: http://localhost:{port}/docs; Ctrl-C stops both")
     with subprocess.Popen(FRONT, env={**os.environ, **environment, **LOOPBACK}) as front:
         try:
-            show(sys.executable, "-m", "service", "--reload", "--host", "127.0.0.1", environment=environment)
+            show(
+                *(sys.executable, "-m", "service", "--reload", "--host", "127.0.0.1"),
+                env={**os.environ, **environment},
+            )
         finally:
             front.terminate()

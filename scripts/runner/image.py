@@ -1,14 +1,14 @@
-"""The command `image`: build the image of a commit, boot it, push it."""
+"""The command `image`: build the image of a commit, smoke-test it, push it."""
 
 from scripts.runner import build, registry
 from scripts.runner.base_images import base_images
-from scripts.runner.boot import boot
 from scripts.runner.process import ensure_engine, git, run, say
 from scripts.runner.settings import image_name
+from scripts.runner.smoke_test import smoke_test
 
 
 def make_image(push: bool = False, twice: bool = False) -> None:
-    """Build and boot the image of HEAD; push it, or build it twice more to compare the ids."""
+    """Build and smoke-test the image of HEAD; push it, or build it twice more to compare the ids."""
     name, commit, position = image_name(), git("rev-parse", "HEAD"), build.release_position()
     if push:
         build.require_pushable(position)
@@ -22,7 +22,7 @@ def make_image(push: bool = False, twice: bool = False) -> None:
     if twice:
         say(f"built twice without cache, both times {build.require_reproducible(target, arguments)}")
     run("docker", "tag", target, f"{name}:latest")
-    boot(name, commit, bases)
+    smoke_test(name, commit, bases)
     if push:
         registry.push(target)
         build.push_cache(name, arguments)

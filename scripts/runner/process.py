@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Failure(SystemExit):
-    """A command cannot go on. The message says what happened, why, and what to run next.
+    """A command cannot continue. The message says what happened, why, and what to run next.
 
     A SystemExit, so that a program that does not catch it prints the message and ends with exit code 1.
     """
@@ -32,9 +31,9 @@ def run(*command: str, **options: Any) -> str:
     return str(done.stdout).strip()
 
 
-def show(*command: str, environment: Mapping[str, str] | None = None) -> None:
-    """Run a program whose output is shown, with extra environment variables. Raise CalledProcessError on failure."""
-    subprocess.run(command, check=True, env={**os.environ, **(environment or {})})
+def show(*command: str, **options: Any) -> None:
+    """Run a program whose output is shown. Raise CalledProcessError on failure."""
+    subprocess.run(command, check=True, **options)
 
 
 def git(*command: str) -> str:
