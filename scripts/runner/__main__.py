@@ -81,7 +81,7 @@ def main() -> int:
     """Run one command and return its exit code."""
     options = parse()
     os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("runner: ended by SIGTERM"))  # run the finally blocks
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("runner: terminated by SIGTERM"))  # run the finally blocks
     try:
         return run_command(options)
     except Failure as failure:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -137,6 +138,42 @@ def test_the_port_of_development(tmp_path, files, environment, port):
 def test_a_missing_port_is_named(tmp_path):
     with pytest.raises(Failure, match="API_PORT is missing"):
         dev.api_port(tmp_path, {})
+
+
+@pytest.mark.parametrize("end", ["Caddy", "SIGTERM"])
+def test_development_stops_all_programs_when_one_ends(tmp_path, end):
+    """The API gets SIGTERM, not SIGKILL: it stops its own child, which would keep the port."""
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service/__main__.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(pathlib.Path('terminated').touch()))\n"
+        "pathlib.Path('started').touch()\n"
+        "time.sleep(20)\n"
+    )
+    (tmp_path / ".env.dev").write_text("API_PORT=8000\n")
+    (tmp_path / "caddy").write_text(
+        "#!/bin/sh\nuntil [ -e started ]; do sleep 0.02; done\n" + ("exit 3\n" if end == "Caddy" else "exec sleep 20\n")
+    )
+    (tmp_path / "caddy").chmod(0o755)
+    program = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from scripts.runner import __main__ as runner;"
+        f" runner.ROOT = {str(tmp_path)!r}; sys.exit(runner.main())"
+    )
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "dev"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as runner:
+        try:
+            while end == "SIGTERM" and not (tmp_path / "started").exists():
+                time.sleep(0.02)
+            if end == "SIGTERM":
+                runner.terminate()
+            _, stderr = runner.communicate(timeout=10)
+        finally:
+            runner.kill()
+    assert runner.returncode == 1
+    assert ("terminated by SIGTERM" if end == "SIGTERM" else "Caddy ended with exit code 3") in stderr
+    assert (tmp_path / "terminated").exists()
 
 
 def test_the_smoke_test_gets_new_secrets_and_free_ports():
