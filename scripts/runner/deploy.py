@@ -1,24 +1,38 @@
-"""The command `deploy`: request the deploy of a commit, verify it at the public URL, and write the job's summary."""
+"""The command `deploy`: ask the server to deploy a commit, verify it at the public URL, and write the job's summary."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
 from scripts.runner.process import Failure, git
-from scripts.runner.request import VARIABLES, request_deploy
-from scripts.runner.settings import required, summarize
+from scripts.runner.request import VARIABLES, ConnectionLost, request_deploy
+from scripts.runner.settings import required
 from scripts.runner.verify import wait_for_release
 
 
 def deploy() -> None:
-    """Deploy HEAD. Raise Failure unless the server says that it is live and the public URL serves it."""
+    """Deploy HEAD. Raise Failure unless the server reports it as live and the public URL serves it."""
     public_url = required(*VARIABLES, "PUBLIC_URL")["PUBLIC_URL"]
     commit = git("rev-parse", "HEAD")
     try:
         request_deploy(commit)
+    except ConnectionLost as failure:
+        summarize(f"### Connection lost: `{commit}`\n\n{failure}")
+        raise
     except Failure as failure:
         summarize(f"### Not deployed: `{commit}`\n\n{failure}")
         raise
     try:
         answer = wait_for_release(public_url, commit)
     except Failure as failure:
-        summarize(f"### Not verified: `{commit}`\n\nThe server says that it is live, but {failure}")
+        summarize(f"### Not verified: `{commit}`\n\nThe server reports it as live, but {failure}")
         raise
     started = answer.get("started_at", "an unknown time")
-    summarize(f"### Live: `{commit}`\n\n{public_url} answers from this commit, started at {started}.")
+    summarize(f"### Live: `{commit}`\n\n{public_url} serves this commit, which started at {started}.")
+
+
+def summarize(text: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Append Markdown to the job's summary; do nothing outside GitHub Actions."""
+    if path := environment.get("GITHUB_STEP_SUMMARY"):
+        with Path(path).open("a") as summary:
+            summary.write(text + "\n")

@@ -1,4 +1,4 @@
-"""Request a deploy from the server over SSH."""
+"""Ask the server over SSH to deploy a commit."""
 
 import os
 import secrets
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scripts.runner.process import Failure
+from scripts.runner.process import Failure, ensure_command
 from scripts.runner.settings import required
 
 VARIABLES = ("DEPLOY_HOST", "DEPLOY_USER", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS")
@@ -17,11 +17,16 @@ OPTIONS = (
     *("BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none"),
     *("StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null"),
 )
+SSH_FAILED = 255  # the exit code of ssh if the connection failed or was lost
 KEEP_ALIVE = "ServerAliveInterval=15"  # seconds; detects dead connections
 
 
+class ConnectionLost(Failure):
+    """The connection was lost after the deploy had started, so its result is unknown."""
+
+
 def ssh_command(target: Mapping[str, str], key: Path, known_hosts: Path, request: str) -> list[str]:
-    """Return the ssh command for a request; `target` holds DEPLOY_USER, DEPLOY_HOST and perhaps DEPLOY_PORT."""
+    """Return the ssh command for a request; `target` holds DEPLOY_USER, DEPLOY_HOST and optionally DEPLOY_PORT."""
     options = (*OPTIONS, f"UserKnownHostsFile={known_hosts}", KEEP_ALIVE)
     return [
         *("ssh", "-T", "-F", "none", "-i", str(key)),
@@ -37,14 +42,17 @@ def steps(lines: Sequence[str]) -> list[str]:
 
 
 def succeeded(commit: str, lines: Sequence[str], exit_code: int) -> bool:
-    """Return whether the deploy succeeded: by its last step and its exit code: the log may be truncated."""
+    """Return whether the deploy succeeded.
+
+    Both the last step and the exit code are checked, because the log may be truncated.
+    """
     return exit_code == 0 and steps(lines)[-1:] == [f"live: {commit}"]
 
 
 def stream(command: Sequence[str]) -> tuple[list[str], int]:
     """Run a command, print its output as it comes, and return its lines and exit code."""
     lines = []
-    # The log of an application may contain anything, workflow commands of GitHub (::name::) included.
+    # The log of an application may contain anything, including GitHub workflow commands (::name::).
     token = secrets.token_hex(16) if os.environ.get("GITHUB_ACTIONS") else ""
     if token:
         print(f"::stop-commands::{token}", flush=True)
@@ -60,8 +68,9 @@ def stream(command: Sequence[str]) -> tuple[list[str], int]:
 
 
 def request_deploy(commit: str) -> None:
-    """Request the deploy of a commit and print the server's log. Raise Failure unless it succeeded."""
+    """Ask the server to deploy a commit and print its log. Raise Failure unless the deploy succeeded."""
     target = {**required(*VARIABLES), "DEPLOY_PORT": os.environ.get("DEPLOY_PORT", "")}
+    ensure_command("ssh", "openssh-client")
     with tempfile.TemporaryDirectory() as folder:
         key, known_hosts = Path(folder, "key"), Path(folder, "known_hosts")
         key.touch(mode=0o600)
@@ -70,6 +79,11 @@ def request_deploy(commit: str) -> None:
         lines, exit_code = stream(ssh_command(target, key, known_hosts, f"deploy {commit}"))
     if not succeeded(commit, lines, exit_code):
         reason = "\n".join(steps(lines)[-2:]) or "the server printed nothing"
+        if exit_code == SSH_FAILED and lines:
+            raise ConnectionLost(
+                f"the SSH connection was lost; the deploy of {commit} may still be running:\n{reason}\n"
+                "Run 'deploy.sh status' on the server, or run this command again: it waits for that deploy"
+            )
         raise Failure(
             f"{commit} was not deployed (ssh ended with exit code {exit_code}):\n{reason}\n"
             "See the log above, and docs/troubleshooting.md"

@@ -1,4 +1,4 @@
-"""What the environment and the .env files set, and the summary that GitHub shows."""
+"""Settings from environment variables and .env files."""
 
 import os
 import re
@@ -21,8 +21,8 @@ def required(*names: str, environment: Mapping[str, str] = os.environ) -> dict[s
     """Return these environment variables. Raise Failure that names all that are missing or empty."""
     missing = [name for name in names if not environment.get(name)]
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise Failure(f"{', '.join(missing)} {verb} missing or empty: set as described under {VARIABLES_PAGE}")
+        verb, object_ = ("is", "it") if len(missing) == 1 else ("are", "them")
+        raise Failure(f"{', '.join(missing)} {verb} missing or empty: set {object_} as described in {VARIABLES_PAGE}")
     return {name: environment[name] for name in names}
 
 
@@ -46,10 +46,3 @@ def parse_env(text: str) -> dict[str, str]:
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the settings of an .env file; empty if there is no such file."""
     return parse_env(path.read_text()) if path.exists() else {}
-
-
-def summarize(text: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Append Markdown to the job's summary; do nothing outside GitHub Actions."""
-    if path := environment.get("GITHUB_STEP_SUMMARY"):
-        with Path(path).open("a") as summary:
-            summary.write(text + "\n")

@@ -1,11 +1,11 @@
-"""The request of a deploy: the ssh command, and what counts as success."""
+"""The request to deploy: the ssh command, and what counts as success."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-from scripts.runner import deploy, request
+from scripts.runner import deploy, process, request
 from scripts.runner.process import Failure
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -56,11 +56,12 @@ def test_success_is_the_last_step_and_the_exit_code(lines, exit_code, success):
 
 @pytest.fixture
 def server(monkeypatch):
-    """Replace ssh by a script that gets the request; a function sets what it does."""
+    """Replace ssh with a script; the returned function sets the script."""
     for name in (*request.VARIABLES, "PUBLIC_URL"):
         monkeypatch.setenv(name, f"the {name}")
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.setattr(deploy, "git", lambda *_: COMMIT)
+    monkeypatch.setattr(request, "ensure_command", lambda command, package: None)
 
     def answer(script):
         def command(target, key, known_hosts, asked):
@@ -88,7 +89,29 @@ def test_a_refused_deploy_gives_the_reason_and_the_exit_code(server):
     assert "refused: it is unhealthy\nstill live: x\n" in str(failure.value)
 
 
-def test_a_silent_server_is_named(server):
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("print('==> watch'); raise SystemExit(255)", rf"(?s)deploy of {COMMIT} may still be running:.watch.*status"),
+        ("raise SystemExit(255)", "was not deployed .*exit code 255"),
+        ("print('==> refused: it is 255'); raise SystemExit(1)", "was not deployed .*exit code 1"),
+    ],
+)
+def test_lost_connection_is_not_reported_as_a_refused_deploy(server, script, message):
+    server(script)
+    with pytest.raises(Failure, match=message):
+        request.request_deploy(COMMIT)
+
+
+def test_missing_ssh_client_is_reported(server, monkeypatch, tmp_path):
+    server("")
+    monkeypatch.setattr(request, "ensure_command", process.ensure_command)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Failure, match=r"'ssh' is not installed.*openssh-client"):
+        request.request_deploy(COMMIT)
+
+
+def test_silent_server_is_reported(server):
     server("raise SystemExit(255)")
     with pytest.raises(Failure, match="the server printed nothing"):
         request.request_deploy(COMMIT)
@@ -100,9 +123,10 @@ def test_a_silent_server_is_named(server):
         (f"print('{LIVE.strip()}')", True, f"### Live: `{COMMIT}`"),
         (f"print('{LIVE.strip()}')", False, f"### Not verified: `{COMMIT}`"),
         ("raise SystemExit(1)", True, f"### Not deployed: `{COMMIT}`"),
+        ("print('==> watch'); raise SystemExit(255)", True, f"### Connection lost: `{COMMIT}`"),
     ],
 )
-def test_the_summary_says_how_it_ended(server, monkeypatch, tmp_path, script, verified, summary):
+def test_summary_reports_the_result(server, monkeypatch, tmp_path, script, verified, summary):
     def wait_for_release(public_url, commit):
         if not verified:
             raise Failure("it answers something else")
@@ -118,7 +142,7 @@ def test_the_summary_says_how_it_ended(server, monkeypatch, tmp_path, script, ve
     assert (tmp_path / "summary").read_text().startswith(summary)
 
 
-def test_the_log_of_an_application_gives_no_commands_to_github(monkeypatch, capfd):
+def test_application_log_cannot_inject_workflow_commands(monkeypatch, capfd):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     script = "import sys; sys.stdout.buffer.write(b'::set-env name=A::b \\xff\\n==> done\\n')"
     lines, exit_code = request.stream([sys.executable, "-c", script])

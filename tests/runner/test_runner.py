@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from scripts.runner import base_images, dev, postgres, settings, smoke_test
+from scripts.runner import base_images, deploy, dev, postgres, settings, smoke_test
 from scripts.runner.__main__ import parse
 from scripts.runner.process import ROOT, Failure
 
@@ -17,7 +17,7 @@ def test_required_variables_are_returned():
 
 
 def test_all_missing_variables_are_named_with_their_page():
-    with pytest.raises(Failure, match="A, C are missing or empty") as failure:
+    with pytest.raises(Failure, match="A, C are missing or empty: set them as described in") as failure:
         settings.required("A", "B", "C", environment={"A": "", "B": "2"})
     section = settings.VARIABLES_PAGE.split("'")[1]
     assert section in str(failure.value)
@@ -32,10 +32,10 @@ def test_the_name_of_the_image_is_in_lower_case(environment, name):
     assert settings.image_name(environment) == name
 
 
-def test_the_summary_grows_and_needs_github(tmp_path):
-    settings.summarize("nowhere", {})
+def test_summary_is_appended_to_on_github_only(tmp_path):
+    deploy.summarize("nowhere", {})
     for text in ("one", "two"):
-        settings.summarize(text, {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary")})
+        deploy.summarize(text, {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary")})
     assert (tmp_path / "summary").read_text() == "one\ntwo\n"
 
 
