@@ -29,12 +29,12 @@ def wait_for_release(
     seconds: float = VERIFY_SECONDS,
     fetch_json: Callable[[str], dict[str, Any]] = fetch,
 ) -> dict[str, Any]:
-    """Poll /version until it answers this commit, and return the answer. Raise Failure after `seconds`."""
+    """Poll /version until it returns this commit, and return the answer. Raise Failure after `seconds`."""
     url = public_url.rstrip("/") + "/version"
     deadline = time.monotonic() + seconds
     while (answer := fetch_json(url)).get("tag") != commit:
         if time.monotonic() >= deadline:
-            raise Failure(f"{url} answers {answer}, not {commit}: see docs/troubleshooting.md")
+            raise Failure(f"{url} returned {answer}, expected {commit}: see docs/troubleshooting.md")
         time.sleep(min(POLL_SECONDS, seconds))
-    say(f"{url} answers {commit}")
+    say(f"{url} returned {commit}")
     return answer

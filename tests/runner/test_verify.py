@@ -31,7 +31,7 @@ def served(body):
         server.shutdown()
 
 
-def test_it_waits_until_the_release_answers(monkeypatch):
+def test_it_waits_until_the_release_is_served(monkeypatch):
     monkeypatch.setattr(verify, "POLL_SECONDS", 0.01)
     asked = []
 
@@ -45,7 +45,7 @@ def test_it_waits_until_the_release_answers(monkeypatch):
 
 def test_another_release_is_a_failure_after_the_deadline():
     began = time.monotonic()
-    with pytest.raises(Failure, match=r"answers \{'tag': 'old'\}, not new"):
+    with pytest.raises(Failure, match=r"returned \{'tag': 'old'\}, expected new"):
         verify.wait_for_release("https://api.example.com", "new", 0.2, lambda url: {"tag": "old"})
     assert 0.2 <= time.monotonic() - began < 2
 
