@@ -9,8 +9,8 @@ usage() {
 Usage: scripts/branches.sh [--push] [--protect] [feature/NAME ...]
 
 Creates main, dev and the given feature branches (default: feature/setup-ci-cd) where they are
-missing both locally and on origin. Existing branches are not changed. main starts at the current
-commit, dev at main, a feature branch at dev.
+missing locally: as a tracking branch if origin has the branch, otherwise main at the current
+commit, dev at main, and a feature branch at dev. Existing branches are not changed.
 
   --push     push missing branches to origin
   --protect  apply the protection rules with 'gh'; otherwise they are only printed
@@ -34,9 +34,9 @@ create() { # BRANCH START
   fi
 }
 
-push() {
+push_if_missing() {
   git remote get-url origin >/dev/null 2>&1 || fail "no remote 'origin'; add it: git remote add origin <url>"
-  if git ls-remote --exit-code --heads origin "$1" >/dev/null; then
+  if git ls-remote --exit-code origin "refs/heads/$1" >/dev/null; then
     say "$1 already exists on origin"
   else
     git push --quiet --set-upstream origin "$1"
@@ -44,7 +44,7 @@ push() {
   fi
 }
 
-rules() { # main and dev: only pull requests with a passing CI; no force push, no deletion
+rules() { # main and dev: only pull requests that pass CI; no force push, no deletion
   cat <<JSON
 {
   "name": "$RULES",
@@ -66,7 +66,7 @@ rules() { # main and dev: only pull requests with a passing CI; no force push, n
 JSON
 }
 
-protect() {
+apply_rules() {
   local id
   command -v gh >/dev/null || fail "--protect requires 'gh': https://cli.github.com"
   id=$(gh api 'repos/{owner}/{repo}/rulesets' --jq ".[] | select(.name == \"$RULES\") | .id")
@@ -97,10 +97,10 @@ main() {
   create dev main
   for branch in "${features[@]}"; do create "$branch" dev; done
   if [[ $push ]]; then
-    for branch in main dev "${features[@]}"; do push "$branch"; done
+    for branch in main dev "${features[@]}"; do push_if_missing "$branch"; done
   fi
   if [[ $protect ]]; then
-    protect
+    apply_rules
   else
     say "protection rules (apply them with --protect):"
     rules

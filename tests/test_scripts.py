@@ -171,6 +171,21 @@ def test_branches_are_created_once(tmp_path):
     assert "created" not in again.stdout
 
 
+def test_branch_is_pushed_even_if_a_longer_name_ends_with_it(tmp_path):
+    def git(*command):
+        return subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    git("init", "--quiet", "--initial-branch=main")
+    git("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "--allow-empty", "--message=one")
+    git("init", "--quiet", "--bare", "origin")
+    git("remote", "add", "origin", f"{tmp_path}/origin")
+    git("push", "--quiet", "origin", "main:feature/dev")
+    done = run(ROOT / "scripts/branches.sh", "--push", "feature/one", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pushed = git("-C", "origin", "branch", "--format=%(refname:short)").split()
+    assert pushed == ["dev", "feature/dev", "feature/one", "main"]
+
+
 @pytest.mark.parametrize(
     ("workflow", "triggers"),
     [
