@@ -186,6 +186,46 @@ def test_branch_is_pushed_even_if_a_longer_name_ends_with_it(tmp_path):
     assert pushed == ["dev", "feature/dev", "feature/one", "main"]
 
 
+@pytest.fixture
+def nox(tmp_path):
+    """Return a function that runs scripts/nox; its Python records the commands and installs a nox that does nothing."""
+    tools, checkout = tmp_path / "tools", tmp_path / "checkout"
+    tools.mkdir()
+    for tool in ("bash", "cat", "chmod", "dirname", "grep", "mkdir", "rm"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    (checkout / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/nox", checkout / "scripts")
+    (checkout / "pyproject.toml").write_text('nox = ["nox==1"]\n')
+    bin = checkout / ".nox/runner/bin"
+    install = f'mkdir -p {bin}; for name in nox pip; do echo "#!/bin/bash" >{bin}/$name; chmod +x {bin}/$name; done'
+
+    def nox(python=True):
+        if python:
+            (tools / "python3").write_text(
+                f'#!/bin/bash\necho "$*" >>{tmp_path}/log\n[[ $2 != virtualenv ]] || {{ {install}; }}\n'
+            )
+            (tools / "python3").chmod(0o755)
+        (tmp_path / "log").write_text("")
+        done = run(checkout / "scripts/nox", env={"PATH": str(tools)})
+        return done, "virtualenv" in (tmp_path / "log").read_text()
+
+    nox.checkout = checkout
+    return nox
+
+
+def test_nox_requires_python(nox):
+    done, _ = nox(python=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("nox: Python 3.11 or later with pip is required")
+
+
+def test_nox_is_installed_again_only_after_its_version_changed(nox):
+    for version, installed in [("1", True), ("1", False), ("2", True), ("2", False)]:
+        (nox.checkout / "pyproject.toml").write_text(f'nox = ["nox=={version}"]\n')
+        done, has_installed = nox()
+        assert (done.returncode, has_installed) == (0, installed), done.stderr
+
+
 @pytest.mark.parametrize(
     ("workflow", "triggers"),
     [
