@@ -186,6 +186,32 @@ def test_branch_is_pushed_even_if_a_longer_name_ends_with_it(tmp_path):
     assert pushed == ["dev", "feature/dev", "feature/one", "main"]
 
 
+def run_engine(functions, user=None, **directories):
+    """Run engine.sh with shell functions in place of commands, and with other directories."""
+    script = (ROOT / "scripts/engine.sh").read_text()
+    for old, new in directories.values():
+        script = script.replace(old, str(new))
+    environment = os.environ | {f"BASH_FUNC_{name}%%": f"() {{ {body}; }}" for name, body in functions.items()}
+    return run("-c", script, env=environment, cwd="/", user=user)
+
+
+def test_engine_that_only_root_can_start_is_explained():
+    nobody = 65534 if os.geteuid() == 0 else None
+    done = run_engine({"docker": "false", "dockerd": "true", "systemctl": "echo started"}, user=nobody)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "run 'sudo scripts/engine.sh'" in done.stderr
+    assert "join the group docker" in done.stderr
+
+
+def test_missing_plugin_is_reported_and_leaves_no_dangling_link(tmp_path):
+    plugins = ("/usr/libexec/docker", tmp_path / "none"), ("/usr/local/lib/docker", tmp_path / "docker")
+    docker = "[[ $1 == info || $1 == version ]]"
+    done = run_engine({"docker": docker, "dockerd": "true"}, source=plugins[0], target=plugins[1])
+    assert done.returncode == 1
+    assert "'docker compose' or 'docker buildx' is missing" in done.stderr
+    assert not (tmp_path / "docker/cli-plugins/*").is_symlink()
+
+
 @pytest.fixture
 def nox(tmp_path):
     """Return a function that runs scripts/nox; its Python records the commands and installs a nox that does nothing."""
