@@ -13,7 +13,7 @@ Run it on the server, in a clone of the repository.
 
   --image IMAGE   image of the releases, without a tag: ghcr.io/owner/quai
   --site ADDRESS  domain name to serve, with automatic HTTPS (default: ':80', plain HTTP)
-  --host NAME     name or address under which GitHub reaches this server (default: the host name)
+  --host NAME     name or address at which GitHub can reach this server (default: the host name)
   --port PORT     SSH port of this server (default: 22)
   --user USER     user that runs the deploys (default: deploy)
   --dir DIR       directory of the application (default: /srv/quai)
@@ -21,8 +21,12 @@ Run it on the server, in a clone of the repository.
 
 Installs a Docker engine if none is running, and python3 if it is missing (system packages). Creates
 the user, the directory with .env and deploy.sh, a systemd unit that reconciles with .env at boot, and
-an SSH key that can only request a deploy or the status. Existing files are kept. Finally prints the
-commands that configure GitHub.
+an SSH key that can only request a deploy or the status. Finally prints the commands that configure
+GitHub.
+
+A second run keeps .env, the deploy key (without --new-key), the deployed releases and the database. It
+writes the systemd unit and the links deploy.sh and docker-compose.prod.yml again, and, before the first
+deploy, releases/setup.
 TEXT
 }
 
@@ -30,7 +34,7 @@ say() { printf '==> %s\n' "$*"; }
 fail() { printf 'setup-server.sh: %s\n' "$*" >&2; exit 2; }
 
 read_options() {
-  image='' site=:80 host=$(hostname --fqdn 2>/dev/null || hostname) port=22 user=deploy dir=/srv/quai new_key=''
+  image='' site='' host=$(hostname --fqdn 2>/dev/null || hostname) port=22 user=deploy dir=/srv/quai new_key=''
   while (($#)); do
     case $1 in
       -h | --help) usage; exit ;;
@@ -38,15 +42,16 @@ read_options() {
       --image | --site | --host | --port | --user | --dir) [[ ${2-} ]] || fail "$1 requires a value; see --help" ;;
       *) fail "unknown option '$1'; see --help" ;;
     esac
-    printf -v "${1#--}" '%s' "$2"
+    printf -v "${1#--}" '%s' "$2" # sets the local variable of main with the name of the option
     shift 2
   done
-  [[ $image =~ ^[a-z0-9][a-z0-9._:/-]*$ && ${image##*/} != *:* ]] || fail "--image '$image' is not an image name without a tag, such as ghcr.io/owner/quai"
+  [[ $image =~ ^[a-z0-9][a-z0-9._:/-]*$ && ${image##*/} != *:* ]] || fail "--image must be an image name without a tag, such as ghcr.io/owner/quai; got '$image'"
   image=${image#docker.io/}
+  [[ $site != *://* ]] || fail "--site must be an address without a scheme, such as api.example.com; got '$site'"
   dir=${dir%/}
-  [[ $dir =~ ^/[A-Za-z0-9._/-]+$ ]] || fail "--dir '$dir' is not an absolute path of letters, digits, '.', '_' and '-'"
-  [[ $user =~ ^[a-z_][a-z0-9_-]*$ ]] || fail "--user '$user' is not a user name"
-  [[ $port =~ ^[0-9]+$ ]] || fail "--port '$port' is not a number"
+  [[ $dir =~ ^/[A-Za-z0-9._/-]+$ ]] || fail "--dir must be an absolute path of letters, digits, '.', '_' and '-'; got '$dir'"
+  [[ $user =~ ^[a-z_][a-z0-9_-]*$ ]] || fail "--user must be a user name; got '$user'"
+  [[ $port =~ ^[0-9]+$ ]] || fail "--port must be a number; got '$port'"
 }
 
 # The deploy program needs Python's standard library; python3-minimal lacks parts of it.
@@ -69,41 +74,61 @@ refuse_second_application() {
   done
 }
 
+# An existing .env is not changed. Refuse options that contradict it, because the printed commands would, too.
+check_env() {
+  local current
+  if [[ -e $dir/.env ]]; then
+    current=$(env_value IMAGE)
+    [[ $current == "$image" ]] ||
+      fail "--image is '$image', but IMAGE in $dir/.env is '$current'. To change it: sudo sed -i 's|^IMAGE=.*|IMAGE=$image|' $dir/.env"
+    current=$(env_value SITE_ADDRESS)
+    [[ ${site:-$current} == "$current" ]] ||
+      fail "--site is '$site', but SITE_ADDRESS in $dir/.env is '$current'. To change it: sudo sed -i 's|^SITE_ADDRESS=.*|SITE_ADDRESS=$site|' $dir/.env && sudo $dir/deploy.sh services"
+    site=$current
+  fi
+  site=${site:-:80}
+}
+
+env_value() { sed -n "s/^$1=//p" "$dir/.env" | tail -n 1 | sed -E "s/[ \t]+#.*//; s/^([\"'])(.*)\1$/\2/"; }
+
 make_user() {
-  # No password, but not locked, so that SSH keys work. The password of an existing user is not changed.
+  # No valid password, but the account is not locked: SSH refuses locked accounts. The password of an
+  # existing user is not changed.
   id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash --user-group --password '*' "$user"
   usermod --append --groups docker "$user"
+  group=$(id -gn "$user")
   home=$(getent passwd "$user" | cut -d: -f6)
 }
 
 make_directory() {
-  install -d -o "$user" -g "$user" "$dir" "$dir/releases"
+  install -d -o "$user" -g "$group" "$dir" "$dir/releases"
   # Use the deploy program of this clone until the first release provides its own.
   if [[ ! -e $dir/releases/current/deploy.sh || $(readlink "$dir/releases/current") == setup ]]; then
     rm -rf "$dir/releases/setup"
     mkdir "$dir/releases/setup"
     cp -r "$HERE/deploy.sh" "$HERE/server" "$dir/releases/setup/"
-    chown -R "$user:$user" "$dir/releases/setup"
+    chown -R "$user:$group" "$dir/releases/setup"
     ln -sfn setup "$dir/releases/current"
   fi
   ln -sfn releases/current/deploy.sh "$dir/deploy.sh"
   ln -sfn releases/current/docker-compose.prod.yml "$dir/docker-compose.prod.yml"
-  chown -h "$user:$user" "$dir"/{deploy.sh,docker-compose.prod.yml,releases,releases/current}
+  chown -h "$user:$group" "$dir"/{deploy.sh,docker-compose.prod.yml,releases,releases/current}
 }
 
 # With live-restore, an upgrade of the engine does not stop the containers.
 keep_containers_running() {
-  local file=/etc/docker/daemon.json
+  local pids file=/etc/docker/daemon.json
   [[ $(docker info --format '{{.LiveRestoreEnabled}} {{.Swarm.LocalNodeState}}') == 'false inactive' ]] || return 0
   if [[ -e $file ]]; then
     say "$file exists and is not changed; add \"live-restore\": true to keep containers running while the engine restarts"
   else
     echo '{"live-restore": true}' >"$file"
-    kill -HUP "$(pidof dockerd)" # reload the configuration
+    read -ra pids < <(pidof dockerd) || return 0 # more than one, for example with an engine in a container
+    kill -HUP "${pids[@]}" # reload the configuration
   fi
 }
 
-# Reconciles with .env at boot, also after a reboot in the middle of a deploy.
+# Reconciles with .env at boot, even if the server rebooted in the middle of a deploy.
 make_unit() {
   local units=/etc/systemd/system unit
   unit=quai.service
@@ -142,20 +167,20 @@ make_env() {
       printf '%s\n' "$line"
     done <"$HERE/../.env.prod" >"$dir/.env.new"
   )
-  chown "$user:$user" "$dir/.env.new"
+  chown "$user:$group" "$dir/.env.new"
   mv "$dir/.env.new" "$dir/.env"
 }
 
 make_key() {
   local line authorized=$home/.ssh/authorized_keys
   key=/root/quai-deploy-key
-  install -d -m 0700 -o "$user" -g "$user" "$home/.ssh"
+  install -d -m 0700 -o "$user" -g "$group" "$home/.ssh"
   if [[ ! $new_key ]] && grep -qs " quai-deploy$" "$authorized"; then return; fi
   rm -f "$key" "$key.pub"
   ssh-keygen -q -t ed25519 -N '' -C quai-deploy -f "$key"
   line="restrict,command=\"$dir/deploy.sh --ssh\" $(<"$key.pub")"
   { grep -vs " quai-deploy$" "$authorized" || true; echo "$line"; } >"$authorized.new"
-  chown "$user:$user" "$authorized.new"
+  chown "$user:$group" "$authorized.new"
   chmod 0600 "$authorized.new"
   mv "$authorized.new" "$authorized"
 }
@@ -165,7 +190,11 @@ print_next() {
   [[ $host != *:* ]] || url="http://[$host]" # an IPv6 address
   [[ $registry == *[.:]* ]] || registry='' # Docker Hub
   [[ $port == 22 ]] || name="[$host]:$port"
-  [[ $site == :* ]] || url=https://$site
+  case $site in
+    :*) ;;
+    *://*) url=${site%%[ ,]*} ;; # set in .env, for example plain HTTP for a domain
+    *) url=https://${site%%[ ,]*} ;;
+  esac
   cat <<TEXT
 
 The server is ready: directory $dir, user $user. Now run these commands in a clone of the repository, on a
@@ -196,12 +225,13 @@ TEXT
 }
 
 main() {
-  local image site host port user dir new_key home key
+  local image site host port user group dir new_key home key
   read_options "$@"
   ((EUID == 0)) || fail "run as root: sudo scripts/setup-server.sh ..."
   [[ -f $HERE/../.env.prod && -f $HERE/deploy.sh && -d $HERE/server ]] || fail "run it from a clone of the repository: .env.prod, scripts/deploy.sh or scripts/server is missing"
   [[ -f /etc/ssh/ssh_host_ed25519_key.pub ]] || fail "no SSH server found; install one: apt-get install openssh-server"
   refuse_second_application
+  check_env
   install_python
   "$HERE/engine.sh"
   say "user $user"

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -186,11 +187,10 @@ def test_branch_is_pushed_even_if_a_longer_name_ends_with_it(tmp_path):
     assert pushed == ["dev", "feature/dev", "feature/one", "main"]
 
 
-def run_engine(functions, user=None, **directories):
-    """Run engine.sh with shell functions in place of commands, and with other directories."""
+def run_engine(functions, user=None, plugins="/missing", links="/missing"):
+    """Run engine.sh with shell functions in place of commands, and with other directories of plugins."""
     script = (ROOT / "scripts/engine.sh").read_text()
-    for old, new in directories.values():
-        script = script.replace(old, str(new))
+    script = script.replace("/usr/libexec/docker", str(plugins)).replace("/usr/local/lib/docker", str(links))
     environment = os.environ | {f"BASH_FUNC_{name}%%": f"() {{ {body}; }}" for name, body in functions.items()}
     return run("-c", script, env=environment, cwd="/", user=user)
 
@@ -204,12 +204,93 @@ def test_engine_that_only_root_can_start_is_explained():
 
 
 def test_missing_plugin_is_reported_and_leaves_no_dangling_link(tmp_path):
-    plugins = ("/usr/libexec/docker", tmp_path / "none"), ("/usr/local/lib/docker", tmp_path / "docker")
     docker = "[[ $1 == info || $1 == version ]]"
-    done = run_engine({"docker": docker, "dockerd": "true"}, source=plugins[0], target=plugins[1])
+    done = run_engine({"docker": docker, "dockerd": "true"}, plugins=tmp_path / "none", links=tmp_path / "docker")
     assert done.returncode == 1
     assert "'docker compose' or 'docker buildx' is missing" in done.stderr
     assert not (tmp_path / "docker/cli-plugins/*").is_symlink()
+
+
+@pytest.fixture
+def setup(tmp_path):
+    """Return a function that runs functions of setup-server.sh, in a clone and a directory of their own."""
+    (tmp_path / "scripts").mkdir()
+    text = (ROOT / "scripts/setup-server.sh").read_text().removesuffix('main "$@"\n')
+    text = text.replace("/etc/docker/daemon.json", str(tmp_path / "daemon.json"))
+    shutil.copy(ROOT / ".env.prod", tmp_path)
+    shutil.copy(ROOT / "scripts/deploy.sh", tmp_path / "scripts")
+    shutil.copytree(ROOT / "scripts/server", tmp_path / "scripts/server")
+
+    def setup(code, *options):
+        options = ["--image", "example/quai", "--dir", tmp_path / "srv", *options]
+        script = tmp_path / "scripts/setup-server.sh"
+        script.write_text(f'{text}usermod() {{ :; }}\nkey=/missing\nread_options "$@"\n{code}\n')
+        return run(script, *options)
+
+    setup.directory = tmp_path / "srv"
+    return setup
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+def test_setup_uses_the_primary_group_of_an_existing_user(setup):
+    done = setup("make_user; make_directory; site=:80; make_env", "--user", "nobody")
+    assert done.returncode == 0, done.stderr
+    nobody = pwd.getpwnam("nobody")
+    found = [path.lstat() for path in [setup.directory, *setup.directory.rglob("*")]]
+    assert {(status.st_uid, status.st_gid) for status in found} == {(nobody.pw_uid, nobody.pw_gid)}
+
+
+CREATE = 'mkdir -p "$dir"; user=$(id -un) group=$(id -gn); check_env; make_env; echo "$site"'
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "error"),
+    [
+        ([], [], ""),
+        (["--site", "api.example.com"], [], ""),
+        (["--site", "api.example.com"], ["--site", "api.example.com"], ""),
+        ([], ["--image", "other/quai"], "--image is 'other/quai', but IMAGE in "),
+        ([], ["--site", "api.example.com"], "--site is 'api.example.com', but SITE_ADDRESS in "),
+    ],
+)
+def test_setup_refuses_options_that_contradict_the_env_file(setup, first, second, error):
+    created = setup(CREATE, *first)
+    assert created.returncode == 0, created.stderr
+    before = (setup.directory / ".env").read_text()
+    again = setup(CREATE, *second)
+    assert (again.returncode, again.stdout) == ((2, "") if error else (0, created.stdout))
+    assert error in again.stderr
+    if error:
+        change = re.search("To change it: sudo (sed .*?)(?: &&|$)", again.stderr)[1]
+        assert (setup.directory / ".env").read_text() == before
+        subprocess.run(change, shell=True, check=True)  # noqa: S602 - the printed command
+        assert setup(CREATE, *second).returncode == 0
+
+
+def test_setup_refuses_a_site_with_a_scheme(setup):
+    done = setup("", "--site", "http://api.example.com")
+    assert done.returncode == 2
+    assert "--site must be an address without a scheme" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("site", "url"),
+    [
+        (":80", "http://server"),
+        ("api.example.com", "https://api.example.com"),
+        ("api.example.com, www.example.com", "https://api.example.com"),
+        ("http://api.example.com", "http://api.example.com"),
+    ],
+)
+def test_setup_prints_the_public_url(setup, site, url):
+    done = setup(f"site='{site}'; cut() {{ :; }}; print_next", "--host", "server")
+    assert f"PUBLIC_URL --env production --body '{url}'\n" in done.stdout
+
+
+def test_setup_reloads_every_engine(setup):
+    functions = "docker() { echo false inactive; }; pidof() { echo 11 12; }; kill() { printf '<%s>' \"$@\"; }"
+    done = setup(f"{functions}; keep_containers_running")
+    assert done.stdout == "<-HUP><11><12>"
 
 
 @pytest.fixture
