@@ -1,8 +1,9 @@
-"""The base images: the pinned ones, or stand-ins built from Debian packages if no image registry is reachable."""
+"""The images of Python, Caddy and PostgreSQL: the pinned ones, or stand-ins if no registry is reachable."""
 
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,11 +39,11 @@ def base_images(pins: Mapping[str, tuple[str, str]] = PINS, stand_ins: bool = Tr
     missing = [name for name, image in images.items() if not _ensure_available(image)]
     if not missing:
         return images
-    say(f"no registry provides {images[missing[0]]}")
+    say(f"cannot pull {images[missing[0]]}")
     if not stand_ins:
         raise Failure(
-            "an image is only pushed if it is built on the pinned base images. Try again when their registry"
-            f" answers, or set {missing[0]} to a mirror's image"
+            f"{images[missing[0]]} cannot be pulled, and an image that is built or tested with stand-ins is not pushed."
+            f" Try again when the registry is reachable, or set {missing[0]} to an image in another registry"
         )
     say("using stand-ins built from Debian packages")
     debian = f"{PREFIX}/debian:trixie"
@@ -61,11 +62,12 @@ def _ensure_available(image: str) -> bool:
 
 def _build_debian(name: str) -> None:
     ensure_command("mmdebstrap", "mmdebstrap")
-    say("building a Debian root file system (half a minute)")
-    tar = "/tmp/quai-debian.tar"  # noqa: S108 - mmdebstrap requires a path that any user can read
-    run("mmdebstrap", "--variant=minbase", "--include=ca-certificates,netbase,tzdata", "trixie", tar)
-    run("docker", "import", tar, name)
-    Path(tar).unlink()
+    say("building a Debian root file system (takes about half a minute)")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # mmdebstrap requires a path that any user can read
+        tar = f"{folder}/debian.tar"
+        run("mmdebstrap", "--variant=minbase", "--include=ca-certificates,netbase,tzdata", "trixie", tar)
+        run("docker", "import", tar, name)
 
 
 def _build_stand_in(stage: str, debian: str) -> str:
