@@ -105,7 +105,7 @@ def test_ssh_key_can_request_a_deploy(server):
         ({"NOTIFY_URL": "chat.example.com"}, "must be a URL"),
     ],
 )
-def test_invalid_setting_is_named(server, settings, message):
+def test_invalid_setting_is_reported(server, settings, message):
     done = server(**settings)
     assert done.returncode == 2
     assert f"{next(iter(settings))} in " in done.stderr
@@ -126,7 +126,7 @@ def test_quoted_setting_is_parsed_like_compose(server, quoted):
     assert "the Docker engine is not responding" in done.stdout
 
 
-def test_lock_timeout_names_the_other_deploy(server):
+def test_lock_timeout_reports_the_other_deploy(server):
     program = server.directory / "server/state.py"
     program.write_text(program.read_text().replace("LOCK_SECONDS = 900", "LOCK_SECONDS = 1"))
     (server.directory / "deploy.lock").write_text("another commit\n")
@@ -142,7 +142,7 @@ def test_lock_timeout_names_the_other_deploy(server):
 
 
 @pytest.mark.parametrize("lock_held", [False, True])
-def test_deploy_that_did_not_start_restores_the_tag(server, lock_held):
+def test_deploy_that_cannot_start_restores_the_tag(server, lock_held):
     """Without an engine, or with another deploy running, a rollback fails and is not repeated at the next boot."""
     live = "1" * 40
     program = server.directory / "server/state.py"

@@ -18,18 +18,19 @@ INTERRUPTED = 130  # the exit code of a shell after Ctrl-C
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; a wrong one ends with the usage and exit code 2."""
+    """Parse the command line. On invalid arguments, print the usage and exit with code 2."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.runner",
-        description="Build, boot and push the image, request its deploy, and verify it.",
-        epilog="Exit codes: 0 success, 1 failure (the last line says why), 2 wrong usage.",
+        description="Build, smoke-test and push the image, ask the server to deploy it, and verify it.",
+        epilog="Exit codes: 0 success, 1 failure (the message says why), 2 invalid usage, 130 after Ctrl-C."
+        " `postgres` exits with the exit code of its command.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     image = commands.add_parser(
         "image",
-        help="build the image of this commit and boot it",
-        description="Build the image of this commit, boot it with docker-compose.prod.yml, and verify /version.",
+        help="build the image of this commit and smoke-test it",
+        description="Build the image of this commit, start it with its docker-compose.prod.yml, and verify /version.",
         epilog=f"IMAGE, REGISTRY_USER and REGISTRY_PASSWORD: see {VARIABLES_PAGE}.",
     )
     action = image.add_mutually_exclusive_group()
@@ -39,15 +40,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
     commands.add_parser(
         "deploy",
-        help="request the deploy of this commit and verify it",
-        description="Request the deploy of this commit from the server, then wait until PUBLIC_URL serves it.",
+        help="ask the server to deploy this commit, and verify it",
+        description="Ask the server to deploy this commit, then wait until PUBLIC_URL serves it.",
         epilog=f"Required variables: see {VARIABLES_PAGE}.",
     )
 
     postgres = commands.add_parser(
         "postgres",
-        help="run a command with a throwaway PostgreSQL",
-        description="Run a command with a throwaway PostgreSQL in a container; TEST_DB_CONN holds its URL.",
+        help="run a command with a throwaway PostgreSQL server",
+        description="Run a command with a throwaway PostgreSQL server in a container; TEST_DB_CONN holds its URL.",
     )
     postgres.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="the command")
 
@@ -88,7 +89,7 @@ def main() -> int:
         print(f"runner: {failure}", file=sys.stderr)
     except subprocess.CalledProcessError as error:
         command = shlex.join(map(str, error.cmd))
-        print(f"runner: exit code {error.returncode} from: {command}\nIts output is above.", file=sys.stderr)
+        print(f"runner: command failed with exit code {error.returncode}: {command}", file=sys.stderr)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 1

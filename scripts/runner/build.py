@@ -1,4 +1,4 @@
-"""Build the image of a commit, so that the same commit gives the same image."""
+"""Build the image of a commit reproducibly."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ MIGRATION_FOLDERS = {"migrations", "alembic"}  # of Django, Alembic and Flask-Mi
 
 
 def release_position() -> str:
-    """Return how many first-parent commits HEAD has, itself included; empty in a shallow clone, which cannot tell."""
+    """Return the number of first-parent commits, including HEAD; empty in a shallow clone, where it is unknown."""
     if git("rev-parse", "--is-shallow-repository") == "true":
         return ""
     return git("rev-list", "--count", "--first-parent", "HEAD")
@@ -32,7 +32,9 @@ def migrations_digest() -> str:
 def require_pushable(position: str) -> None:
     """Raise Failure if the image would not be what its tag and its labels say."""
     if git("status", "--porcelain"):
-        raise Failure("the work tree has uncommitted changes, but the image is tagged with the commit: commit first")
+        raise Failure(
+            "the working tree has uncommitted changes, but the image is tagged with the commit: commit them first"
+        )
     if not position:
         raise Failure(
             "this is a shallow clone, and the server orders releases by their number of commits: run"
@@ -88,16 +90,16 @@ def cache_from(name: str) -> str:
 
 
 def push_cache(name: str, arguments: Mapping[str, str]) -> None:
-    """Push the layers of the build before it as IMAGE:cache, for the next runner.
+    """Push the layers of the preceding build as IMAGE:cache, for the next runner.
 
-    A tag of its own, since the cache's index holds times: in the release's image, it would change the
-    image's id with each build. The layers are the release's, so only the index is uploaded.
+    A separate tag, because the cache metadata contains timestamps, which would change the id of the release image
+    with every build. The registry already has the layers, so only the metadata is uploaded.
     """
     command = build_command(f"{name}:{CACHE_TAG}", arguments, ["--push", "--quiet", "--cache-to=type=inline"])
     try:
         run(*command)
     except subprocess.CalledProcessError as error:
-        say(f"{name}:{CACHE_TAG} was not pushed ({error}): the next build starts without a cache")
+        say(f"{name}:{CACHE_TAG} was not pushed ({error}): the next build uses an older cache, or none")
 
 
 def require_reproducible(target: str, arguments: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The command `postgres`: run a command with a throwaway PostgreSQL, whose URL is in TEST_DB_CONN."""
+"""The command `postgres`: run a command with a throwaway PostgreSQL server, whose URL is in TEST_DB_CONN."""
 
 import os
 import secrets

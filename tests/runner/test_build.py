@@ -37,7 +37,7 @@ def commit(message):
     git("commit", "--quiet", "--allow-empty", f"--message={message}")
 
 
-def test_the_position_counts_the_merges_of_main_and_not_their_commits(repository):
+def test_position_counts_first_parent_commits_only(repository):
     assert build.release_position() == "2"
 
 
@@ -49,7 +49,7 @@ def test_a_shallow_clone_has_no_position_and_cannot_be_pushed(repository, monkey
         build.require_pushable(build.release_position())
 
 
-def test_a_changed_work_tree_cannot_be_pushed(repository):
+def test_dirty_working_tree_cannot_be_pushed(repository):
     build.require_pushable("2")
     (repository / "new").touch()
     with pytest.raises(Failure, match="uncommitted changes"):
@@ -77,7 +77,7 @@ def test_the_digest_of_the_migrations_changes_with_their_files_only(repository):
     assert len({"", *digests}) == 5
 
 
-def test_the_arguments_come_from_the_commit():
+def test_build_arguments():
     environment = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "example/quai"}
     assert build.build_arguments("python:3", COMMIT, 1700000000, "7", "abc", environment) == {
         "PYTHON_IMAGE": "python:3",
@@ -125,18 +125,18 @@ def test_every_build_argument_is_declared_in_the_dockerfile():
     assert "quai.position=${POSITION}" in dockerfile
 
 
-def test_the_cache_is_read_from_a_tag_of_its_own():
+def test_cache_is_read_from_a_separate_tag():
     assert build.cache_from("localhost:5000/quai") == "--cache-from=type=registry,ref=localhost:5000/quai:cache"
 
 
-def test_a_cache_that_cannot_be_pushed_is_a_notice(monkeypatch, capsys):
+def test_failed_cache_push_is_reported_but_not_fatal(monkeypatch, capsys):
     def fail(*command):
         assert {"--push", "--cache-to=type=inline", "quai:cache"} <= set(command)
         raise subprocess.CalledProcessError(1, command)
 
     monkeypatch.setattr(build, "run", fail)
     build.push_cache("quai", ARGUMENTS)
-    assert "the next build starts without a cache" in capsys.readouterr().out
+    assert "the next build uses an older cache, or none" in capsys.readouterr().out
 
 
 def test_two_builds_with_different_ids_are_a_failure(monkeypatch):

@@ -17,7 +17,7 @@ def options(command):
     return {command[index + 1] for index, word in enumerate(command) if word == "-o"}
 
 
-def test_ssh_trusts_the_pinned_server_and_uses_the_given_key_alone():
+def test_ssh_trusts_only_the_pinned_host_key_and_uses_only_the_given_key():
     command = request.ssh_command(TARGET, Path("the-key"), Path("the-hosts"), f"deploy {COMMIT}")
     assert options(command) >= {
         "StrictHostKeyChecking=yes",

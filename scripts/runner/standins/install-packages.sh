@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Debian packages, and nothing that only an installation needs.
+# Installs Debian packages without recommended packages, and removes the package lists.
 set -euo pipefail
 
 main() {

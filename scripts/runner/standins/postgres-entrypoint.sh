@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Replaces the official image's entrypoint, as far as the compose files use it: the first start
+# Replaces the official image's entrypoint to the extent that the compose files need it: the first start
 # creates the cluster, the user with its password, and the database.
 set -euo pipefail
 
