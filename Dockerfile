@@ -1,5 +1,7 @@
-# To use another base image: --build-arg PYTHON_IMAGE=...
-ARG PYTHON_IMAGE=python:3.13.16-slim-trixie@sha256:bf44cdfcb76cd3b41e879bc058fc37ec5872002ccfde7fcb765e218cde0cd79c
+# To use another base image: --build-arg PYTHON_IMAGE=... The pinned one is in a FROM line, because Dependabot
+# does not update ARG lines.
+ARG PYTHON_IMAGE=pinned-python
+FROM python:3.13.16-slim-trixie@sha256:bf44cdfcb76cd3b41e879bc058fc37ec5872002ccfde7fcb765e218cde0cd79c AS pinned-python
 
 # Separate stages for dependencies and code: a code change does not invalidate the dependency layer.
 FROM ${PYTHON_IMAGE} AS dependencies

@@ -71,6 +71,11 @@ def test_development_without_docker_has_the_caddy_version_of_production():
     assert dev[1] == re.search(r"caddy:([\d.]+)", pinned_images("docker-compose.prod.yml")["FRONT_IMAGE"])[1]
 
 
+def test_dependabot_can_update_the_base_image():
+    """Dependabot updates images in FROM lines, not in ARG lines."""
+    assert re.search(r"^FROM [\w./-]+:[\w.-]+@sha256:[0-9a-f]{64} AS ", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize("file", SERVER_FILES)
 def test_no_file_holds_a_secret(file):
     secrets = {name: value for name, value in values(file).items() if re.search("PASSWORD|SECRET|TOKEN|KEY$", name)}

@@ -20,9 +20,15 @@ PINS = {
 
 
 def pinned(file: Path, name: str) -> str | None:
-    """Return the image that a file pins for a variable, or None if the file does not use the variable."""
-    found = re.search(rf"(?:ARG {name}=|\${{{name}:-)([\w./:@-]+)", file.read_text())
-    return found and found.group(1)
+    """Return the image that a file pins for a variable, or None if the file does not use the variable.
+
+    The variable's default is an image, or a stage of the Dockerfile that consists of the image.
+    """
+    text = file.read_text()
+    default = re.search(rf"(?:ARG {name}=|\${{{name}:-)([\w./:@-]+)", text)
+    stage = default and re.search(rf"^FROM (\S+) AS {default[1]}$", text, re.MULTILINE)
+    found = stage or default
+    return found[1] if found else None
 
 
 def base_images(pins: Mapping[str, tuple[str, str]] = PINS, stand_ins: bool = True) -> dict[str, str]:

@@ -43,13 +43,14 @@ def test_summary_is_appended_to_on_github_only(tmp_path):
     ("line", "image"),
     [
         ("ARG DB_IMAGE=postgres:17.1@sha256:0a", "postgres:17.1@sha256:0a"),
+        ("ARG DB_IMAGE=db\nFROM postgres:17.1@sha256:0a AS db\nFROM ${DB_IMAGE} AS two", "postgres:17.1@sha256:0a"),
         ("image: ${DB_IMAGE:-localhost:5000/db:17-alpine}", "localhost:5000/db:17-alpine"),
         ("image: ${OTHER_DB_IMAGE:-postgres:17}", None),
         ("image: postgres:17", None),
     ],
 )
 def test_the_pinned_image_is_found(tmp_path, line, image):
-    (tmp_path / "file").write_text(f"# a comment\n  {line}\n")
+    (tmp_path / "file").write_text(f"# a comment\n{line}\n")
     assert base_images.pinned(tmp_path / "file", "DB_IMAGE") == image
 
 
