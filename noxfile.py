@@ -13,7 +13,7 @@ nox.options.error_on_external_run = True
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "tests", "dockerlint"]
 
-# After Ctrl-C: how long a command may take to remove its containers.
+# How long a command may take to clean up after Ctrl-C.
 CLEANUP_SECONDS = 60
 
 
@@ -31,7 +31,10 @@ def files(*patterns: str) -> list[str]:
 
 
 def run_module(session: nox.Session, module: str, *arguments: str, python: str = "python") -> None:
-    """Run a module of this repository, and give it time to clean up after Ctrl-C."""
+    """Run a module of this repository, and give it time to clean up after Ctrl-C.
+
+    `external`: the Python may be that of nox. `stderr=None`: nox would merge stderr into stdout.
+    """
     session.run(python, "-m", module, *arguments, external=True, stderr=None, interrupt_timeout=CLEANUP_SECONDS)
 
 
@@ -41,7 +44,7 @@ def lint(session: nox.Session) -> None:
     install(session, "lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("mypy", "scripts/server")  # as the package `server`, as on the server
+    session.run("mypy", "scripts/server")  # checked as the top-level package `server`, as it runs on the server
     session.run("mypy", "--explicit-package-bases", "scripts/runner")
     session.run("shellcheck", "scripts/nox", ".ci/run", *files("scripts/**/*.sh", "tests/**/*.sh"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files(".github/workflows/*"))
@@ -82,13 +85,13 @@ def page(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def image(session: nox.Session) -> None:
-    """Build the image of this commit and boot it; `-- --help` lists options to push it and to move latest."""
+    """Build and smoke-test the image of this commit; `-- --help`: options to push it, or to move the `latest` tag."""
     run_module(session, "scripts.runner", "image", *session.posargs, python=sys.executable)
 
 
 @nox.session(default=False, venv_backend="none")
 def deploy(session: nox.Session) -> None:
-    """Request the deploy of this commit from the server, and verify it at the public URL."""
+    """Ask the server to deploy this commit, and verify it at the public URL."""
     run_module(session, "scripts.runner", "deploy", *session.posargs, python=sys.executable)
 
 
