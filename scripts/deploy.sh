@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The deploy command of the server, and the only one that CI's key may run. It runs the Python program in
-# server/, next to this file. The directory of the link to this file contains .env.
+# server/, next to this file. It is called through a symbolic link; .env is in the directory of that link.
 set -euo pipefail
 
 fail() { printf 'deploy.sh: %s\n' "$*" >&2; exit 2; }
