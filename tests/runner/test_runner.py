@@ -149,11 +149,11 @@ def test_development_stops_all_programs_when_one_ends(tmp_path, end):
         "import pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(pathlib.Path('terminated').touch()))\n"
         "pathlib.Path('started').touch()\n"
-        "time.sleep(20)\n"
+        "time.sleep(60)\n"
     )
     (tmp_path / ".env.dev").write_text("API_PORT=8000\n")
     (tmp_path / "caddy").write_text(
-        "#!/bin/sh\nuntil [ -e started ]; do sleep 0.02; done\n" + ("exit 3\n" if end == "Caddy" else "exec sleep 20\n")
+        "#!/bin/sh\nuntil [ -e started ]; do sleep 0.02; done\n" + ("exit 3\n" if end == "Caddy" else "exec sleep 60\n")
     )
     (tmp_path / "caddy").chmod(0o755)
     program = (
@@ -169,7 +169,7 @@ def test_development_stops_all_programs_when_one_ends(tmp_path, end):
                 time.sleep(0.02)
             if end == "SIGTERM":
                 runner.terminate()
-            _, stderr = runner.communicate(timeout=10)
+            _, stderr = runner.communicate(timeout=30)
         finally:
             runner.kill()
     assert runner.returncode == 1
