@@ -162,7 +162,7 @@ def wrong_public_url(rehearsal: Rehearsal) -> None:
             check=False,
         )
     expect(
-        done.returncode != 0 and f"not {commit}" in done.stderr,
+        done.returncode != 0 and f"expected {commit}" in done.stderr,
         f"the session did not fail: {done.stdout}{done.stderr}",
     )
 
