@@ -51,13 +51,13 @@ def _record(sessions, response: Response, tag: str, attempt: str, content: dict)
 
 @write_router.put("/releases/{tag}/deploys/{attempt}", **_created_responses(Deploy))
 def record_deploy(tag: Tag, attempt: Tag, deploy: NewDeploy, sessions: Sessions, response: Response) -> Deploy:
-    """Record a deploy and its release; 409 if this attempt was recorded with different content."""
+    """Record a deploy and its release; 409 if this attempt is already recorded with different content."""
     return _record(sessions, response, tag, attempt, deploy.model_dump())
 
 
 @write_router.post("/deploys", **_created_responses(Deploy))
 def record_webhook_deploy(deploy: WebhookDeploy, sessions: Sessions, response: Response) -> Deploy:
-    """Record a deploy from deploy.sh's webhook; 409 if this attempt was recorded with different content."""
+    """Record a deploy from deploy.sh's webhook; 409 if this attempt is already recorded with different content."""
     return _record(sessions, response, deploy.tag, deploy.id, deploy.model_dump(exclude={"id", "tag"}))
 
 

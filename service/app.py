@@ -65,13 +65,13 @@ async def _require_token(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
 ) -> None:
     token = credentials.credentials.encode() if credentials else b""
-    # Compare with every token, each in constant time, so that the response time reveals nothing about them.
+    # Compare with every token, each in constant time, so that the response time does not reveal their content.
     if not sum(secrets.compare_digest(token, each.encode()) for each in request.app.state.settings.api_token):
         raise HTTPException(401, "a valid bearer token is required", {"WWW-Authenticate": "Bearer"})
 
 
 class Application(FastAPI):
-    """FastAPI with problem details as the media type of errors in OpenAPI."""
+    """FastAPI whose OpenAPI document gives errors the media type application/problem+json."""
 
     def openapi(self) -> dict:
         """Return the OpenAPI description of the API."""

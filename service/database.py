@@ -158,7 +158,7 @@ def alembic_config() -> Config:
 
 
 def required_revision() -> str:
-    """Return the minimum revision that this code requires: its last migration."""
+    """Return the schema revision that this code requires: that of its latest migration."""
     return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
@@ -185,7 +185,7 @@ def schema_state(connection: Connection, required: str) -> tuple[SchemaState, st
 
 
 def is_unavailable(error: SQLAlchemyError) -> bool:
-    """Return whether the database is unreachable or timed out; otherwise the statement or its data are wrong."""
+    """Return whether the database is unreachable or timed out. Otherwise, the statement or its data is invalid."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, TimeoutError)  # the pool had no free connection
     statement_errors = (DataError, IntegrityError, InternalError, NotSupportedError, ProgrammingError)

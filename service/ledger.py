@@ -30,7 +30,7 @@ def _get_or_create(sessions: sessionmaker[Session], work: Callable[[Session], tu
 def record_deploy(sessions: sessionmaker[Session], tag: str, attempt: str, content: dict) -> tuple[Deploy, bool]:
     """Record a deploy, and its release if it is new; return the deploy and whether it was created.
 
-    Raises HTTPException 409 if the attempt was recorded with different content.
+    Raises HTTPException 409 if the attempt is already recorded with different content.
     """
 
     def work(session: Session) -> tuple[Deploy, bool]:
@@ -52,7 +52,7 @@ def add_note(sessions: sessionmaker[Session], tag: str, text: str, key: str | No
     """Add a note, or find the one with this key; return the note and whether it was created.
 
     Without a key, every call creates a note.
-    Raises HTTPException 404 if the release was not recorded, 409 if the note with this key has a different text.
+    Raises HTTPException 404 if the release does not exist, 409 if the note with this key has different text.
     """
 
     def work(session: Session) -> tuple[Note, bool]:
@@ -70,7 +70,7 @@ def add_note(sessions: sessionmaker[Session], tag: str, text: str, key: str | No
 
 
 def get_release(session: Session, tag: str) -> Release:
-    """Return the release with this tag. Raises HTTPException 404 if it was not recorded."""
+    """Return the release with this tag. Raises HTTPException 404 if it does not exist."""
     release = session.scalar(select(Release).where(Release.tag == tag))
     if release is None:
         raise HTTPException(404, f"release {tag} was not recorded")
@@ -109,7 +109,7 @@ def get_last_deploy(session: Session, release: Release) -> Deploy | None:
 
 
 def get_live_deploy(session: Session) -> Deploy | None:
-    """Return the deploy of the live release: the last one that was not refused."""
+    """Return the deploy of the live release: the most recent deploy that went live."""
     return session.scalar(select(Deploy).where(WENT_LIVE).order_by(Deploy.ended_at.desc(), Deploy.id.desc()).limit(1))
 
 
@@ -126,7 +126,7 @@ def list_rollback_candidates(session: Session, limit: int) -> Sequence[Row]:
 def compute_delivery_metrics(session: Session, days: int) -> dict[str, float | None]:
     """Compute the metrics of https://dora.dev/guides/dora-metrics-four-keys/ over the last `days` days.
 
-    Times are in seconds, rates from 0 to 1; None without data.
+    Times are in seconds, rates from 0 to 1; None if there is no data.
     """
     since = datetime.now(UTC) - timedelta(days)
     query = select(Deploy.outcome, Deploy.ended_at).where(WENT_LIVE, Deploy.ended_at >= since)
@@ -171,7 +171,7 @@ def change_failure_rate(deploys: Sequence[Row]) -> float | None:
 
 
 def time_to_restore(deploys: Sequence[Row]) -> float | None:
-    """Return the median seconds from a failed deploy going live until the rollback was live.
+    """Return the median seconds from when a deploy that was later rolled back went live until its rollback.
 
     DORA: the time to recover from a deployment that fails and needs immediate intervention.
     """

@@ -32,6 +32,6 @@ LOG_CONFIG = {
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": JsonFormatter}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-    "loggers": {"alembic": {"level": "WARNING"}},  # at INFO it logs each time a health check reads the schema
+    "loggers": {"alembic": {"level": "WARNING"}},  # at INFO, Alembic logs a line for every health check
     "root": {"handlers": ["stderr"], "level": "INFO"},
 }

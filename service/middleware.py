@@ -9,11 +9,11 @@ from fastapi import HTTPException
 from service.logs import logger
 from service.problems import problem_response
 
-MAX_BODY_BYTES = 128 * 1024  # the longest allowed reason, with each character as a JSON escape
+MAX_BODY_BYTES = 128 * 1024  # large enough for the longest reason with every character JSON-escaped
 
 
 class RequestMiddleware:
-    """Outermost ASGI middleware."""
+    """ASGI middleware around the whole application; only Starlette's ServerErrorMiddleware is outside of it."""
 
     def __init__(self, app):
         """Wrap an ASGI application."""

@@ -23,7 +23,7 @@ ADVISORY_LOCK_KEY = 0x51756169  # "Quai"; arbitrary, but every release must use 
 
 
 def upgrade(engine: Engine) -> str:
-    """Run pending migrations and return one line that says what was done.
+    """Run pending migrations and return a one-line summary.
 
     A newer schema is left unchanged, because after a rollback old code runs on it.
     Raises SQLAlchemyError or Alembic's CommandError; PostgreSQL then rolls everything back.

@@ -1,9 +1,9 @@
 """The outcomes of a deploy, and the one place that translates the former name of `rollback`.
 
 `rollback` (a previous release was made live on purpose) was named `rolled_back` before:
-- clients that still send `rolled_back`, such as deploy.sh, record a `rollback`;
+- clients that still send `rolled_back`, such as the first version of deploy.sh, record a `rollback`;
 - the database still stores `rolled_back`, because the previous release runs on the same schema
-  during a deploy and after a rollback, and fails on a value that it does not know.
+  during a deploy and after a rollback, and would fail on an unknown value.
 """
 
 from typing import Annotated, Literal

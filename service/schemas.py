@@ -19,7 +19,7 @@ def _require_rfc3339(value: object) -> object:
 def _to_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
-    except OverflowError:  # the conversion leaves the years 1 to 9999; the offset, at most a day, is dropped
+    except OverflowError:  # the result would be outside the years 1 to 9999, so the offset (at most a day) is dropped
         return value.replace(tzinfo=UTC)
 
 
@@ -41,7 +41,7 @@ class NewDeploy(BaseModel):
     actor: Actor = ""
     committed_at: UtcTime | None = None
     ended_at: UtcTime
-    # pydantic validates the keys, but does not declare in the schema that it rejects others.
+    # pydantic validates the keys, but the generated schema does not say that other keys are rejected.
     seconds: dict[Step, Seconds] = Field({}, max_length=50, json_schema_extra={"additionalProperties": False})
 
 
@@ -157,7 +157,7 @@ class RollbackCandidates(Stored):
 
 
 class DeliveryMetrics(BaseModel):
-    """The four DORA metrics over the last `days` days; null without data."""
+    """The four DORA metrics over the last `days` days; null if there is no data."""
 
     days: int
     deploys_per_day: float | None

@@ -1,4 +1,7 @@
-"""Alembic's environment. It uses the connection of service.migrate, or connects to DB_CONN for `alembic`."""
+"""Alembic's environment.
+
+It uses the connection of service.migrate, or connects to DB_CONN when run by the `alembic` command.
+"""
 
 from alembic import context
 

@@ -11,7 +11,7 @@ ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Create both tables and add the key of a note."""
+    """Create both tables and add an idempotency key to notes."""
     schema_floor = op.create_table("schema_floor", sa.Column("revision", sa.String(32), primary_key=True))
     op.bulk_insert(schema_floor, [{"revision": floor}])
     op.create_table(
