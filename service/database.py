@@ -172,16 +172,19 @@ def schema_state(connection: Connection, required: str) -> tuple[SchemaState, st
     current = current_revision(connection)
     if current is None or current < required:
         state = f"the schema is at revision {current}" if current else "the database has no schema"
-        return SchemaState.PENDING, f"{state}, this code requires {required}: run python -m service.migrate"
+        return SchemaState.PENDING, f"{state}, but this code requires {required}: run python -m service.migrate"
     if current == required:
-        return SchemaState.COMPATIBLE, f"schema {required}: up to date"
+        return SchemaState.COMPATIBLE, f"the schema is up to date ({required})"
     floor = connection.scalar(select(SchemaFloor.revision))
     if floor is not None and floor > required:
         return SchemaState.TOO_NEW, (
-            f"the schema is at revision {current}, which supports code from revision {floor} on, "
-            f"and this code is at {required}: deploy a later release, or restore the backup from before that migration"
+            f"the schema is at revision {current}, which supports code at revision {floor} or later, "
+            f"but this code is at {required}: deploy a later release, or restore the backup from before that migration"
         )
-    return SchemaState.COMPATIBLE, f"schema {current}: newer than this code's {required}, left unchanged"
+    return SchemaState.COMPATIBLE, (
+        f"the schema is at revision {current}, newer than revision {required}, which this code requires; "
+        "compatible, left unchanged"
+    )
 
 
 def is_unavailable(error: SQLAlchemyError) -> bool:

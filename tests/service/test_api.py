@@ -49,14 +49,14 @@ def test_unhealthy_with_older_schema(client, set_revision):
     set_revision("0000")
     response = client.get("/healthz")
     assert assert_problem(response, 503)["detail"] == (
-        f"the schema is at revision 0000, this code requires {required_revision()}: run python -m service.migrate"
+        f"the schema is at revision 0000, but this code requires {required_revision()}: run python -m service.migrate"
     )
 
 
 def test_unhealthy_without_a_schema(settings):
     with TestClient(create_app(settings)) as client:
         assert assert_problem(client.get("/healthz"), 503)["detail"].startswith(
-            "the database has no schema, this code requires "
+            "the database has no schema, but this code requires "
         )
         assert client.get("/version").status_code == 200
 

@@ -16,6 +16,9 @@ from service.database import Base, alembic_config, create_engine, current_revisi
 from service.migrate import main, upgrade
 
 HEAD = required_revision()
+NEWER = (
+    f"the schema is at revision 9999, newer than revision {HEAD}, which this code requires; compatible, left unchanged"
+)
 SCRIPTS = list(reversed(list(ScriptDirectory.from_config(alembic_config()).walk_revisions())))
 PREVIOUS = SCRIPTS[-2].revision
 # Each new migration requires such a file, with the statements that the previous revision's code executes.
@@ -117,7 +120,7 @@ def test_rows_of_the_previous_revision_are_read(engine, settings):
             connection.exec_driver_sql(*each).close()
     with TestClient(create_app(settings)) as client:
         assert assert_problem(client.get("/healthz"), 503)["detail"] == (
-            f"the schema is at revision {PREVIOUS}, this code requires {HEAD}: run python -m service.migrate"
+            f"the schema is at revision {PREVIOUS}, but this code requires {HEAD}: run python -m service.migrate"
         )
         assert client.get("/version").status_code == 200
         for path in ("/live", "/deploys", "/rollbacks", "/figures", "/releases", "/releases/a", "/releases/a/notes"):
@@ -134,14 +137,14 @@ def test_rows_of_the_previous_revision_are_read(engine, settings):
 
 
 def test_check_reports_pending_migrations_and_changes_nothing(migrate, engine, environ, tmp_path):
-    pending = f"this code requires {HEAD}: run python -m service.migrate\n"
+    pending = f"but this code requires {HEAD}: run python -m service.migrate\n"
     assert migrate("--check") == (3, f"the database has no schema, {pending}", "")
     assert read_revision(engine) is None
     upgrade_to(engine, "0001")
     assert migrate("--check") == (3, f"the schema is at revision 0001, {pending}", "")
     assert read_revision(engine) == "0001"
     assert migrate()[0] == 0
-    assert run("service.migrate", environ, tmp_path, "--check") == (0, f"schema {HEAD}: up to date\n", "")
+    assert run("service.migrate", environ, tmp_path, "--check") == (0, f"the schema is up to date ({HEAD})\n", "")
 
 
 @pytest.mark.parametrize(("floor", "status"), [("0001", 0), (HEAD, 0), ("0999", 4)])
@@ -153,10 +156,10 @@ def test_newer_schema_is_compatible_or_too_new(migrate, migrated, set_revision, 
         health = client.get("/healthz")
     if status == 0:
         assert health.status_code == 200
-        assert migrate("--check") == (0, f"schema 9999: newer than this code's {HEAD}, left unchanged\n", "")
+        assert migrate("--check") == (0, f"{NEWER}\n", "")
         return
     message = (
-        f"the schema is at revision 9999, which supports code from revision 0999 on, and this code is at {HEAD}: "
+        f"the schema is at revision 9999, which supports code at revision 0999 or later, but this code is at {HEAD}: "
         "deploy a later release, or restore the backup from before that migration"
     )
     assert assert_problem(health, 503)["detail"] == message
@@ -171,7 +174,7 @@ def test_migrations_match_the_tables_in_the_code(migrated):
 
 def test_command_reports_the_migration_and_can_be_repeated(environ, engine, migrate, tmp_path):
     assert run("service.migrate", environ, tmp_path) == (0, f"schema none -> {HEAD}\n", "")
-    assert migrate() == (0, f"schema {HEAD}: up to date\n", "")
+    assert migrate() == (0, f"the schema is up to date ({HEAD})\n", "")
     assert read_revision(engine) == HEAD
 
 
@@ -185,7 +188,7 @@ def test_repeated_upgrade_keeps_the_rows(migrated):
 
 def test_newer_schema_is_left_unchanged(migrate, engine, set_revision):
     set_revision("9999")
-    assert migrate() == (0, f"schema 9999: newer than this code's {HEAD}, left unchanged\n", "")
+    assert migrate() == (0, f"{NEWER}\n", "")
     assert read_revision(engine) == "9999"
 
 
@@ -216,7 +219,7 @@ def test_concurrent_upgrades_all_succeed(engine, db_conn):
         # SQLite has no advisory lock, so the upgrades run one after the other.
         assert [upgrade(engine), upgrade(engine)] == [
             f"schema none -> {HEAD}",
-            f"schema {HEAD}: up to date",
+            f"the schema is up to date ({HEAD})",
         ]
         return
     engines = [create_engine(db_conn) for _ in range(4)]
@@ -224,4 +227,4 @@ def test_concurrent_upgrades_all_succeed(engine, db_conn):
         messages = sorted(pool.map(upgrade, engines))
     for each in engines:
         each.dispose()
-    assert messages == [f"schema {HEAD}: up to date"] * 3 + [f"schema none -> {HEAD}"]
+    assert messages == [f"schema none -> {HEAD}"] + [f"the schema is up to date ({HEAD})"] * 3
