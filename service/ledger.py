@@ -44,7 +44,7 @@ def record_deploy(sessions: sessionmaker[Session], tag: str, attempt: str, conte
     deploy, created = _get_or_create(sessions, work)
     differing = [name for name, value in content.items() if getattr(deploy, name) != value]
     if deploy.release.tag != tag or differing:
-        raise HTTPException(409, f"attempt {attempt} was recorded with a different {(differing or ['tag'])[0]}")
+        raise HTTPException(409, f"attempt {attempt} is already recorded with a different {(differing or ['tag'])[0]}")
     return deploy, created
 
 
@@ -65,7 +65,7 @@ def add_note(sessions: sessionmaker[Session], tag: str, text: str, key: str | No
 
     note, created = _get_or_create(sessions, work)
     if note.text != text:
-        raise HTTPException(409, "this Idempotency-Key was used for a note with a different text")
+        raise HTTPException(409, "this Idempotency-Key was used for a note with different text")
     return note, created
 
 
@@ -73,7 +73,7 @@ def get_release(session: Session, tag: str) -> Release:
     """Return the release with this tag. Raises HTTPException 404 if it does not exist."""
     release = session.scalar(select(Release).where(Release.tag == tag))
     if release is None:
-        raise HTTPException(404, f"release {tag} was not recorded")
+        raise HTTPException(404, f"release {tag} does not exist")
     return release
 
 

@@ -51,7 +51,7 @@ class RequestMiddleware:
         except Exception:
             logger.exception("", extra={"fields": fields})
             if status is None:
-                detail = "internal error: the log has the cause under this request_id"
+                detail = "internal error: search the log for this request_id"
                 await problem_response(request_id, 500, detail)(scope, receive, send_with_id)
         finally:
             if (scope["path"], status) != ("/healthz", 200):

@@ -45,7 +45,7 @@ class Settings:
         def parse_setting(name: str, parse):
             value, source = _look_up(name, sources)
             if app_env == "prod" and PLACEHOLDER in value:
-                raise SettingsError(f"{name} still holds the placeholder {PLACEHOLDER}: replace it in {source}")
+                raise SettingsError(f"{name} still contains the placeholder {PLACEHOLDER}: replace it in {source}")
             return parse(value, source)
 
         return cls(

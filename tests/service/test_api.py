@@ -87,7 +87,7 @@ def test_unavailable_database_is_503_on_every_route(client_without_database):
 def test_missing_table_is_500_and_not_503(client, engine):
     with engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE releases RENAME TO elsewhere"))
-    detail = "internal error: the log has the cause under this request_id"
+    detail = "internal error: search the log for this request_id"
     assert assert_problem(record(client, "a"), 500)["detail"] == detail
     assert assert_problem(client.get("/releases"), 500)["detail"] == detail
     assert client.get("/healthz").status_code == 200
@@ -145,7 +145,7 @@ def test_notes_belong_to_their_release(client):
 
 def test_unknown_release_is_404(client):
     for response in (add_note(client, "a", "x"), client.get("/releases/a/notes"), client.get("/releases/a")):
-        assert assert_problem(response, 404)["detail"] == "release a was not recorded"
+        assert assert_problem(response, 404)["detail"] == "release a does not exist"
 
 
 @pytest.mark.parametrize(

@@ -86,16 +86,15 @@ def test_repeated_attempt_is_200_and_recorded_once(client):
 def test_repeated_attempt_with_different_content_is_409_and_changes_nothing(client, change):
     first = record(client, "a", "1", FULL).json()
     assert assert_problem(record(client, "a", "1", FULL | change), 409)["detail"] == (
-        f"attempt 1 was recorded with a different {next(iter(change))}"
+        f"attempt 1 is already recorded with a different {next(iter(change))}"
     )
     assert client.get("/deploys").json()["items"] == [first]
 
 
 def test_attempt_belongs_to_one_release(client):
     record(client, "a", "1", FULL)
-    assert (
-        assert_problem(record(client, "b", "1", FULL), 409)["detail"] == "attempt 1 was recorded with a different tag"
-    )
+    problem = assert_problem(record(client, "b", "1", FULL), 409)
+    assert problem["detail"] == "attempt 1 is already recorded with a different tag"
     assert read_tags(client.get("/releases")) == ["a"]
 
 

@@ -38,7 +38,7 @@ def test_the_development_file_works_as_it_is(tmp_path):
 def test_the_production_template_is_refused_until_it_is_filled_in(tmp_path):
     template = (ROOT / ".env.prod").read_text()
     (tmp_path / ".env").write_text(template)
-    with pytest.raises(SettingsError, match="still holds the placeholder"):
+    with pytest.raises(SettingsError, match="still contains the placeholder"):
         Settings.read({}, tmp_path)
     (tmp_path / ".env").write_text(template.replace(PLACEHOLDER, "0123456789abcdef"))
     assert Settings.read({}, tmp_path).app_env == "prod"

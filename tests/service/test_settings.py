@@ -83,7 +83,7 @@ def test_placeholder_is_an_error_in_production_only(tmp_path, name):
     value = {"DB_CONN": "postgresql://quai:change-me@db/quai", "API_TOKEN": "change-me-to-a-long-token"}[name]
     assert Settings.read(VALID | {name: value}, tmp_path)
     message = read_error(VALID | {name: value, "APP_ENV": "prod"}, tmp_path)
-    assert message == f"{name} still holds the placeholder change-me: replace it in the environment"
+    assert message == f"{name} still contains the placeholder change-me: replace it in the environment"
 
 
 def test_placeholder_in_one_of_several_tokens_is_an_error_in_production(tmp_path):
