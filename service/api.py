@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import database, ledger
-from service.problems import problem_responses
+from service.problems import openapi_problems
 from service.schemas import (
     DeliveryMetrics,
     Deploy,
@@ -26,8 +26,8 @@ from service.schemas import (
     WebhookDeploy,
 )
 
-read_router = APIRouter(responses=problem_responses(422, 500, 503))
-write_router = APIRouter(responses=problem_responses(401, 409, 413, 422, 500, 503))
+read_router = APIRouter(responses=openapi_problems(422, 500, 503))
+write_router = APIRouter(responses=openapi_problems(401, 409, 413, 422, 500, 503))
 
 
 async def _get_sessions(request: Request) -> sessionmaker[Session]:
@@ -40,7 +40,7 @@ IdempotencyKey = Annotated[str | None, Header(pattern="^[!-~]{1,64}$")]
 
 def _created_responses(model: type, *errors: int) -> dict:
     existing = {200: {"model": model, "description": "Already recorded with the same content"}}
-    return {"status_code": 201, "responses": existing | problem_responses(*errors)}
+    return {"status_code": 201, "responses": existing | openapi_problems(*errors)}
 
 
 def _record(sessions, response: Response, tag: str, attempt: str, content: dict) -> database.Deploy:
@@ -76,7 +76,7 @@ def list_releases(query: Annotated[ReleaseQuery, Query()], sessions: Sessions) -
         return ledger.get_page(session, releases, query.limit, query.before)
 
 
-@read_router.get("/releases/{tag}", responses=problem_responses(404))
+@read_router.get("/releases/{tag}", responses=openapi_problems(404))
 def get_release(tag: Tag, sessions: Sessions) -> ReleaseDetail:
     """Return a release and its most recent deploy."""
     with sessions() as session:
@@ -85,7 +85,7 @@ def get_release(tag: Tag, sessions: Sessions) -> ReleaseDetail:
     return ReleaseDetail(tag=tag, recorded_at=release.recorded_at, last_deploy=last)
 
 
-@read_router.get("/live", responses=problem_responses(404))
+@read_router.get("/live", responses=openapi_problems(404))
 def get_live(sessions: Sessions) -> Live:
     """Return the live release; 404 if no release has gone live yet."""
     with sessions() as session:
@@ -119,7 +119,7 @@ def add_note(
     return added
 
 
-@read_router.get("/releases/{tag}/notes", responses=problem_responses(404))
+@read_router.get("/releases/{tag}/notes", responses=openapi_problems(404))
 def list_notes(tag: Tag, query: Annotated[PageQuery, Query()], sessions: Sessions) -> Page[Note]:
     """List the notes on a release, newest first."""
     with sessions() as session:

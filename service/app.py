@@ -19,7 +19,7 @@ from service.logs import release_tag
 from service.middleware import RequestMiddleware
 from service.settings import Settings, read_settings_or_exit
 
-public_router = APIRouter(responses=problems.problem_responses(500))
+public_router = APIRouter(responses=problems.openapi_problems(500))
 
 
 class Health(BaseModel):
@@ -36,7 +36,7 @@ class Version(BaseModel):
     started_at: datetime
 
 
-@public_router.get("/healthz", responses=problems.problem_responses(503))
+@public_router.get("/healthz", responses=problems.openapi_problems(503))
 def healthz(request: Request) -> Health:
     """Return 200 when the database is available and its schema is compatible, otherwise 503 with the reason."""
     reason = _unhealthy_reason(request.app.state.engine, request.app.state.required_revision)
@@ -114,7 +114,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(StarletteHTTPException, problems.handle_http_error)
     app.add_exception_handler(RequestValidationError, problems.handle_validation_error)
     app.add_middleware(RequestMiddleware)
-    token = {"dependencies": [Depends(_require_token)], "responses": problems.problem_responses(401)}
+    token = {"dependencies": [Depends(_require_token)], "responses": problems.openapi_problems(401)}
     app.state.routers = [public_router, api.read_router, api.write_router]
     app.include_router(public_router)
     app.include_router(api.read_router, **token if settings.read_access == "token" else {})

@@ -30,7 +30,7 @@ class Problem(BaseModel):
     errors: list[FieldError] | None = None
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict]:
+def openapi_problems(*statuses: int) -> dict[int | str, dict]:
     """Return the OpenAPI responses for these error statuses."""
     return {status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses}
 
