@@ -38,7 +38,7 @@ Sessions = Annotated[sessionmaker[Session], Depends(_get_sessions)]
 IdempotencyKey = Annotated[str | None, Header(pattern="^[!-~]{1,64}$")]
 
 
-def _created_responses(model: type, *errors: int) -> dict:
+def _create_route_options(model: type, *errors: int) -> dict:
     existing = {200: {"model": model, "description": "Already recorded with the same content"}}
     return {"status_code": 201, "responses": existing | openapi_problems(*errors)}
 
@@ -49,13 +49,13 @@ def _record(sessions, response: Response, tag: str, attempt: str, content: dict)
     return deploy
 
 
-@write_router.put("/releases/{tag}/deploys/{attempt}", **_created_responses(Deploy))
+@write_router.put("/releases/{tag}/deploys/{attempt}", **_create_route_options(Deploy))
 def record_deploy(tag: Tag, attempt: Tag, deploy: NewDeploy, sessions: Sessions, response: Response) -> Deploy:
     """Record a deploy and its release; 409 if this attempt is already recorded with different content."""
     return _record(sessions, response, tag, attempt, deploy.model_dump())
 
 
-@write_router.post("/deploys", **_created_responses(Deploy))
+@write_router.post("/deploys", **_create_route_options(Deploy))
 def record_webhook_deploy(deploy: WebhookDeploy, sessions: Sessions, response: Response) -> Deploy:
     """Record a deploy from deploy.sh's webhook; 409 if this attempt is already recorded with different content."""
     return _record(sessions, response, deploy.tag, deploy.id, deploy.model_dump(exclude={"id", "tag"}))
@@ -109,7 +109,7 @@ def get_delivery_metrics(sessions: Sessions, days: Annotated[int, Query(ge=1, le
         return DeliveryMetrics(days=days, **ledger.compute_delivery_metrics(session, days))
 
 
-@write_router.post("/releases/{tag}/notes", **_created_responses(Note, 404))
+@write_router.post("/releases/{tag}/notes", **_create_route_options(Note, 404))
 def add_note(
     tag: Tag, note: NewNote, sessions: Sessions, response: Response, idempotency_key: IdempotencyKey = None
 ) -> Note:
