@@ -12,6 +12,7 @@ from service.schemas import (
     DeliveryMetrics,
     Deploy,
     DeployQuery,
+    Identifier,
     Live,
     NewDeploy,
     NewNote,
@@ -22,7 +23,6 @@ from service.schemas import (
     ReleaseDetail,
     ReleaseQuery,
     RollbackCandidates,
-    Tag,
     WebhookDeploy,
 )
 
@@ -50,7 +50,9 @@ def _record(sessions, response: Response, tag: str, attempt: str, content: dict)
 
 
 @write_router.put("/releases/{tag}/deploys/{attempt}", **_create_route_options(Deploy))
-def record_deploy(tag: Tag, attempt: Tag, deploy: NewDeploy, sessions: Sessions, response: Response) -> Deploy:
+def record_deploy(
+    tag: Identifier, attempt: Identifier, deploy: NewDeploy, sessions: Sessions, response: Response
+) -> Deploy:
     """Record a deploy and its release; 409 if this attempt is already recorded with different content."""
     return _record(sessions, response, tag, attempt, deploy.model_dump())
 
@@ -77,7 +79,7 @@ def list_releases(query: Annotated[ReleaseQuery, Query()], sessions: Sessions) -
 
 
 @read_router.get("/releases/{tag}", responses=openapi_problems(404))
-def get_release(tag: Tag, sessions: Sessions) -> ReleaseDetail:
+def get_release(tag: Identifier, sessions: Sessions) -> ReleaseDetail:
     """Return a release and its most recent deploy."""
     with sessions() as session:
         release = ledger.get_release(session, tag)
@@ -111,7 +113,7 @@ def get_delivery_metrics(sessions: Sessions, days: Annotated[int, Query(ge=1, le
 
 @write_router.post("/releases/{tag}/notes", **_create_route_options(Note, 404))
 def add_note(
-    tag: Tag, note: NewNote, sessions: Sessions, response: Response, idempotency_key: IdempotencyKey = None
+    tag: Identifier, note: NewNote, sessions: Sessions, response: Response, idempotency_key: IdempotencyKey = None
 ) -> Note:
     """Add a note to a release. A repeated Idempotency-Key returns the existing note, or 409 if the text differs."""
     added, created = ledger.add_note(sessions, tag, note.text, idempotency_key)
@@ -120,7 +122,7 @@ def add_note(
 
 
 @read_router.get("/releases/{tag}/notes", responses=openapi_problems(404))
-def list_notes(tag: Tag, query: Annotated[PageQuery, Query()], sessions: Sessions) -> Page[Note]:
+def list_notes(tag: Identifier, query: Annotated[PageQuery, Query()], sessions: Sessions) -> Page[Note]:
     """List the notes on a release, newest first."""
     with sessions() as session:
         notes = select(database.Note).where(database.Note.release_id == ledger.get_release(session, tag).id)

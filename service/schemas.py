@@ -25,7 +25,7 @@ def _to_utc(value: datetime) -> datetime:
 
 NO_NUL = "^[^\x00]*$"  # PostgreSQL cannot store NUL in text
 
-Tag = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
+Identifier = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
 UtcTime = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339), AfterValidator(_to_utc)]
 Actor = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 Step = Annotated[str, Field(pattern="^[A-Za-z0-9 ._-]{1,32}$")]
@@ -48,8 +48,8 @@ class NewDeploy(BaseModel):
 class WebhookDeploy(NewDeploy):
     """A finished attempt with the field names of deploy.sh's webhook; other fields are ignored."""
 
-    id: Tag
-    tag: Tag
+    id: Identifier
+    tag: Identifier
     actor: Actor = Field("", validation_alias="by")
     committed_at: Annotated[UtcTime | Literal[""] | None, AfterValidator(lambda time: time or None)] = Field(
         None, validation_alias="committed"
@@ -73,14 +73,14 @@ class PageQuery(BaseModel):
 class ReleaseQuery(PageQuery):
     """Which releases to return: those whose tag starts with `tag`."""
 
-    tag: Tag | None = None
+    tag: Identifier | None = None
 
 
 class DeployQuery(PageQuery):
     """Which deploys to return: by outcome and tag, ended at or after `since` and before `until`."""
 
     outcome: OutcomeInput | None = None
-    tag: Tag | None = None
+    tag: Identifier | None = None
     since: UtcTime | None = None
     until: UtcTime | None = None
 
