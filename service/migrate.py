@@ -20,6 +20,8 @@ from service.database import (
 from service.settings import read_settings_or_exit
 
 ADVISORY_LOCK_KEY = 0x51756169  # "Quai"; arbitrary, but every release must use the same key
+# How long a migration waits for the lock of a table. Meanwhile, the live release's requests queue up behind it.
+LOCK_TIMEOUT = "5s"
 
 
 def upgrade(engine: Engine) -> str:
@@ -31,10 +33,9 @@ def upgrade(engine: Engine) -> str:
     head = required_revision()
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
-            # While a migration waits for a lock, the live release's requests queue up behind it.
-            connection.execute(text("SET LOCAL lock_timeout = '5s'"))
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK_KEY})
+            connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         current = current_revision(connection)
         state, message = schema_state(connection, head)
         if state == SchemaState.TOO_NEW:

@@ -1,5 +1,6 @@
 import importlib
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.database import Base, alembic_config, create_engine, current_revision, required_revision
-from service.migrate import main, upgrade
+from service.migrate import ADVISORY_LOCK_KEY, main, upgrade
 
 HEAD = required_revision()
 NEWER = (
@@ -228,3 +229,28 @@ def test_concurrent_upgrades_all_succeed(engine, db_conn):
     for each in engines:
         each.dispose()
     assert messages == [f"schema none -> {HEAD}"] + [f"the schema is up to date ({HEAD})"] * 3
+
+
+@pytest.fixture
+def short_lock_timeout(engine, monkeypatch):
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no lock timeout")
+    monkeypatch.setattr("service.migrate.LOCK_TIMEOUT", "100ms")
+
+
+def test_upgrade_waits_until_another_one_has_finished(engine, short_lock_timeout):
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK_KEY})
+            waiting = pool.submit(upgrade, engine)
+            time.sleep(0.5)
+        assert waiting.result() == f"schema none -> {HEAD}"
+
+
+def test_migration_does_not_wait_for_a_locked_table(engine, short_lock_timeout):
+    upgrade_to(engine, PREVIOUS)
+    with engine.begin() as connection:
+        connection.execute(sa.text("LOCK TABLE notes IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+            upgrade(engine)
+    assert read_revision(engine) == PREVIOUS
