@@ -25,6 +25,7 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[2]
 TOKEN = "test-token-0123456789"  # noqa: S105 - valid in tests only
 AUTHENTICATED = {"Authorization": f"Bearer {TOKEN}"}
+READS = ("/releases", "/releases/a", "/releases/a/notes", "/deploys", "/live", "/rollbacks", "/figures")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import (
     AUTHENTICATED,
+    READS,
     TOKEN,
     accepts_connections,
     add_note,
@@ -24,8 +25,6 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.database import required_revision
-
-READS = ("/releases", "/releases/a", "/releases/a/notes", "/deploys", "/live", "/rollbacks", "/figures")
 
 
 def is_recent_utc(time):

@@ -9,7 +9,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from conftest import add_note, assert_problem, free_port, record, run
+from conftest import READS, add_note, assert_problem, free_port, record, run
 from fastapi.testclient import TestClient
 
 from service.app import create_app
@@ -124,7 +124,7 @@ def test_rows_of_the_previous_revision_are_read(engine, settings):
             f"the schema is at revision {PREVIOUS}, but this code requires {HEAD}: run python -m service.migrate"
         )
         assert client.get("/version").status_code == 200
-        for path in ("/live", "/deploys", "/rollbacks", "/figures", "/releases", "/releases/a", "/releases/a/notes"):
+        for path in READS:
             response = client.get(path)
             assert response.status_code == 200 or assert_problem(response, 500)
         assert_problem(record(client, "b"), 500)
