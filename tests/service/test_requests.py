@@ -94,19 +94,21 @@ def test_openapi_documents_every_error(client):
                 assert list(response["content"]) == [media]
 
 
-@pytest.mark.parametrize("seconds", ["0.1", None])
-def test_statement_timeout_is_503(client, engine, monkeypatch, seconds):
+def test_statements_have_a_timeout(client, engine):
     if engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no statement timeout")
     with client.app.state.engine.connect() as connection:
         assert connection.execute(sa.text("SHOW statement_timeout")).scalar() == "5s"
-    if seconds is None:
-        return
+
+
+def test_statement_timeout_is_503(client, engine):
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no statement timeout")
     record(client, "a")
 
     @sa.event.listens_for(client.app.state.engine, "connect")
     def shorten_timeout(connection, _record):
-        connection.execute(f"SET statement_timeout = '{seconds}s'")
+        connection.execute("SET statement_timeout = '100ms'")
         connection.commit()
 
     client.app.state.engine.dispose()
