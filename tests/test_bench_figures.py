@@ -1,4 +1,4 @@
-"""The figures of the benchmark, from made-up requests and containers."""
+"""The figures of the benchmark, from synthetic requests and containers."""
 
 import json
 

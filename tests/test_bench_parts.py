@@ -1,4 +1,4 @@
-"""The benchmark's options, tables, picture and files, from made-up figures."""
+"""The benchmark's options, tables, picture and files, from synthetic figures."""
 
 import json
 import re
@@ -99,7 +99,7 @@ def test_deploy_programs_are_compared_with_the_boot():
     ]
 
 
-def test_most_replicas_are_compared_with_fewest():
+def test_highest_replica_count_is_compared_with_lowest():
     assert replica_ratios(result()) == ["A deploy of 4 replicas by `deploy.sh` takes 1.5 x as long as one of 1."]
     first = [one | {"strategy": "first", "label": "first"} for one in result()["replicas"]]
     both = {"replicas": [*first, *result()["replicas"]]}
@@ -212,7 +212,7 @@ def test_only_the_api_depends_on_the_release(tmp_path, strategy, duration):
     assert re.findall(r"lb_try_duration (\w+)", caddyfile) == ([duration] if duration else [])
 
 
-def test_a_stack_has_no_tmpfs_and_no_virtual_addresses(tmp_path):
+def test_a_stack_has_writable_file_systems_and_no_virtual_addresses(tmp_path):
     compose, _ = written(tmp_path, "swarm")
     assert "read_only: true" not in compose
     assert '- {target: 80, published: "${HTTP_PORT:-80}", mode: host}' in compose

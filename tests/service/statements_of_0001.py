@@ -1,4 +1,4 @@
-"""The statements of revision 0001's code, recorded at its last commit on both databases.
+"""The SQL statements that the code of revision 0001 executes, recorded on both databases.
 
 Fixed times replace the recorded ones.
 """

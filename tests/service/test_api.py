@@ -72,7 +72,7 @@ def client_without_database(request, settings, tmp_path):
         yield client
 
 
-def test_unavailable_database_is_503_on_every_route(client_without_database):
+def test_unavailable_database_is_503_on_every_database_route(client_without_database):
     client = client_without_database
     health = client.get("/healthz")
     assert assert_problem(health, 503)["detail"].startswith("the database is unavailable: ")

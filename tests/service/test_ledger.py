@@ -258,7 +258,7 @@ def test_no_release_is_live_at_first(client):
     assert client.get("/rollbacks").json() == {"items": []}
 
 
-def test_live_is_the_last_live_or_rolled_back_release(client):
+def test_live_release_is_that_of_the_last_live_or_rollback_deploy(client):
     record(client, "a", "1", deploy(ended=time_ago(9), actor="anna", seconds={"pull": 2}))
     record(client, "b", "2", deploy(ended=time_ago(7)))
     record(client, "c", "3", deploy("refused", ended=time_ago(6)))
@@ -302,7 +302,7 @@ def test_metrics_are_null_without_data(client):
 
 def test_dora_metrics(client):
     deploys = [
-        # tag, outcome, ended (hours ago), committed (minutes before the end)
+        # tag, outcome, ended (hours ago), committed (minutes before ended)
         ("ancient", "live", 11 * 24, 1),
         ("a", "live", 20, 10),
         ("b", "live", 18, 20),
@@ -321,8 +321,8 @@ def test_dora_metrics(client):
     assert metrics["lead_time_seconds"] == pytest.approx(20 * 60, abs=1)
     assert metrics["change_failure_rate"] == pytest.approx(2 / 5)
     assert metrics["time_to_restore_seconds"] == pytest.approx(2 * 3600, abs=1)
-    only_rollbacks = client.get("/figures?days=1").json()
-    assert only_rollbacks["deploys_per_day"] == 5
+    last_day = client.get("/figures?days=1").json()
+    assert last_day["deploys_per_day"] == 5
     assert assert_problem(client.get("/figures?days=0"), 422)["errors"][0]["field"] == "days"
 
 

@@ -57,7 +57,7 @@ def test_head_returns_the_headers_of_get_without_a_body(shared_server):
     ("size", "status"), [(MAX_BODY_BYTES, 422), (MAX_BODY_BYTES + 1, 413), (2**20, 413), (10 * 2**20, 413)]
 )
 @pytest.mark.parametrize("chunked", [False, True])
-def test_too_long_body_is_413(shared_server, size, status, chunked):
+def test_body_limit(shared_server, size, status, chunked):
     body = json.dumps({"text": ""}).encode()
     body = body[:-2] + b"x" * (size - len(body)) + body[-2:]
     sent = (body[at : at + 10000] for at in range(0, size, 10000)) if chunked else body
