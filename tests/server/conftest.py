@@ -1,4 +1,4 @@
-"""A directory as deploys find it on a server; no engine is needed."""
+"""Fixtures: an application directory as on a server. No engine is needed."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a person and what a key may request."""
+"""Which requests a person and a deploy key can make."""
 
 import random
 
@@ -38,8 +38,8 @@ def test_a_key_may_request_nothing_else(text):
         parse(["--ssh"], text)
 
 
-def test_no_other_text_is_a_request_of_a_key():
-    """Ten thousand texts, made of what an attacker would try."""
+def test_deploy_key_can_make_no_other_request():
+    """Ten thousand random strings of fragments that an attacker might try."""
     chance = random.Random(1)  # noqa: S311 - no secret
     pieces = [
         "deploy",
@@ -65,7 +65,7 @@ def test_no_other_text_is_a_request_of_a_key():
                 parse(["--ssh"], text)
 
 
-def test_an_error_of_usage_is_one_line_and_status_2(tmp_path, capsys):
+def test_usage_error_is_one_line_and_status_2(tmp_path, capsys):
     assert main([str(tmp_path), "destroy"]) == 2
     captured = capsys.readouterr()
     assert captured.err == "deploy.sh: unknown command 'destroy': see deploy.sh --help\n"
@@ -92,7 +92,7 @@ def test_a_tag_that_a_person_wrote_is_deployed_even_if_it_is_older(directory, de
 
 
 def test_the_tag_of_the_live_release_is_read_again_under_the_lock(directory, deployed):
-    """Another deploy may be running: a changed setting must not bring the release before it back."""
+    """Another deploy may be running: a changed setting must not bring back the previous release."""
     assert main([str(directory)]) == 0
     assert deployed == [("", False)]
 

@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def docker(tmp_path, monkeypatch):
-    """An engine that gives the answers that a test puts into it."""
+    """A fake engine with the responses that a test sets."""
     server = socketserver.ThreadingUnixStreamServer(str(tmp_path / "docker.sock"), Handler)
     server.asked, server.answers = [], {}
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -76,19 +76,19 @@ def test_a_container_is_ready_when_its_health_check_says_so(docker, status, read
     assert engine.containers("quai")[0].is_ready is ready
 
 
-def test_an_error_of_the_engine_has_its_message(docker):
+def test_engine_error_includes_its_message(docker):
     with pytest.raises(EngineError, match="GET /containers/abc/json of the Docker engine returned 404: no such thing"):
         engine.inspect("abc")
     assert engine.image("quai:1") is None
 
 
-def test_an_engine_that_is_down_is_named(monkeypatch):
+def test_unreachable_engine_is_reported(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
     with pytest.raises(EngineError, match=r"the Docker engine is not responding: .*No such file"):
         engine.get("/info")
 
 
-def test_removing_what_is_gone_is_no_error(docker):
+def test_removing_a_missing_container_is_not_an_error(docker):
     engine.remove(["abc", "def"])
     assert sorted(docker.asked) == sorted(
         f"{action}"
@@ -103,20 +103,20 @@ def test_an_image_that_is_in_use_stays(docker):
     assert docker.asked == ["DELETE /images/quai%3A1"]
 
 
-def test_a_failure_of_one_of_several_is_raised():
+def test_in_parallel_raises_the_first_exception():
     with pytest.raises(ZeroDivisionError):
         engine.in_parallel(lambda number: 1 // number, [1, 0, 2])
     assert engine.in_parallel(lambda number: number * 2, [1, 2, 3]) == [2, 4, 6]
 
 
-def test_a_command_that_takes_too_long_ends(tmp_path):
+def test_command_is_killed_after_its_time_limit(tmp_path):
     began = time.monotonic()
     with pytest.raises(TimedOut, match=r"'sleep' took more than 0\.2 s"):
         commands.run(["sleep", "60"], tmp_path, seconds=0.2)
     assert time.monotonic() - began < 10
 
 
-def test_what_is_checked_meanwhile_ends_a_command(tmp_path):
+def test_meanwhile_can_abort_a_command(tmp_path):
     def no_more_room():
         raise Refused("the disk is almost full")
 
@@ -124,14 +124,14 @@ def test_what_is_checked_meanwhile_ends_a_command(tmp_path):
         commands.run(["cat", "/dev/zero"], tmp_path, output=output, meanwhile=no_more_room)
 
 
-def test_commands_have_no_input_and_not_the_lock(tmp_path):
+def test_commands_inherit_neither_stdin_nor_the_lock(tmp_path):
     with state.lock(tmp_path, "a deploy"):
         done = commands.run(["sh", "-c", "cat; ls -l /proc/self/fd; exit 3"], tmp_path, quiet=True)
     assert done.code == 3
     assert "deploy.lock" not in done.output
 
 
-def test_the_lock_names_its_holder_and_goes_with_it(tmp_path, monkeypatch, capsys):
+def test_the_lock_names_its_holder_and_is_released(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(state, "LOCK_SECONDS", 0.3)
     with state.lock(tmp_path, "a deploy"):
         held = (tmp_path / "deploy.lock").read_text()
@@ -162,7 +162,7 @@ sys.exit(follow(pathlib.Path.cwd(), action))
 
 @pytest.fixture
 def followed(tmp_path):
-    """A process that follows an action, up to the moment when the action has begun."""
+    """A follower process whose action has started."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
     with subprocess.Popen(
         [sys.executable, "-c", FOLLOW], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
@@ -185,7 +185,7 @@ def test_the_log_and_the_exit_code_are_those_of_the_action(followed, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_action_goes_on_when_its_follower_ends(followed, tmp_path, number):
+def test_the_action_continues_when_its_follower_exits(followed, tmp_path, number):
     followed.send_signal(number)
     assert followed.wait(10) == (1 if number != signal.SIGKILL else -9)
     (tmp_path / "over").touch()

@@ -1,4 +1,4 @@
-"""Whether a release is healthy, and what explains that it is not."""
+"""Whether a release is healthy, and diagnostics if it is not."""
 
 import pytest
 from server import diagnostics, engine, health
@@ -21,7 +21,7 @@ def inspected(status="healthy", *, running=True, restarts=0, **run):
 
 @pytest.fixture
 def containers(monkeypatch):
-    """What the engine says of a container, one after the other; the last one for ever."""
+    """Successive states reported by the engine; the last one repeats."""
     states = []
     monkeypatch.setattr(engine, "inspect", lambda one: states.pop(0) if len(states) > 1 else states[0])
     monkeypatch.setattr(health, "POLL_SECONDS", 0)
@@ -83,7 +83,7 @@ def watched(containers, settings, monkeypatch):
     return watch
 
 
-def test_an_answer_of_the_previous_release_refuses_the_new_one(watched):
+def test_release_is_refused_if_the_previous_one_answers(watched):
     """The front asks any API while that of its own release accepts no connection."""
     watched.versions += ["1" * 40] * 2
     with pytest.raises(
@@ -101,10 +101,10 @@ def test_one_failed_probe_is_not_enough(watched):
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(503, "returned 503"), (500, "returned 500"), (0, "did not respond"), (404, "returned 404")]
+    ("status", "message"), [(503, "returned 503"), (500, "returned 500"), (0, "did not respond"), (404, "returned 404")]
 )
-def test_two_failed_probes_in_a_row_refuse_the_release(watched, status, said):
-    with pytest.raises(Refused, match=f"2 consecutive probes while serving: /healthz of quai-front-2 {said}: why"):
+def test_two_failed_probes_in_a_row_refuse_the_release(watched, status, message):
+    with pytest.raises(Refused, match=f"2 consecutive probes while serving: /healthz of quai-front-2 {message}: why"):
         watched(200, 200, status, status)
 
 
@@ -141,7 +141,7 @@ def test_a_watch_does_not_end_with_a_failed_probe(watched):
         ),
     ],
 )
-def test_the_evidence_says_how_it_ended(containers, monkeypatch, found, events, lines):
+def test_evidence_describes_the_exit(containers, monkeypatch, found, events, lines):
     containers.append(found)
     monkeypatch.setattr(
         diagnostics,

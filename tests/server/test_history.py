@@ -1,4 +1,4 @@
-"""deploys.log: what was live, what can be rolled back to, and who is notified."""
+"""deploys.log: what was live, rollback candidates and webhooks."""
 
 import json
 import re
@@ -61,13 +61,13 @@ def test_rollback_candidates_are_distinct_and_newest_first(directory):
     assert history.rollback_candidates(directory, THIRD, 5) == [NEW, OLD]
 
 
-def test_a_line_that_was_cut_short_is_left_out(directory):
+def test_truncated_line_is_skipped(directory):
     with (directory / "deploys.log").open("a") as log:
         log.write('{"id": "200", "ta\n[1]\n\n')
     assert [one.id for one in history.entries(directory)] == ["100"]
 
 
-def test_a_line_that_was_cut_short_does_not_swallow_the_next_one(directory):
+def test_truncated_line_does_not_swallow_the_next_one(directory):
     with (directory / "deploys.log").open("a") as log:
         log.write('{"id": "150", "ta')
     record(directory)
@@ -142,7 +142,7 @@ def test_what_is_rejected_as_malformed_is_not_sent_again(directory, hook):
     assert len(hook.got) == 1
 
 
-def test_a_url_that_answers_nothing_does_not_fail_the_deploy(directory, hook, monkeypatch, capsys):
+def test_a_url_that_never_responds_does_not_fail_the_deploy(directory, hook, monkeypatch, capsys):
     monkeypatch.setattr(history, "NOTIFY_SECONDS", 0.2)
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as deaf:  # it accepts, and never answers
         with (directory / ".env").open("a") as env:
@@ -151,8 +151,8 @@ def test_a_url_that_answers_nothing_does_not_fail_the_deploy(directory, hook, mo
     assert "NOTIFY_URL did not respond" in capsys.readouterr().out
 
 
-def test_the_count_is_replaced_not_written(directory, hook):
-    """A count that root created, as in a restore, cannot be written by the user of the deploys."""
+def test_notified_file_is_replaced_not_overwritten(directory, hook):
+    """The deploy user cannot write to a file that root created, for example during a restore."""
     (directory / "notified").write_text("0\n")
     inode = (directory / "notified").stat().st_ino
     notify(directory)
@@ -160,7 +160,7 @@ def test_the_count_is_replaced_not_written(directory, hook):
     assert (directory / "notified").read_text() == "1\n"
 
 
-def test_a_count_that_cannot_be_read_is_named(directory, hook, capsys):
+def test_invalid_count_is_reported(directory, hook, capsys):
     (directory / "notified").write_text("many\n")
     notify(directory)
     assert f"cannot read or replace {directory}/notified, which contains one number" in capsys.readouterr().out

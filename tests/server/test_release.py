@@ -1,4 +1,4 @@
-"""A release: its order, its files, what stays of it on the server, and room for its dump."""
+"""A release: its order, its files, what is kept on the server, and disk space for dumps."""
 
 import shutil
 import sys
@@ -58,17 +58,17 @@ def test_a_program_that_runs_is_accepted(program):
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "said"),
+    ("file", "text", "message"),
     [
         ("deploy.sh", "if\n", "unexpected end of file"),
         ("server/deploy.py", "def\n", "invalid syntax"),
         ("server/status.py", "import no_such_module\n", "No module named 'no_such_module'"),
     ],
 )
-def test_a_program_that_does_not_run_is_refused_and_says_why(program, file, text, said):
+def test_a_program_that_does_not_run_is_refused_and_says_why(program, file, text, message):
     with (program / file).open("a") as broken:
         broken.write(text)
-    with pytest.raises(Refused, match=f"the release's own deploy program does not run on this server: .*{said}"):
+    with pytest.raises(Refused, match=f"the release's own deploy program does not run on this server: .*{message}"):
         release.check_program(program)
 
 
@@ -77,15 +77,15 @@ def test_a_release_of_the_first_edition_has_no_server_folder(program):
     release.check_program(program)
 
 
-def test_an_old_python_is_named(program):
+def test_old_python_is_reported(program):
     text = (program / "server/__init__.py").read_text()
     (program / "server/__init__.py").write_text(text.replace("(3, 10)", "(9, 0)"))
     with pytest.raises(Refused, match=f"Python 3.10 or later is required; this is {sys.version_info[0]}"):
         release.check_program(program)
 
 
-def test_what_a_rollback_needs_stays(directory, settings, monkeypatch):
-    """The live release, the last that were live, and anything that is not a release."""
+def test_prune_keeps_what_a_rollback_needs(directory, settings, monkeypatch):
+    """The live release, the last releases that were live, and anything that is not a release."""
     tags = {letter: letter * 40 for letter in "abcdef"}
     for tag in (*tags.values(), NEW, THIRD):
         append(directory, tag=tag)
@@ -102,7 +102,7 @@ def test_what_a_rollback_needs_stays(directory, settings, monkeypatch):
     assert removed == [f"{settings.image}:{tag}" for tag in sorted({OLD, tags["a"], tags["b"]})]
 
 
-def test_without_an_engine_everything_stays(directory, settings, monkeypatch, capsys):
+def test_nothing_is_pruned_without_an_engine(directory, settings, monkeypatch, capsys):
     def no_engine(repository):
         raise engine.EngineError("the Docker engine is not responding")
 
@@ -125,13 +125,13 @@ def dumps(tmp_path):
     ("free", "keep", "live", "left"),
     [
         (112, 3, "200", ["100", "99", "98"]),
-        (111, 3, "200", ["100", "99"]),  # the oldest goes in time
+        (111, 3, "200", ["100", "99"]),  # the oldest is deleted early enough
         (103, 3, "200", ["100", "99"]),
-        (93, 1, "200", ["100"]),  # the last one never goes
-        (103, 1, "98", ["100", "99"]),  # nor the first since the live deploy
+        (93, 1, "200", ["100"]),  # the last one is never deleted
+        (103, 1, "98", ["100", "99"]),  # nor is the first since the live deploy
     ],
 )
-def test_there_is_room_for_a_dump(dumps, free, keep, live, left):
+def test_old_dumps_are_deleted_to_make_room(dumps, free, keep, live, left):
     migrations.make_room(dumps, keep, live, 100, lambda: free)
     assert [dump.stem for dump in migrations.dumps(dumps)] == left
 
@@ -174,8 +174,8 @@ def test_only_a_release_that_is_not_on_the_server_needs_space(
         assert release.pull(directory, settings, tag) == {"Id": "sha256:0"}
 
 
-def test_half_of_a_removed_release_is_no_release(directory, settings, monkeypatch):
-    """A removal that is interrupted leaves a name that no deploy takes for a release."""
+def test_partly_removed_release_is_not_mistaken_for_one(directory, settings, monkeypatch):
+    """An interrupted removal leaves a folder name that no deploy mistakes for a release."""
     monkeypatch.setattr(engine, "tags", lambda repository: set())
     monkeypatch.setattr(engine, "untag", lambda name: None)
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)

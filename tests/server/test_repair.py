@@ -1,4 +1,4 @@
-"""After an interrupted deploy: which release stays."""
+"""After an interrupted deploy: which release is kept."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ STOPPED = [one._replace(state="exited") for one in FIRST]
 
 
 @pytest.mark.parametrize(
-    ("when", "containers", "deploy_id", "upstream", "stays"),
+    ("when", "containers", "deploy_id", "upstream", "kept"),
     [
         ("between deploys", BOTH[::2], "100", "front", OLD),
         ("before the switch", BOTH, "100", "front-100", OLD),
@@ -41,23 +41,23 @@ STOPPED = [one._replace(state="exited") for one in FIRST]
         ("when nothing exists", [], "100", "front", ""),
     ],
 )
-def test_one_release_stays(when, containers, deploy_id, upstream, stays):
+def test_one_release_is_kept(when, containers, deploy_id, upstream, kept):
     live = find_live(containers, deploy_id, upstream)
-    assert live.tag == stays, when
-    assert all(one.tag == stays for one in live.containers)
+    assert live.tag == kept, when
+    assert all(one.tag == kept for one in live.containers)
 
 
-def test_a_release_that_has_ended_does_not_stay():
+def test_exited_release_is_not_kept():
     assert find_live([*STOPPED, *BOTH[::2]], "200", "front").tag == OLD
 
 
-def test_stopped_containers_of_the_live_release_stay():
+def test_stopped_containers_of_the_live_release_are_kept():
     """An administrator may have stopped the API, for example to restore a dump."""
     containers = [STOPPED[0], FIRST[1]]
     assert find_live(containers, "200", "front") == ("200", NEW, tuple(containers))
 
 
-def test_a_first_release_that_was_never_live_leaves_no_front():
+def test_upstream_stays_nobody_if_the_first_release_never_went_live():
     assert find_live(FIRST, "", "nobody").front == "nobody"
 
 
@@ -78,7 +78,7 @@ def docker(monkeypatch):
     return calls
 
 
-def test_the_interrupted_release_and_its_one_shots_go(directory, settings, docker):
+def test_the_interrupted_release_and_its_one_shots_are_removed(directory, settings, docker):
     state.write_upstream(directory, "front-200")
     (directory / "backups").mkdir()
     (directory / "backups/new").touch()
@@ -90,13 +90,13 @@ def test_the_interrupted_release_and_its_one_shots_go(directory, settings, docke
     assert not (directory / "backups/new").exists()
 
 
-def test_one_shots_of_a_person_stay(directory, settings, docker):
+def test_manually_started_one_shots_are_kept(directory, settings, docker):
     """`docker compose run backup`, which the documentation recommends, has no label of a deploy."""
     repair.repair(directory, settings)
     assert docker["labels"] == ["quai.one-shot"]
 
 
-def test_docker_commands_of_a_killed_deploy_end(directory, monkeypatch):
+def test_docker_commands_of_a_killed_deploy_are_killed(directory, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     environment = os.environ | {state.CHILD_MARK: str(directory)}
     command = [sys.executable, "-c", "print(1, flush=True); input()"]

@@ -37,7 +37,7 @@ def test_a_value_is_read_as_compose_reads_it(line, value):
     assert parse(f"B=bee\nEMPTY=\n{line}\n", {"OUTSIDE": "from the environment"})["A"] == value
 
 
-def test_comments_and_other_lines_are_no_settings():
+def test_comments_and_other_lines_are_not_settings():
     assert parse("# A=one\n\nnot a setting\n  # B=two\nC=three") == {"C": "three"}
 
 
@@ -46,7 +46,7 @@ def test_a_reference_in_the_notification_token_is_resolved(directory):
     assert read(directory).notify_token == "secret-of-the-api"  # noqa: S105 - no real secret
 
 
-def test_empty_and_missing_settings_have_their_defaults(directory):
+def test_empty_and_missing_settings_use_defaults(directory):
     text = (directory / ".env").read_text().replace("API_REPLICAS=1\n", "").replace("WATCH_SECONDS=5", "WATCH_SECONDS=")
     (directory / ".env").write_text(text)
     settings = read(directory)
@@ -64,7 +64,7 @@ def test_empty_and_missing_settings_have_their_defaults(directory):
         ("NOTIFY_URL", "chat.example.com", "a URL (https://...)"),
     ],
 )
-def test_a_wrong_setting_is_named_without_its_value(directory, name, value, message):
+def test_invalid_setting_is_reported_without_its_value(directory, name, value, message):
     write(directory, **{name: value})
     with pytest.raises(UsageError) as caught:
         read(directory)
@@ -102,7 +102,7 @@ def test_a_failed_write_changes_nothing(directory):
     assert (directory / ".env").read_text() == before
 
 
-def test_a_tag_that_another_deploy_wrote_stays(directory):
+def test_a_tag_that_another_deploy_wrote_is_not_overwritten(directory):
     write_release(directory, NEW, "100", only_if=("f" * 40, "100"))
     write_release(directory, NEW, "100", only_if=(OLD, "99"))
     assert read(directory).image_tag == OLD
@@ -111,6 +111,6 @@ def test_a_tag_that_another_deploy_wrote_stays(directory):
 
 
 def write(directory, **settings):
-    """Append lines to .env: the last of a name counts."""
+    """Append lines to .env: the last assignment wins."""
     with (directory / ".env").open("a") as file:
         file.write("".join(f"{name}={value}\n" for name, value in settings.items()))
