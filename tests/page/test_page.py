@@ -73,8 +73,8 @@ def test_chart_has_a_bar_for_each_deploy_and_an_accessible_name(site, visit):
 
 
 def test_dora_metrics_are_shown(site, visit):
-    delivery = visit(site).get_by_role("region", name=re.compile("Delivery, last 30 days"))
-    for metric in ("2.6 a week", "9 min", "9.1 %", "30 min"):
+    delivery = visit(site).get_by_role("region", name=re.compile("Delivery metrics, last 30 days"))
+    for metric in ("2.6 a week", "9 min", "9.1%", "30 min"):
         expect(delivery).to_contain_text(metric)
 
 
@@ -83,14 +83,14 @@ def test_seconds_of_each_step_are_reachable_by_keyboard(site, visit):
     duration = page.get_by_role("row").nth(1).locator("summary")
     expect(duration).to_have_text(re.compile(r"^[\d.]+ s$"))
     duration.press("Enter")
-    expect(page.get_by_role("row").nth(1)).to_contain_text("pull 1.2, migrate 0.6, start 0.9, wait 1.9")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("pull 1.2 s, migrate 0.6 s, start 0.9 s, wait 1.9 s")
 
 
 def test_empty_ledger_explains_the_setup(empty, visit, take_picture):
     page = visit(empty)
     page.expected_errors.append(LIVE_404)
     expect(live(page)).to_contain_text(tag(12))
-    expect(live(page)).to_contain_text(f"NOTIFY_URL={empty.url}/deploys")
+    expect(live(page)).to_contain_text(f"sets NOTIFY_URL={empty.url}/deploys and sets NOTIFY_TOKEN to one of")
     expect(page.get_by_text("no release to roll back to")).to_be_visible()
     expect(page.get_by_text("No deploys recorded yet.")).to_be_visible()
     expect(page.get_by_text("no data yet")).to_have_count(4)
@@ -226,7 +226,7 @@ def test_note_sent_again_after_a_lost_response_is_added_once(site, visit):
     dialog = open_notes(page)
     fill_in_note(dialog, "once")
     dialog.get_by_role("button", name="Add the note").click()
-    expect(dialog.get_by_role("status")).to_contain_text("Send it again: the note is added only once.")
+    expect(dialog.get_by_role("status")).to_contain_text("You can send it again; it will be added only once.")
     page.unroute("**/notes")
     dialog.get_by_role("button", name="Add the note").click()
     expect(dialog.get_by_role("status")).to_have_text("Note added.")
@@ -251,7 +251,7 @@ def test_note_with_an_incomplete_response_is_unconfirmed(site, visit):
     dialog = open_notes(page)
     fill_in_note(dialog, "once")
     dialog.get_by_role("button", name="Add the note").click()
-    message = "Not confirmed: the response was incomplete. Send it again: the note is added only once."
+    message = "Not confirmed: the response was incomplete. You can send it again; it will be added only once."
     expect(dialog.get_by_role("status")).to_have_text(message)
     page.unroute("**/notes")
     dialog.get_by_role("button", name="Add the note").click()
@@ -437,7 +437,7 @@ def test_structure_for_screen_readers(site, visit):
         "Live now",
         "Roll back",
         "Deploys",
-        "Delivery, last 30 days",
+        "Delivery metrics, last 30 days",
     ]
     expect(page.get_by_role("table", name="Deploys, newest first")).to_be_visible()
     assert page.get_by_role("columnheader").all_inner_texts() == ["Release", "Outcome", "Ended", "Duration", "Notes"]

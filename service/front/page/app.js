@@ -37,7 +37,7 @@ const lastData = {};
 const storeChange = (name, data) => lastData[name] !== (lastData[name] = JSON.stringify(data));
 
 const outcomeText = (outcome) => OUTCOME_TEXTS[outcome] ?? outcome;
-const stepsText = (seconds) => Object.entries(seconds).map(([step, each]) => `${step} ${formatNumber(each)}`)
+const stepsText = (seconds) => Object.entries(seconds).map(([step, each]) => `${step} ${formatDuration(each)}`)
   .join(", ");
 const sum = (seconds) => Object.values(seconds).reduce((subtotal, each) => subtotal + each, 0);
 const formatNumber = (value) => value.toLocaleString(undefined, { maximumFractionDigits: 1 });
@@ -106,9 +106,9 @@ function renderLive(version, live, last) {
   const explanation = live
     ? ["The ledger has no record of this deploy yet. Last recorded live release: ", create("code", {}, live.tag), "."]
     : [
-        "The ledger has no record of a live release. deploy.sh records deploys when the server's .env contains ",
-        create("code", {}, `NOTIFY_URL=${location.origin}/deploys`), " and, as ", create("code", {}, "NOTIFY_TOKEN"),
-        ", one of the tokens in ", create("code", {}, "API_TOKEN"), ".",
+        "The ledger has no record of a live release. deploy.sh records deploys when the server's .env sets ",
+        create("code", {}, `NOTIFY_URL=${location.origin}/deploys`), " and sets ",
+        create("code", {}, "NOTIFY_TOKEN"), " to one of the tokens in ", create("code", {}, "API_TOKEN"), ".",
       ];
   replaceChildren(details, started, create("p", {}, ...explanation));
 }
@@ -138,7 +138,7 @@ async function copyLine(line, button) {
     copied = document.execCommand("copy");
   }
   button.firstChild.data = copied ? "Copied" : "Selected";
-  const next = "Put it into the server's .env, then run deploy.sh.";
+  const next = "Put it in the server's .env, then run deploy.sh.";
   const done = copied ? `Copied ${line.textContent}.` : "Copy the selected text.";
   element("announcement").textContent = `${done} ${next}`;
   setTimeout(() => (button.firstChild.data = "Copy"), 4000);
@@ -228,7 +228,7 @@ function formatFrequency(perDay) {
   return perDay * 7 >= 1 ? `${formatNumber(perDay * 7)} a week` : `${formatNumber(perDay * 30)} a month`;
 }
 
-const formatRate = (rate) => `${formatNumber(rate * 100)} %`;
+const formatRate = (rate) => `${formatNumber(rate * 100)}%`;
 
 function renderMetrics({ days, ...metrics }) {
   const formats = { deploys_per_day: formatFrequency, change_failure_rate: formatRate };
@@ -284,7 +284,7 @@ function showUpdated() {
 }
 
 function showError(error) {
-  const summary = "status" in error ? "The request to the API failed" : "An error occurred in this page";
+  const summary = "status" in error ? "The request to the API failed" : "An error occurred on this page";
   const age = updatedAt ? `The data below is from ${updatedAt}.` : "";
   const text = (cause) => `${summary} (${cause}). ${age} Retrying every ${RETRY_MS / 1000} s.`;
   // The request ID differs with each retry: without a new cause, screen readers should not repeat the alert.
@@ -393,7 +393,7 @@ async function addNote(event) {
     draft.sending = false;
     if (opened.tag !== tag) return;
     const isRejected = error.status && error.status < 500;
-    const retry = " Send it again: the note is added only once.";
+    const retry = " You can send it again; it will be added only once.";
     if (isRejected) showNoteStatus(`Not added: ${errorText(error)}.`, true);
     else showNoteStatus(`Not confirmed: ${errorText(error)}.${retry}`, true);
   }
