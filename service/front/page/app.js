@@ -58,8 +58,8 @@ function createTime(iso) {
   return create("time", { datetime: iso, title: `${utc} UTC` }, local);
 }
 
-const createError = (status, detail, request = "") => Object.assign(new Error(detail), { status, request });
-const errorText = (error) => `${error.message}${error.request ?? ""}`;
+const createError = (status, detail, suffix = "") => Object.assign(new Error(detail), { status, suffix });
+const errorText = (error) => `${error.message}${error.suffix ?? ""}`;
 
 /** Send a request and return its JSON. Throws an error with `status`, 0 without a complete response. */
 async function request(path, { bearer = token, headers = {}, ...options } = {}) {
@@ -71,8 +71,8 @@ async function request(path, { bearer = token, headers = {}, ...options } = {}) 
     throw createError(0, "the server did not respond");
   }
   const body = await response.json().catch(() => null);
-  const id = response.status >= 500 && body?.request_id ? `, request ${body.request_id}` : "";
-  if (!response.ok) throw createError(response.status, body?.detail ?? `status ${response.status}`, id);
+  const suffix = response.status >= 500 && body?.request_id ? `, request ${body.request_id}` : "";
+  if (!response.ok) throw createError(response.status, body?.detail ?? `status ${response.status}`, suffix);
   if (!body) throw createError(0, "the response was incomplete");
   return body;
 }
@@ -190,13 +190,13 @@ function drawChart() {
   const shown = deploys.slice(0, Math.floor((width - left) / 8)).reverse();
   const seconds = shown.map((deploy) => sum(deploy.seconds));
   const maximum = Math.max(...seconds, 1);
-  const steps = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
-  const step = steps.find((each) => maximum / each <= 4) ?? maximum;
-  const y = (value) => base - ((base - top) * value) / (Math.ceil(maximum / step) * step);
+  const intervals = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
+  const interval = intervals.find((each) => maximum / each <= 4) ?? maximum;
+  const y = (value) => base - ((base - top) * value) / (Math.ceil(maximum / interval) * interval);
   const slotWidth = (width - left) / Math.max(shown.length, 12);
   const barWidth = Math.min(slotWidth * 0.7, 28);
   const parts = [];
-  for (let value = 0; value < maximum + step; value += step) {
+  for (let value = 0; value < maximum + interval; value += interval) {
     parts.push(create("svg:line", { x1: left, x2: width, y1: y(value), y2: y(value) }),
       create("svg:text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, formatNumber(value)));
   }
