@@ -42,7 +42,9 @@ def pytest_configure():
     try:
         ensure_command("chromium", "chromium")  # prints a message before it installs the package
     except (subprocess.CalledProcessError, SystemExit):
-        pytest.exit("expected Chromium: install it (Debian: apt-get install chromium), or set CHROMIUM to its path", 1)
+        pytest.exit(
+            "Chromium is required: install it (Debian: apt-get install chromium), or set CHROMIUM to its path", 1
+        )
 
 
 def find_browser():
@@ -88,7 +90,7 @@ def front(tmp_path_factory):
 
 
 class Site:
-    """The page with its API, which tests can stop, start and record deploys in."""
+    """The page and its API. Tests can start and stop the API and record deploys."""
 
     def __init__(self, front, folder: Path):
         self.url, self.folder, self.process = front.url, folder, None
@@ -129,9 +131,9 @@ class Site:
         for number in range(1, 13):
             hours = (12 - number) * 26 + 1.5
             committed = (datetime.now(UTC) - timedelta(hours=hours, minutes=9)).isoformat()
-            seconds = {"pull": 1.2 + number % 4, "migrate": 0.6, "start": 0.9, "wait": 1.9, "prove": 0.4, "watch": 5.1}
+            seconds = {"pull": 1.2 + number % 4, "migrate": 0.6, "start": 0.9, "wait": 1.9, "verify": 0.4, "watch": 5.1}
             if number == 6:
-                reason = "the new container was not healthy within 60 s"
+                reason = "the new release was not healthy within 60 s (HEALTH_SECONDS in .env)"
                 self.record(6, "refused", hours, reason=reason, seconds={"pull": 3, "wait": 60}, committed_at=committed)
                 continue
             self.record(number, "live", hours, seconds=seconds, committed_at=committed)

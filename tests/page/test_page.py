@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from tests.service.conftest import AUTHENTICATED, TOKEN, assert_problem
 
 LIVE_404 = "404 (Not Found)"  # Chromium logs this for /live while no release is live
-REFUSED_401 = "401 (Unauthorized)"
+UNAUTHORIZED_401 = "401 (Unauthorized)"
 
 
 def live(page):
@@ -50,13 +50,13 @@ def test_times_are_local(site, visit):
 
 
 def test_reason_of_a_refused_deploy_is_shown(site, visit, take_picture):
-    site.record(13, "refused", reason="the new container is crashing", seconds={"pull": 2, "wait": 7})
+    site.record(13, "refused", reason="the new api is crashing", seconds={"pull": 2, "wait": 7})
     page = visit(site)
     newest = page.get_by_role("row").nth(1)
-    expect(newest).to_contain_text("refused: the new container is crashing")
+    expect(newest).to_contain_text("refused: the new api is crashing")
     expect(newest).to_contain_text(tag(13))
     expect(live(page)).to_contain_text(tag(12))
-    expect(live(page)).to_contain_text(f"The last deploy ({tag(13)}) was refused: the new container is crashing")
+    expect(live(page)).to_contain_text(f"The last deploy ({tag(13)}) was refused: the new api is crashing")
     take_picture(page, "refused")
     site.record(14)
     page.clock.run_for(16_000)
@@ -186,7 +186,7 @@ def test_copy_button_is_reachable_by_keyboard(site, visit):
 
 def test_note_with_a_wrong_token_is_rejected_with_the_reason(site, visit, take_picture):
     page = visit(site)
-    page.expected_errors.append(REFUSED_401)
+    page.expected_errors.append(UNAUTHORIZED_401)
     dialog = open_notes(page)
     expect(dialog.get_by_text("No notes yet.")).to_be_visible()
     fill_in_note(dialog, "held back for the demo", "wrong-token-0123456789")
@@ -365,7 +365,7 @@ def test_protected_ledger_asks_for_a_token(site, visit, take_picture):
     site.stop()
     site.start(READ_ACCESS="token")
     page = visit(site, ready="requires a token")
-    page.expected_errors.append(REFUSED_401)
+    page.expected_errors.append(UNAUTHORIZED_401)
     expect(live(page)).to_contain_text(tag(12))
     expect(page.get_by_role("table")).to_be_hidden()
     take_picture(page, "locked")
