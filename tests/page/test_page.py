@@ -31,6 +31,11 @@ def fill_in_note(dialog, text, token=TOKEN):
     dialog.get_by_label("Token").fill(token)
 
 
+def sign_in(page, token):
+    page.get_by_role("textbox", name="Token").fill(token)
+    page.get_by_role("button", name="Show the ledger").click()
+
+
 # --- content
 
 
@@ -369,14 +374,23 @@ def test_protected_ledger_asks_for_a_token(site, visit, take_picture):
     expect(live(page)).to_contain_text(tag(12))
     expect(page.get_by_role("table")).to_be_hidden()
     take_picture(page, "locked")
-    page.get_by_role("textbox", name="Token").fill("wrong-token-0123456789")
-    page.get_by_role("button", name="Show the ledger").click()
+    sign_in(page, "wrong-token-0123456789")
     expect(page.get_by_role("alert")).to_have_text("Access denied: a valid bearer token is required.")
     page.get_by_role("textbox", name="Token").fill(TOKEN)
     page.keyboard.press("Enter")
     expect(page.get_by_role("table")).to_be_visible()
     expect(page.get_by_role("heading", name="This ledger requires a token")).to_be_hidden()
     expect(copy_button(page, 11)).to_be_visible()
+
+
+def test_empty_ledger_explains_the_setup_after_signing_in(empty, visit):
+    empty.stop()
+    empty.start(READ_ACCESS="token")
+    page = visit(empty, ready="requires a token")
+    page.expected_errors += [UNAUTHORIZED_401, LIVE_404]
+    expect(live(page)).not_to_contain_text("NOTIFY_URL")
+    sign_in(page, TOKEN)
+    expect(live(page)).to_contain_text(f"NOTIFY_URL={empty.url}/deploys")
 
 
 # --- accessibility

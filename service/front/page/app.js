@@ -87,6 +87,9 @@ function createButton(text, hidden, key, click) {
 
 const createNotesButton = (tag, key) => createButton("Notes", ` on ${tag}`, key, () => openNotes(tag, key));
 
+const UNKNOWN = "unknown"; // instead of the live release, while reading the ledger requires a token
+
+/** Show the running release and its deploy. `live` is null without a recorded live release, or UNKNOWN. */
 function renderLive(version, live, last) {
   element("live").hidden = false;
   element("refused").hidden = last?.outcome !== "refused";
@@ -95,7 +98,7 @@ function renderLive(version, live, last) {
   element("live-tag").textContent = version.tag;
   const details = element("live-details");
   const started = create("p", {}, `${version.environment}, started `, createTime(version.started_at));
-  if (live === undefined) return replaceChildren(details, started);
+  if (live === UNKNOWN) return replaceChildren(details, started);
   if (live?.tag === version.tag) {
     const steps = stepsText(live.seconds);
     const took = steps && `The deploy took ${formatDuration(sum(live.seconds))}: ${steps}.`;
@@ -256,7 +259,7 @@ async function refresh() {
     const [live, page, candidates, metrics] = await Promise.all([
       request("/live").catch(nullIf404), request("/deploys"), request("/rollbacks"), request("/figures"),
     ]).catch((error) => {
-      if (error.status === 401) renderLive(version);
+      if (error.status === 401) renderLive(version, UNKNOWN);
       throw error;
     });
     renderLive(version, live, page.items[0]);
