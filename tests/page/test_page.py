@@ -77,6 +77,14 @@ def test_chart_has_a_bar_for_each_deploy_and_an_accessible_name(site, visit):
     expect(page.get_by_role("img", name=re.compile(summary))).to_be_visible()
 
 
+@pytest.mark.parametrize(("durations", "median"), [((10, 20), "15 s"), ((30, 10, 11), "11 s"), ((7,), "7 s")])
+def test_chart_states_the_median_duration(empty, visit, durations, median):
+    for number, seconds in enumerate(durations):
+        empty.record(number, seconds={"wait": seconds})
+    page = visit(empty)
+    expect(page.get_by_role("img", name=re.compile(f"median {median}, longest"))).to_be_visible()
+
+
 def test_dora_metrics_are_shown(site, visit):
     delivery = visit(site).get_by_role("region", name=re.compile("Delivery metrics, last 30 days"))
     for metric in ("2.6 a week", "9 min", "9.1%", "30 min"):

@@ -40,6 +40,8 @@ const outcomeText = (outcome) => OUTCOME_TEXTS[outcome] ?? outcome;
 const stepsText = (seconds) => Object.entries(seconds).map(([step, each]) => `${step} ${formatDuration(each)}`)
   .join(", ");
 const sum = (seconds) => Object.values(seconds).reduce((subtotal, each) => subtotal + each, 0);
+/** Return the median of sorted numbers. */
+const median = (sorted) => (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
 const formatNumber = (value) => value.toLocaleString(undefined, { maximumFractionDigits: 1 });
 const formatDay = (iso) => new Date(iso).toLocaleDateString(undefined, { day: "numeric", month: "short" });
 const shorten = (text) => (text.length > 200 ? `${text.slice(0, 160)}…` : text);
@@ -223,7 +225,7 @@ function drawChart() {
     `Duration of the last ${shown.length === 1 ? "deploy" : `${shown.length} deploys`} in seconds, ` +
     `${formatDay(shown[0].ended_at)} to ${formatDay(shown.at(-1).ended_at)}: ${count("live")} went live, ` +
     `${count("refused")} refused, ${rollbacks} ${rollbacks === 1 ? "rollback" : "rollbacks"}; median ` +
-    `${formatDuration(sorted[Math.floor(sorted.length / 2)])}, longest ${formatDuration(sorted.at(-1))}.`;
+    `${formatDuration(median(sorted))}, longest ${formatDuration(sorted.at(-1))}.`;
 }
 
 function formatFrequency(perDay) {
