@@ -91,6 +91,13 @@ def test_dora_metrics_are_shown(site, visit):
         expect(delivery).to_contain_text(metric)
 
 
+def test_metrics_of_a_period_without_deploys_are_described_as_such(empty, visit):
+    empty.record(12, hours=31 * 24)
+    page = visit(empty)
+    expect(page.get_by_role("rowheader")).to_have_count(1)
+    expect(page.get_by_text("no data in this period")).to_have_count(4)
+
+
 def test_seconds_of_each_step_are_reachable_by_keyboard(site, visit):
     page = visit(site)
     duration = page.get_by_role("row").nth(1).locator("summary")
@@ -106,7 +113,7 @@ def test_empty_ledger_explains_the_setup(empty, visit, take_picture):
     expect(live(page)).to_contain_text(f"sets NOTIFY_URL={empty.url}/deploys and sets NOTIFY_TOKEN to one of")
     expect(page.get_by_text("no release to roll back to")).to_be_visible()
     expect(page.get_by_text("No deploys recorded yet.")).to_be_visible()
-    expect(page.get_by_text("no data yet")).to_have_count(4)
+    expect(page.get_by_text("no data in this period")).to_have_count(4)
     take_picture(page, "empty")
 
 

@@ -239,7 +239,7 @@ function renderMetrics({ days, ...metrics }) {
   const formats = { deploys_per_day: formatFrequency, change_failure_rate: formatRate };
   element("days").textContent = days;
   for (const [name, value] of Object.entries(metrics)) {
-    element(name).textContent = value === null ? "no data yet" : (formats[name] ?? formatDuration)(value);
+    element(name).textContent = value === null ? "no data in this period" : (formats[name] ?? formatDuration)(value);
     element(name).className = value === null ? "no-data" : "value";
   }
 }
