@@ -362,6 +362,7 @@ def test_page_recovers_when_the_api_was_down_at_first(site, visit):
     site.stop()
     page = visit(site, ready="request to the API failed")
     page.expected_errors.append("502 (Bad Gateway)")
+    expect(page.get_by_role("alert")).to_contain_text(re.compile(r"request \w+\)\. Retrying every 10 s\.$"))
     site.start()
     page.clock.run_for(11_000)
     expect(live(page)).to_contain_text(tag(12))

@@ -290,8 +290,8 @@ function showUpdated() {
 
 function showError(error) {
   const summary = "status" in error ? "The request to the API failed" : "An error occurred on this page";
-  const age = updatedAt ? `The data below is from ${updatedAt}.` : "";
-  const text = (cause) => `${summary} (${cause}). ${age} Retrying every ${RETRY_MS / 1000} s.`;
+  const age = updatedAt ? `The data below is from ${updatedAt}. ` : "";
+  const text = (cause) => `${summary} (${cause}). ${age}Retrying every ${RETRY_MS / 1000} s.`;
   // The request ID differs with each retry: without a new cause, screen readers should not repeat the alert.
   if (storeChange("error", text(error.message))) element("error").textContent = text(errorText(error));
   element("error").hidden = false;
