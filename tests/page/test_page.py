@@ -151,6 +151,20 @@ def test_older_deploys_stay_when_new_ones_appear(site, visit):
     assert len(set(attempts)) == 29
 
 
+def test_failure_to_load_older_deploys_says_how_to_retry(site, visit):
+    for hours in range(400, 410):
+        site.record(1, "refused", hours)
+    page = visit(site)
+    page.expected_errors.append("net::ERR_FAILED")
+    page.route("**/deploys?before=*", lambda route: route.abort())
+    page.get_by_role("button", name="Older deploys").click()
+    expect(page.get_by_role("alert")).to_have_text(re.compile("did not respond.*To try again, select “Older deploys”"))
+    expect(page.get_by_role("alert")).not_to_contain_text("Retrying")
+    page.unroute("**/deploys?before=*")
+    page.get_by_role("button", name="Older deploys").click()
+    expect(page.locator("tbody tr")).to_have_count(23)
+
+
 def test_recorded_text_is_never_rendered_as_html(site, visit):
     site.record(13, "refused", reason="<img src=x onerror=alert(1)> <b>bold</b>", actor="<i>me</i>")
     newest = visit(site).get_by_role("row").nth(1)

@@ -288,10 +288,11 @@ function showUpdated() {
   element("updated").textContent = `as of ${updatedAt}`;
 }
 
-function showError(error) {
+/** Show why a request failed. `next` says what happens next, or what to do. */
+function showError(error, next = `Retrying every ${RETRY_MS / 1000} s.`) {
   const summary = "status" in error ? "The request to the API failed" : "An error occurred on this page";
   const age = updatedAt ? `The data below is from ${updatedAt}. ` : "";
-  const text = (cause) => `${summary} (${cause}). ${age}Retrying every ${RETRY_MS / 1000} s.`;
+  const text = (cause) => `${summary} (${cause}). ${age}${next}`;
   // The request ID differs with each retry: without a new cause, screen readers should not repeat the alert.
   if (storeChange("error", text(error.message))) element("error").textContent = text(errorText(error));
   element("error").hidden = false;
@@ -322,7 +323,7 @@ element("older").addEventListener("click", async () => {
     renderDeploys();
     if (next === null) focus(`notes-${items[0].attempt}`); // the focused button is hidden now
   } catch (error) {
-    showError(error);
+    showError(error, "To try again, select “Older deploys”.");
   }
 });
 
