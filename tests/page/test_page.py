@@ -165,6 +165,21 @@ def test_failure_to_load_older_deploys_says_how_to_retry(site, visit):
     expect(page.locator("tbody tr")).to_have_count(23)
 
 
+def respond_with_empty_page(route):
+    route.fulfill(json={"items": [], "next": None})
+
+
+def test_empty_page_of_older_deploys_is_not_an_error(site, visit):
+    for hours in range(400, 410):
+        site.record(1, "refused", hours)
+    page = visit(site)
+    page.route("**/deploys?before=*", respond_with_empty_page)
+    page.get_by_role("button", name="Older deploys").click()
+    expect(page.get_by_role("button", name="Older deploys")).to_be_hidden()
+    expect(page.get_by_role("row").last.get_by_role("button")).to_be_focused()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_recorded_text_is_never_rendered_as_html(site, visit):
     site.record(13, "refused", reason="<img src=x onerror=alert(1)> <b>bold</b>", actor="<i>me</i>")
     newest = visit(site).get_by_role("row").nth(1)
@@ -343,6 +358,18 @@ def test_focus_moves_to_the_last_note_when_the_older_button_disappears(site, vis
     dialog.get_by_role("button", name="Older notes").press("Enter")
     expect(dialog.get_by_role("listitem")).to_have_count(21)
     expect(dialog.get_by_role("listitem").last).to_be_focused()
+
+
+def test_empty_page_of_older_notes_is_not_an_error(site, visit):
+    for number in range(21):
+        site.add_note(12, f"note {number}")
+    page = visit(site)
+    page.route("**/notes?before=*", respond_with_empty_page)
+    dialog = open_notes(page)
+    dialog.get_by_role("button", name="Older notes").press("Enter")
+    expect(dialog.get_by_role("listitem").last).to_be_focused()
+    expect(dialog.get_by_role("listitem")).to_have_count(20)
+    expect(dialog.get_by_role("status")).to_have_text("")
 
 
 def test_escape_closes_the_notes_and_restores_the_focus(site, visit):

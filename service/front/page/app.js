@@ -321,7 +321,8 @@ element("older").addEventListener("click", async () => {
     deploys.push(...items);
     older = next;
     renderDeploys();
-    if (next === null) focus(`notes-${items[0].attempt}`); // the focused button is hidden now
+    // The focused button is hidden now. A page can be empty if rows were removed, for example by a restore.
+    if (next === null) focus(`notes-${(items[0] ?? deploys.at(-1)).attempt}`);
   } catch (error) {
     showError(error, "To try again, select “Older deploys”.");
   }
@@ -369,7 +370,7 @@ async function loadNotes(before = "") {
     element("notes-list").append(...notes);
     element("notes-none").hidden = element("notes-list").childElementCount > 0;
     element("notes-older").hidden = next === null;
-    if (before && next === null) notes[0].focus(); // the focused button is hidden now
+    if (before && next === null) (notes[0] ?? element("notes-list").lastChild).focus(); // as for older deploys
     opened.next = next;
   } catch (error) {
     if (requested === opened) showNoteStatus(`Loading the notes failed: ${errorText(error)}.`, true);
