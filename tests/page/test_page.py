@@ -69,6 +69,19 @@ def test_reason_of_a_refused_deploy_is_shown(site, visit, take_picture):
     expect(live(page).get_by_text("was refused")).to_be_hidden()
 
 
+def test_refused_deploy_that_ended_before_the_live_one_is_not_the_last(site, visit):
+    site.record(13, "refused", hours=2)  # recorded late: tag(12) went live 1.5 hours ago
+    page = visit(site)
+    expect(page.get_by_role("row").nth(1)).to_contain_text(tag(13))
+    expect(live(page).get_by_text("was refused")).to_be_hidden()
+
+
+def test_refused_deploy_that_ended_last_is_shown_even_if_another_was_recorded_later(site, visit):
+    site.record(13, "refused", hours=1)
+    site.record(14, "live", hours=30)
+    expect(live(visit(site))).to_contain_text(f"The last deploy ({tag(13)}) was refused")
+
+
 def test_chart_has_a_bar_for_each_deploy_and_an_accessible_name(site, visit):
     page = visit(site)
     expect(page.locator("#chart rect")).to_have_count(13)

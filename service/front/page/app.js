@@ -149,6 +149,12 @@ async function copyLine(line, button) {
   setTimeout(() => (button.firstChild.data = "Copy"), 4000);
 }
 
+/** Return the deploy that ended last, in the order of /live. The most recently recorded deploys come first. */
+function findLastEnded(items) {
+  const endedLater = (last, each) => (new Date(each.ended_at) > new Date(last.ended_at) ? each : last);
+  return items.length ? items.reduce(endedLater) : undefined;
+}
+
 let deploys = [];
 let older = null; // the cursor of the next page
 
@@ -264,7 +270,7 @@ async function refresh() {
       if (error.status === 401) renderLive(version, UNKNOWN);
       throw error;
     });
-    renderLive(version, live, page.items[0]);
+    renderLive(version, live, findLastEnded(page.items));
     renderRollbackCandidates(candidates.items);
     mergeDeploys(page);
     element("ledger").hidden = false;
