@@ -11,6 +11,7 @@ from tests.service.conftest import AUTHENTICATED, TOKEN, assert_problem
 
 LIVE_404 = "404 (Not Found)"  # Chromium logs this for /live while no release is live
 UNAUTHORIZED_401 = "401 (Unauthorized)"
+WRONG_TOKEN = "wrong-token-0123456789"  # noqa: S105 - not a secret
 
 
 def live(page):
@@ -251,7 +252,7 @@ def test_note_with_a_wrong_token_is_rejected_with_the_reason(site, visit, take_p
     page.expected_errors.append(UNAUTHORIZED_401)
     dialog = open_notes(page)
     expect(dialog.get_by_text("No notes yet.")).to_be_visible()
-    fill_in_note(dialog, "held back for the demo", "wrong-token-0123456789")
+    fill_in_note(dialog, "held back for the demo", WRONG_TOKEN)
     dialog.get_by_role("button", name="Add the note").click()
     expect(dialog.get_by_role("status")).to_have_text("Not added: a valid bearer token is required.")
     take_picture(page, "notes", full_page=False)
@@ -444,13 +445,37 @@ def test_protected_ledger_asks_for_a_token(site, visit, take_picture):
     expect(live(page)).to_contain_text(tag(12))
     expect(page.get_by_role("table")).to_be_hidden()
     take_picture(page, "locked")
-    sign_in(page, "wrong-token-0123456789")
+    sign_in(page, WRONG_TOKEN)
     expect(page.get_by_role("alert")).to_have_text("Access denied: a valid bearer token is required.")
     page.get_by_role("textbox", name="Token").fill(TOKEN)
     page.keyboard.press("Enter")
     expect(page.get_by_role("table")).to_be_visible()
     expect(page.get_by_role("heading", name="This ledger requires a token")).to_be_hidden()
     expect(copy_button(page, 11)).to_be_visible()
+
+
+def test_responses_to_an_earlier_token_are_ignored(site, visit):
+    site.stop()
+    site.start(READ_ACCESS="token")
+    page = visit(site, ready="requires a token")
+    page.expected_errors.append(UNAUTHORIZED_401)
+    held = []
+
+    def hold_first_with_wrong_token(route):
+        if WRONG_TOKEN in route.request.headers.get("authorization", "") and not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/*", hold_first_with_wrong_token)
+    sign_in(page, WRONG_TOKEN)
+    sign_in(page, TOKEN)
+    expect(page.get_by_role("table")).to_be_visible()
+    with page.expect_response(lambda response: response.status == 401):
+        held[0].continue_()
+    with page.expect_response(lambda response: response.url.endswith("/figures") and response.ok):
+        page.clock.run_for(16_000)
+    expect(page.get_by_role("heading", name="This ledger requires a token")).to_be_hidden()
 
 
 def test_empty_ledger_explains_the_setup_after_signing_in(empty, visit):

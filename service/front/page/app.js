@@ -253,38 +253,67 @@ function renderMetrics({ days, ...metrics }) {
 // --- polling
 
 let timer;
-let refreshing = false;
+let latestRefresh = null; // identifies the refresh in flight; the responses of one that it replaced are ignored
 let updatedAt = "";
 
-async function refresh() {
-  if (refreshing || document.hidden) return;
+function refresh() {
+  if (!latestRefresh && !document.hidden) startRefresh();
+}
+
+/** Use this token from now on, and ignore responses to requests that were sent with another one. */
+function setToken(value) {
+  token = value;
+  startRefresh();
+}
+
+async function startRefresh() {
   clearTimeout(timer);
-  refreshing = true;
+  const own = (latestRefresh = Symbol("refresh"));
   let delay = REFRESH_MS;
   try {
-    const version = await request("/version");
-    const nullIf404 = (error) => (error.status === 404 ? null : Promise.reject(error));
-    const [live, page, candidates, metrics] = await Promise.all([
-      request("/live").catch(nullIf404), request("/deploys"), request("/rollbacks"), request("/figures"),
-    ]).catch((error) => {
-      if (error.status === 401) renderLive(version, UNKNOWN);
-      throw error;
-    });
-    renderLive(version, live, findLastEnded(page.items));
-    renderRollbackCandidates(candidates.items);
-    mergeDeploys(page);
-    element("ledger").hidden = false;
-    element("sign-in").hidden = true;
-    renderDeploys();
-    renderMetrics(metrics);
-    showUpdated();
+    const data = await loadData(token);
+    if (own !== latestRefresh) return;
+    render(data);
+    if (data.denied) delay = 0;
   } catch (error) {
-    delay = error.status === 401 ? 0 : RETRY_MS;
-    if (error.status === 401) showSignIn(error);
-    else showError(error);
+    if (own !== latestRefresh) return;
+    showError(error);
+    delay = RETRY_MS;
   }
-  refreshing = false;
+  latestRefresh = null;
   if (delay) timer = setTimeout(refresh, delay);
+}
+
+/** Request all data. If the ledger requires another token, return the version only, and the error as `denied`. */
+async function loadData(bearer) {
+  const version = await request("/version", { bearer });
+  const nullIf404 = (error) => (error.status === 404 ? null : Promise.reject(error));
+  const read = (path) => request(path, { bearer });
+  try {
+    const [live, page, candidates, metrics] = await Promise.all([
+      read("/live").catch(nullIf404), read("/deploys"), read("/rollbacks"), read("/figures"),
+    ]);
+    return { version, live, page, candidates, metrics };
+  } catch (error) {
+    if (error.status !== 401) throw error;
+    return { version, denied: error };
+  }
+}
+
+function render({ version, live, page, candidates, metrics, denied }) {
+  if (denied) {
+    renderLive(version, UNKNOWN);
+    showSignIn(denied);
+    return;
+  }
+  renderLive(version, live, findLastEnded(page.items));
+  renderRollbackCandidates(candidates.items);
+  mergeDeploys(page);
+  element("ledger").hidden = false;
+  element("sign-in").hidden = true;
+  renderDeploys();
+  renderMetrics(metrics);
+  showUpdated();
 }
 
 function showUpdated() {
@@ -315,8 +344,7 @@ function showSignIn(error) {
 
 element("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = element("sign-in-token").value;
-  refresh();
+  setToken(element("sign-in-token").value);
 });
 
 element("older").addEventListener("click", async () => {
@@ -396,7 +424,7 @@ async function addNote(event) {
   try {
     const headers = { "Content-Type": "application/json", "Idempotency-Key": draft.key };
     await request(notesPath(), { method: "POST", bearer, headers, body: JSON.stringify({ text: draft.text }) });
-    token = bearer;
+    if (bearer !== token) setToken(bearer);
     if (drafts.get(tag) === draft) drafts.delete(tag); // unless the text changed in the meantime
     if (opened.tag !== tag) return;
     element("note-text").value = drafts.get(tag)?.text ?? "";
