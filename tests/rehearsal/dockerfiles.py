@@ -51,10 +51,10 @@ class Handler(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("", 8000), Handler).serve_forever()
 """
 LOCKING_MIGRATION = """
-import os, time, psycopg
+import os, psycopg
 connection = psycopg.connect(os.environ["DB_CONN"].replace("+psycopg", ""))
 connection.execute("LOCK TABLE notes")
-time.sleep(600)
+connection.execute("SELECT pg_sleep(600)")  # PostgreSQL does not notice by itself that the client is gone
 """
 # A migration for Alembic, which no earlier release can run on.
 DATA_LOSS_MIGRATION = """
