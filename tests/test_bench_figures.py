@@ -6,8 +6,7 @@ import pytest
 
 from tests.rehearsal.bench.figures import (
     Container,
-    boot_seconds,
-    compare_with_boot,
+    compare_with_startup,
     container,
     describe,
     figures,
@@ -15,6 +14,7 @@ from tests.rehearsal.bench.figures import (
     new_bytes,
     only_new_seconds,
     seconds_until_switch,
+    startup_seconds,
 )
 from tests.rehearsal.traffic import Summary
 
@@ -143,20 +143,20 @@ def health(*codes):
     return {"StartedAt": "2026-11-25T00:00:00.500000001Z", "Health": {"Log": log}}
 
 
-def test_boot_ends_with_the_first_successful_health_check():
-    assert boot_seconds(health(1, 1, 0, 0)) == 3.25
-    assert boot_seconds(health(0, 0)) == 1.25
-    assert boot_seconds(health(1, 0, 0, 0, 0)) == 2.25
-    assert boot_seconds(health(1, 1)) is None
-    assert boot_seconds({"StartedAt": "2026-11-25T00:00:00Z"}) is None
+def test_startup_ends_with_the_first_successful_health_check():
+    assert startup_seconds(health(1, 1, 0, 0)) == 3.25
+    assert startup_seconds(health(0, 0)) == 1.25
+    assert startup_seconds(health(1, 0, 0, 0, 0)) == 2.25
+    assert startup_seconds(health(1, 1)) is None
+    assert startup_seconds({"StartedAt": "2026-11-25T00:00:00Z"}) is None
 
 
-def test_no_boot_when_docker_may_have_dropped_the_first_successful_check():
-    assert boot_seconds(health(0, 0, 0, 0, 0)) is None
+def test_no_startup_when_docker_may_have_dropped_the_first_successful_check():
+    assert startup_seconds(health(0, 0, 0, 0, 0)) is None
 
 
-def test_no_boot_from_a_check_before_the_last_restart():
-    assert boot_seconds(health(0, 0) | {"StartedAt": "2026-11-25T00:00:09Z"}) is None
+def test_no_startup_from_a_check_before_the_last_restart():
+    assert startup_seconds(health(0, 0) | {"StartedAt": "2026-11-25T00:00:09Z"}) is None
 
 
 def test_the_steps_before_the_switch_are_added():
@@ -166,13 +166,13 @@ def test_the_steps_before_the_switch_are_added():
         seconds_until_switch({"repair": 0.1})
 
 
-def test_a_deploy_is_compared_with_the_boot():
-    measured = {"error": None, "boot_seconds": [2.0, None, 2.2, 9.0], "only_new_seconds": [3.3, None, 3.3]}
+def test_a_deploy_is_compared_with_the_startup():
+    measured = {"error": None, "startup_seconds": [2.0, None, 2.2, 9.0], "only_new_seconds": [3.3, None, 3.3]}
     measured |= {"command_seconds": [9.2, 9.0, 9.4], "watch_seconds": 5}
-    assert compare_with_boot(measured) == {"boot_seconds": 2.2, "ratio": 1.5, "other_seconds": 2.0}
-    assert compare_with_boot(measured | {"boot_seconds": [None]}) is None
-    assert compare_with_boot(measured | {"only_new_seconds": [None]}) is None
-    assert compare_with_boot({"error": "no engine"}) is None
+    assert compare_with_startup(measured) == {"startup_seconds": 2.2, "ratio": 1.5, "other_seconds": 2.0}
+    assert compare_with_startup(measured | {"startup_seconds": [None]}) is None
+    assert compare_with_startup(measured | {"only_new_seconds": [None]}) is None
+    assert compare_with_startup({"error": "no engine"}) is None
 
 
 def test_blobs_that_the_registry_has_are_not_pushed():

@@ -14,7 +14,6 @@ from tests.rehearsal.bench.picture import picture
 from tests.rehearsal.bench.releases import crash_lines
 from tests.rehearsal.bench.report import (
     MARKERS,
-    boot_table,
     crash_table,
     good_table,
     insert,
@@ -26,6 +25,7 @@ from tests.rehearsal.bench.report import (
     replica_table,
     size,
     span,
+    startup_table,
     table_text,
     terminal,
 )
@@ -45,7 +45,7 @@ def result() -> dict:
     counts = {"error": None, "requests": 2260, "failed": 371, "acknowledged": 400, "lost": 0, "duplicated": 1}
     counts["longest_seconds"] = 1.518
     good = counts | {"only_new_seconds": [3.11, 3.34], "command_seconds": [8.5, 8.5]}
-    good |= {"boot_seconds": [2.0, 2.0], "watch_seconds": 5}
+    good |= {"startup_seconds": [2.0, 2.0], "watch_seconds": 5}
     crash = counts | {"failed": 900, "exit_code": 0, "update_status": "", "running": "new release, crash-looping"}
     crash["answered_by_new"] = 1354
     kill = counts | {"failed": 12, "exit_code": 1, "update_status": "", "running": "new release"}
@@ -91,21 +91,26 @@ def test_the_tables_of_incidents_say_what_runs_afterwards():
     assert cells(ours)[-1] == "new release"
 
 
-def test_deploy_programs_are_compared_with_the_boot():
-    assert boot_table(result())[1:] == [["`deploy.sh`", "2.0 s", "1.6 x the boot", "1.5 s"]]
-    first = result()["strategies"][2] | {"name": "first", "label": "first", "command_seconds": [9.0]}
-    assert [row[0] for row in boot_table({"strategies": [first, *result()["strategies"]]})[1:]] == [
-        *("first", "`deploy.sh`"),
+def test_deploy_programs_are_compared_with_the_startup():
+    assert startup_table(result())[1:] == [["`deploy.sh`", "2.0 s", "1.6 x the startup", "1.5 s"]]
+    first = result()["strategies"][2] | {"name": "v1", "label": "v1", "command_seconds": [9.0]}
+    assert [row[0] for row in startup_table({"strategies": [first, *result()["strategies"]]})[1:]] == [
+        *("v1", "`deploy.sh`"),
     ]
+
+
+def test_replica_table_shows_the_slowest_startup():
+    rows = replica_table(result())
+    assert rows[1][rows[0].index("slowest startup")] == "2.0 s"
 
 
 def test_highest_replica_count_is_compared_with_lowest():
     assert replica_ratios(result()) == ["A deploy of 4 replicas by `deploy.sh` takes 1.5 x as long as one of 1."]
-    first = [one | {"strategy": "first", "label": "first"} for one in result()["replicas"]]
+    first = [one | {"strategy": "v1", "label": "v1"} for one in result()["replicas"]]
     both = {"replicas": [*first, *result()["replicas"]]}
     assert len(replica_ratios(both)) == 2
     assert [row[0] for row in replica_table(both)[1:]] == [
-        *("1, first edition", "2, first edition", "4, first edition", "1", "2", "4"),
+        *("1, version 1", "2, version 1", "4, version 1", "1", "2", "4"),
     ]
     assert replica_ratios({"replicas": result()["replicas"][:2]}) == []
 
@@ -136,7 +141,7 @@ def test_markdown_has_tables_date_and_command():
 def test_sections_without_figures_are_left_out():
     text = markdown(result() | {"replicas": [], "strategies": result()["strategies"][:1]}, "bench.svg")
     assert "Replicas" not in text
-    assert "boot" not in text
+    assert "startup" not in text
     assert "Replicas" not in terminal(result() | {"replicas": []})
 
 
@@ -176,11 +181,9 @@ def test_the_picture_is_well_formed_and_fetches_nothing(change):
 
 
 def test_options_are_checked():
-    options = parse_options(
-        ["--strategies", "plain,first", "--replicas", "", "--replica-strategies", "first,this"], None
-    )
-    assert (options.strategies, options.replicas) == (["plain", "first"], [])
-    assert "first" not in parse_options([], None).strategies
+    options = parse_options(["--strategies", "plain,v1", "--replicas", "", "--replica-strategies", "v1,this"], None)
+    assert (options.strategies, options.replicas) == (["plain", "v1"], [])
+    assert "v1" not in parse_options([], None).strategies
     for wrong in (["--strategies", "magic"], ["--replica-strategies", "plain"], ["--replicas", "x"], ["--rate", "0"]):
         with pytest.raises(SystemExit):
             parse_options(wrong, None)

@@ -20,7 +20,7 @@ class Container(NamedTuple):
     tag: str
     state: str
     restarts: int
-    boot_seconds: float | None
+    startup_seconds: float | None
     is_task: bool
 
     @property
@@ -40,12 +40,12 @@ def container(found: dict) -> Container:
         tag=labels.get("quai.tag") or (tag if repository.endswith("/quai") else ""),
         state=found["State"]["Status"],
         restarts=found.get("RestartCount", 0),
-        boot_seconds=boot_seconds(found["State"]),
+        startup_seconds=startup_seconds(found["State"]),
         is_task=bool(task),
     )
 
 
-def boot_seconds(state: dict) -> float | None:
+def startup_seconds(state: dict) -> float | None:
     """Seconds from the start of a container to the end of its first successful health check.
 
     None when there was none, when Docker may have dropped it, or when it belongs to the run before a restart.
@@ -156,21 +156,21 @@ def _regular(containers: Iterable[Container], tag: str) -> list[Container]:
     return list({one.service: one for one in reversed(active)}.values())
 
 
-def compare_with_boot(strategy: dict) -> dict | None:
-    """Medians of a deploy program against the boot of the container; None where a figure is missing.
+def compare_with_startup(strategy: dict) -> dict | None:
+    """Medians of a deploy program against the startup of the container; None where a figure is missing.
 
-    "ratio": until only the new release answers, as a multiple of the boot. "other_seconds": the command without
-    the watch and the boot.
+    "ratio": until only the new release answers, as a multiple of the startup. "other_seconds": the command without
+    the watch and the startup.
     """
-    boots = [one for one in strategy.get("boot_seconds", ()) if one is not None]
+    startups = [one for one in strategy.get("startup_seconds", ()) if one is not None]
     answers = [one for one in strategy.get("only_new_seconds", ()) if one is not None]
-    if strategy["error"] or not boots or not answers:
+    if strategy["error"] or not startups or not answers:
         return None
-    boot = median(boots)
+    startup = median(startups)
     return {
-        "boot_seconds": round(boot, 3),
-        "ratio": round(median(answers) / boot, 2),
-        "other_seconds": round(median(strategy["command_seconds"]) - strategy["watch_seconds"] - boot, 2),
+        "startup_seconds": round(startup, 3),
+        "ratio": round(median(answers) / startup, 2),
+        "other_seconds": round(median(strategy["command_seconds"]) - strategy["watch_seconds"] - startup, 2),
     }
 
 

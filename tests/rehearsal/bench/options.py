@@ -7,11 +7,11 @@ STRATEGIES = {
     "retry": "the same, proxy retries for 30 s",
     "start-first": "start the new container, then stop the old one",
     "swarm": "Docker Swarm, start-first",
-    "first": "`deploy.sh` of the first edition",
+    "v1": "`deploy.sh` of version 1",
     "this": "`deploy.sh`",
 }
-DEPLOY_PROGRAMS = ("first", "this")
-DEFAULT_STRATEGIES = [name for name in STRATEGIES if name != "first"]
+DEPLOY_PROGRAMS = ("v1", "this")
+DEFAULT_STRATEGIES = [name for name in STRATEGIES if name != "v1"]
 PICTURE = "tests/rehearsal/bench.svg"  # the one that docs/benchmarks.md shows
 
 

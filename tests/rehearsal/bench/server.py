@@ -49,7 +49,7 @@ class Bench:
         self.crash_tags: dict[str, str] = {}
 
     def make_releases(self, bases: dict[str, str], strategies: Sequence[str]) -> dict:
-        """Build, boot and push two commits as cd.yml does, and deploy both; return sizes in bytes."""
+        """Build, smoke-test and push two commits as cd.yml does, and deploy both; return sizes in bytes."""
         repository = Repository(ROOT / ".nox/bench/repository")
         self.server.start()
         self.server.set_up(repository.folder)
@@ -83,13 +83,13 @@ class Bench:
         self.commits["first"] = tags[1]  # build_variant() derives from it
         self.releases = dict.fromkeys(STRATEGIES, (tags[0], tags[1]))
         self.crash_tags = dict.fromkeys(STRATEGIES, build_variant(self, "crashes", *crash_lines()))
-        if "first" in strategies:
+        if "v1" in strategies:
             lines = first_edition_lines()
-            old, new = (build_variant(self, f"first edition {number}", *lines) for number in (1, 2))
-            self.releases["first"] = (old, new)
-            self.crash_tags["first"] = build_variant(self, "first edition, crashes", *lines, *crash_lines())
+            old, new = (build_variant(self, f"version 1, {number}", *lines) for number in (1, 2))
+            self.releases["v1"] = (old, new)
+            self.crash_tags["v1"] = build_variant(self, "version 1, crashes", *lines, *crash_lines())
         else:
-            del self.releases["first"]
+            del self.releases["v1"]
 
     def live_tag(self) -> str | None:
         """The tag that /version answers with; None without an answer."""
@@ -145,7 +145,7 @@ class Bench:
 
     def measure_good(self, strategy: str, times: int, replicas: int = 1) -> dict:
         """Alternate between the two good releases."""
-        tags, marks, boots, steps = self.make_ready(strategy, replicas), [], [], []
+        tags, marks, startups, steps = self.make_ready(strategy, replicas), [], [], []
         with self.load() as stop:
             for number in range(times):
                 old, new = tags[number % 2], tags[(number + 1) % 2]
@@ -153,13 +153,13 @@ class Bench:
                 self.expect_script("replace", strategy, new)
                 marks.append({"began": began, "ended": time.time(), "old": old, "new": new})
                 wait_for(f"an answer of {new}", lambda new=new: self.live_tag() == new, ANSWER_SECONDS)
-                boots += [one.boot_seconds for one in self.containers() if (one.service, one.tag) == ("api", new)]
+                startups += [one.startup_seconds for one in self.containers() if (one.service, one.tag) == ("api", new)]
                 if strategy in DEPLOY_PROGRAMS:
                     steps.append(json.loads(self.server.exec(f"tail -n 1 {DIR}/deploys.log"))["seconds"])
                 time.sleep(SETTLE_SECONDS)
             summary, stored = stop()
         watch = int(self.server.setting("WATCH_SECONDS"))
-        more = {"boot_seconds": boots, "step_seconds": steps, "watch_seconds": watch}
+        more = {"startup_seconds": startups, "step_seconds": steps, "watch_seconds": watch}
         return figures(summary, marks, stored) | more
 
     def measure_crash(self, strategy: str) -> dict:
