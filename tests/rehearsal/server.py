@@ -218,8 +218,8 @@ class Server:
         urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 - loopback
 
     def containers(self) -> list[str]:
-        """Return name and image of all containers of the server."""
-        return sorted(self.exec("docker ps --all --format '{{.Names}} {{.Image}}'").splitlines())
+        """Return name, image and id of all containers of the server; a container that is recreated gets a new id."""
+        return sorted(self.exec("docker ps --all --format '{{.Names}} {{.Image}} {{.ID}}'").splitlines())
 
     def manifest(self, tag: str) -> str:
         """Return the manifest of a tag in the registry."""
