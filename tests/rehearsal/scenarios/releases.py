@@ -35,7 +35,7 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     allocates = """CMD ["python", "-c", "len(b'x' * (1 << 30)); import time; time.sleep(9)"]"""
     expect_refused(rehearsal, "exceeds its memory limit", message, allocates)
     expect_refused(rehearsal, "no health check", "has no health check", "HEALTHCHECK NONE")
-    expect_refused(rehearsal, "wrong tag", ", not ", "ENV RELEASE=another-release")
+    expect_refused(rehearsal, "wrong tag", ", expected ", "ENV RELEASE=another-release")
     compose_file = "RUN echo 'services: [' >/release/docker-compose.prod.yml"
     expect_refused(rehearsal, "broken compose file", "does not match .env", compose_file)
     caddyfile = "RUN echo '{' >>/release/front/Caddyfile"
@@ -44,7 +44,8 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile)
     program = "RUN echo 'if' >>/release/deploy.sh"
     expect_refused(rehearsal, "broken deploy.sh", "deploy program does not run", program)
-    expect_refused(rehearsal, "no files", "/release", "RUN rm -r /release")
+    message = "cannot be copied from /release of the image"
+    expect_refused(rehearsal, "no files", message, "RUN rm -r /release")
     deploy_and_expect_live(rehearsal, "good after faulty releases")
 
 
