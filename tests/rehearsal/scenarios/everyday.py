@@ -203,7 +203,7 @@ def invalid_input(rehearsal: Rehearsal) -> None:
         "set API_TOKEN in .env": {"API_TOKEN": ""},
         "API_REPLICAS in": {"API_REPLICAS": "many"},
         "NOTIFY_URL in": {"NOTIFY_URL": "chat.example.com"},
-        "MIN_FREE_MB is 99999999": {"MIN_FREE_MB": "99999999", "IMAGE_TAG": older},
+        "MIN_FREE_MB is 99999999": {"MIN_FREE_MB": "99999999", "IMAGE_TAG": UNKNOWN_COMMIT},
     }
     for message, settings in invalid_settings.items():
         original = {name: server.setting(name) for name in settings}
