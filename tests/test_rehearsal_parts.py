@@ -7,67 +7,17 @@ import sys
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.rehearsal.faulty_server import TAG, FaultyServer
 from tests.rehearsal.report import add_figures, build_bins, print_table, write_report
 from tests.rehearsal.traffic import ROOT, Summary, Traffic, lost_and_duplicated
-
-TAG = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """A server with one release. `server.fault` returns the fault for a request, by its number and method."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def setup(self):
-        super().setup()
-        self.server.connections += 1
-
-    def respond(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        with self.server.lock:
-            self.server.received.append((self.command, self.path))
-            fault = self.server.fault(len(self.server.received), self.command)
-            if self.command == "POST" and fault != "no response":
-                self.server.stored.append(json.loads(body)["text"])
-        if fault == "no response":
-            self.close_connection = True
-            return
-        status = 500 if fault == "500" else 201 if self.command == "POST" else 200
-        response = json.dumps({"tag": TAG}).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(response) + (fault == "incomplete")))
-        if fault in ("connection close", "incomplete"):
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(response)
-
-    do_GET = do_POST = respond
-
-    def log_message(self, *_):
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64  # more than the connections of the load generator
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.lock, self.received, self.stored, self.connections = threading.Lock(), [], [], 0
-        self.fault = lambda number, method: None
-
-    def handle_error(self, *_):
-        pass  # the client resets connections when the load generator stops
 
 
 @pytest.fixture
 def server():
-    with Server() as server:
+    with FaultyServer() as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
@@ -157,7 +107,7 @@ def test_lost_and_duplicated_notes_are_found(server, tmp_path):
 
 
 def test_refused_connections_are_failures(tmp_path):
-    with Server() as server:
+    with FaultyServer() as server:
         port = server.server_port
     traffic = Traffic(f"http://127.0.0.1:{port}", "a-token", TAG, 500, tmp_path / "requests.jsonl")
     traffic.start()
