@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import bcrypt
-
 from scripts.runner.base_images import PREFIX
 from scripts.runner.process import run
 from tests.rehearsal import HERE
@@ -73,6 +71,8 @@ class Server:
 
     def start(self) -> None:
         """Start the server with its engine, and the registry in its network: its address is localhost on both sides."""
+        import bcrypt  # here, so that unit tests without this dependency can import the module
+
         arguments = {name: self.bases[name] for name in ("DEBIAN_IMAGE", "REGISTRY_IMAGE")}
         image = f"{PREFIX}/server"
         run(
