@@ -17,7 +17,6 @@ from tests.rehearsal.repository import Repository
 from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, soak
 from tests.rehearsal.scenarios.mutants import mutation_tests
 from tests.rehearsal.server import Server, use_docker_config
-from tests.rehearsal.traffic import Summary
 
 
 def main() -> int:
@@ -96,7 +95,7 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
         rehearsal.mutant_names, options.only = options.mutants or [""], [mutation_tests.__name__]
         scenarios = (SCENARIOS[0], mutation_tests)
     rehearsal.run_scenarios(scenarios, options.only)
-    summary = rehearsal.end_traffic() if rehearsal.traffic else Summary([])
+    summary = rehearsal.end_traffic()
     if options.mutants is not None:  # without a guard, requests fail
         return int(not all(scenario["passed"] for scenario in rehearsal.run["scenarios"]))
     for scenario in rehearsal.run["scenarios"]:
@@ -115,10 +114,10 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     write_report(run, summary.records, ROOT)
     passed = sum(scenario["passed"] for scenario in run["scenarios"])
     failed = len(run["scenarios"]) - passed
+    counts = "not counted" if run["lost"] is None else f"{run['lost']} lost, {run['duplicated']} duplicated"
     print(
         f"rehearsal: {run['replacements']} replacements, {summary.requests} requests at {summary.rate:.0f}/s, "
-        f"{summary.failed} failed; {len(summary.acknowledged)} notes acknowledged, {run['lost']} lost, "
-        f"{run['duplicated']} duplicated"
+        f"{summary.failed} failed; {len(summary.acknowledged)} notes acknowledged, {counts}"
     )
     print("rehearsal: the timeline is in report.html")
     print(f"{passed} passed, {failed} failed")

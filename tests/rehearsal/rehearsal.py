@@ -5,7 +5,8 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from itertools import pairwise
 
 from tests.rehearsal.repository import STEP, Repository
@@ -20,7 +21,9 @@ class Failed(Exception):
     """A scenario did not end as expected; the message says how."""
 
 
-FAILURES = (Failed, OSError, ValueError, RuntimeError, TimeoutError, subprocess.SubprocessError)
+def describe_error(error: Exception) -> str:
+    """Return the message of a failure; for any other error, with its type."""
+    return str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
 
 
 def expect(condition: bool, message: str) -> None:
@@ -60,20 +63,19 @@ class Rehearsal:
 
     def _run_scenario(self, scenario: Callable[["Rehearsal"], None]) -> None:
         entry = {"name": scenario.__doc__.strip("."), "started": time.time(), "passed": False, "error": None}
-        entry |= {"steps": [], "deploy_seconds": None, "live_before": self.live_tag() if self.traffic else None}
+        entry |= {"steps": [], "deploy_seconds": None, "live_before": self.live_tag() if self.commits else None}
         self.run["scenarios"].append(entry)
         print(f"rehearsal: {entry['name']} ...", flush=True)
-        try:
+        with self._record_failure(entry):
+            if self.commits and not self.traffic:
+                self.start_traffic()  # an earlier scenario failed to
             scenario(self)
             entry["passed"] = True
-        except KeyError as name:
-            entry["error"] = f"the release {name} is missing: also name the earlier scenario that builds it"
-        except FAILURES as error:
-            entry["error"] = str(error)
-        if entry["error"] is not None:
-            print(f"rehearsal: FAILED: {entry['error']}", flush=True)
         if self.traffic:
             time.sleep(SETTLE_SECONDS)
+            if not self.traffic.running:
+                with self._record_failure(entry):
+                    self.stop_traffic()
         entry |= {"ended": time.time(), "live_after": self.live_tag()}
         if entry["live_before"]:
             names = [step["name"] for step in entry["steps"]]
@@ -82,6 +84,16 @@ class Rehearsal:
         ends = [step["at"] for step in entry["steps"] if step["name"] in ("live", "refused")]
         if starts and ends:
             entry["deploy_seconds"] = ends[-1] - starts[0]
+
+    @contextmanager
+    def _record_failure(self, entry: dict) -> Iterator[None]:
+        """Record any exception as the failure of a scenario, so that the run continues and gets its report."""
+        try:
+            yield
+        except Exception as error:
+            message = describe_error(error)
+            entry |= {"passed": False, "error": f"{entry['error']}; {message}" if entry["error"] else message}
+            print(f"rehearsal: FAILED: {message}", flush=True)
 
     def on_step(self, name: str) -> None:
         """Record that a step of the deploy begins."""
@@ -98,7 +110,7 @@ class Rehearsal:
         """Return the tag that the public URL returns; None without a response."""
         try:
             return json.loads(self.get("/version"))["tag"]
-        except (OSError, ValueError):
+        except (OSError, ValueError, LookupError, TypeError, HTTPException):
             return None
 
     def merge(self, name: str, message: str, date: str = "") -> tuple[int, str]:
@@ -219,16 +231,24 @@ class Rehearsal:
     def start_traffic(self, *, writes: bool = True) -> None:
         """Start the load."""
         file, token = self.server.folder / "requests.jsonl", self.server.setting("API_TOKEN")
-        self.traffic = Traffic(
-            self.server.url, token, self.commits["first"], self.rate, file, TRAFFIC_LIMIT, writes=writes
-        )
-        self.traffic.start()
+        traffic = Traffic(self.server.url, token, self.commits["first"], self.rate, file, TRAFFIC_LIMIT, writes=writes)
+        traffic.start()
+        self.traffic = traffic
+
+    def stop_traffic(self) -> None:
+        """Stop the load and keep its records. RuntimeError if it exited early."""
+        traffic, self.traffic = self.traffic, None
+        try:
+            traffic.stop()
+        finally:
+            with suppress(OSError):
+                self.records += Summary.read(traffic.records).records
 
     @contextmanager
     def without_traffic(self) -> Iterator[None]:
         """Pause the load: requests fail while the machine or the database is unavailable."""
-        self.records += self.traffic.stop().records
         try:
+            self.stop_traffic()
             yield
         finally:
             self.start_traffic()
@@ -241,13 +261,20 @@ class Rehearsal:
             try:
                 yield
             finally:
-                self.records += self.traffic.stop().records
+                self.stop_traffic()
 
     def end_traffic(self) -> Summary:
-        """Stop the load and compare the acknowledged writes with the database."""
-        summary = Summary(self.records + self.traffic.stop().records)
-        self.traffic = None
-        stored = self.server.compose("exec -T db psql -U quai -d quai -At -c 'select text from notes'").splitlines()
-        lost, duplicated = lost_and_duplicated(summary.acknowledged, stored)
-        self.run |= {"lost": len(lost), "duplicated": len(duplicated)}
+        """Stop the load and count the writes in the database; what cannot be done fails the last scenario."""
+        last = self.run["scenarios"][-1]
+        if self.traffic:
+            with self._record_failure(last):
+                self.stop_traffic()
+        summary = Summary(self.records)
+        if self.records:
+            with self._record_failure(last):
+                self.run |= {"lost": None, "duplicated": None}  # until they are counted
+                select = "select text from notes"
+                stored = self.server.compose(f"exec -T db psql -U quai -d quai -At -c '{select}'").splitlines()
+                lost, duplicated = lost_and_duplicated(summary.acknowledged, stored)
+                self.run |= {"lost": len(lost), "duplicated": len(duplicated)}
         return summary

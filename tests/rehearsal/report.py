@@ -138,10 +138,14 @@ def build_verdict(run: dict) -> str:
     figures = run["figures"]
     failed_names = [scenario["name"] for scenario in run["scenarios"] if not scenario["passed"]]
     result, plural = "Passed" if has_passed(run) else "Failed", "" if run["replacements"] == 1 else "s"
+    writes = f"{figures['acknowledged']:,} acknowledged writes"
+    if run["lost"] is None:
+        counts = f"the {writes} were not counted"
+    else:
+        counts = f"{run['lost']:,} of {writes} were lost, {run['duplicated']:,} duplicated"
     return (
         f"{result}: {figures['failed']:,} of {figures['requests']:,} requests failed, "
-        f"{run['lost']:,} of {figures['acknowledged']:,} acknowledged writes were lost, "
-        f"{run['duplicated']:,} duplicated, in {run['replacements']:,} release replacement{plural}."
+        f"{counts}, in {run['replacements']:,} release replacement{plural}."
         + (f" Failed scenarios: {', '.join(failed_names)}." if failed_names else "")
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from scripts.runner.process import ROOT, run
-from tests.rehearsal.rehearsal import FAILURES, Rehearsal, expect, say
+from tests.rehearsal.rehearsal import Rehearsal, describe_error, expect, say
 from tests.rehearsal.scenarios.by_hand import manual_backup, services_during_a_deploy
 from tests.rehearsal.scenarios.endurance import kill_matrix
 from tests.rehearsal.scenarios.everyday import commit_order, invalid_input
@@ -226,8 +226,8 @@ def find_failure(rehearsal: Rehearsal, scenario: Callable[[Rehearsal], None]) ->
     before = len(Summary.read(rehearsal.traffic.records).records)
     try:
         scenario(rehearsal)
-    except FAILURES as error:
-        if message := str(error).partition("\n")[0][:150]:
+    except Exception as error:
+        if message := describe_error(error).partition("\n")[0][:150]:
             return message
     failed = Summary(Summary.read(rehearsal.traffic.records).records[before:]).failed
     return f"{failed} requests failed" if failed else ""
