@@ -21,6 +21,17 @@ class Failed(Exception):
     """A scenario did not end as expected; the message says how."""
 
 
+class MissingRelease(Failed):
+    """A scenario needs a release that no scenario of this run has built."""
+
+
+class Commits(dict[str, str]):
+    """The commits of releases, by name."""
+
+    def __missing__(self, name: str) -> str:
+        raise MissingRelease(f"the release {name!r} is missing: also name the earlier scenario that builds it")
+
+
 def describe_error(error: Exception) -> str:
     """Return the message of a failure; for any other error, with its type."""
     return str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
@@ -49,7 +60,7 @@ class Rehearsal:
         self.server, self.repository, self.bases, self.rate = server, repository, bases, rate
         self.traffic: Traffic | None = None
         self.records: list[dict] = []
-        self.commits: dict[str, str] = {}
+        self.commits = Commits()
         self.run = {"started": time.time(), "replacements": 0, "lost": 0, "duplicated": 0, "scenarios": []}
 
     def run_scenarios(self, scenarios: Sequence[Callable[["Rehearsal"], None]], names: Sequence[str]) -> None:
