@@ -274,6 +274,11 @@ class Rehearsal:
             finally:
                 self.stop_traffic()
 
+    def count_failed_requests(self) -> int:
+        """Return how many of all requests until now have failed, also of loads that were stopped since."""
+        current = Summary.read(self.traffic.records).records if self.traffic else []
+        return Summary(self.records + current).failed
+
     def end_traffic(self) -> Summary:
         """Stop the load and count the writes in the database; what cannot be done fails the last scenario."""
         last = self.run["scenarios"][-1]

@@ -1,9 +1,10 @@
 """The deploy program without one of its guards: the scenario that tests the guard must fail."""
 
+import time
 from collections.abc import Callable
 
 from scripts.runner.process import ROOT, run
-from tests.rehearsal.rehearsal import Rehearsal, describe_error, expect, say
+from tests.rehearsal.rehearsal import SETTLE_SECONDS, MissingRelease, Rehearsal, describe_error, expect, say
 from tests.rehearsal.scenarios.by_hand import manual_backup, services_during_a_deploy
 from tests.rehearsal.scenarios.endurance import kill_matrix
 from tests.rehearsal.scenarios.everyday import commit_order, invalid_input
@@ -21,7 +22,6 @@ from tests.rehearsal.scenarios.surroundings import (
     webhooks,
 )
 from tests.rehearsal.server import DIR
-from tests.rehearsal.traffic import Summary
 from tests.rehearsal.variants import build_variant
 
 SETTINGS = (  # restored after each mutant
@@ -223,11 +223,14 @@ def mutation_tests(rehearsal: Rehearsal) -> None:
 
 def find_failure(rehearsal: Rehearsal, scenario: Callable[[Rehearsal], None]) -> str:
     """Run a scenario and describe how it failed, or how many requests failed; empty if it passed."""
-    before = len(Summary.read(rehearsal.traffic.records).records)
+    before = rehearsal.count_failed_requests()
     try:
         scenario(rehearsal)
+    except MissingRelease:  # which says nothing about the guard
+        raise
     except Exception as error:
         if message := describe_error(error).partition("\n")[0][:150]:
             return message
-    failed = Summary(Summary.read(rehearsal.traffic.records).records[before:]).failed
+    time.sleep(SETTLE_SECONDS)
+    failed = rehearsal.count_failed_requests() - before
     return f"{failed} requests failed" if failed else ""
