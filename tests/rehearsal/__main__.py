@@ -12,7 +12,7 @@ from scripts.runner.base_images import PREFIX, base_images
 from scripts.runner.process import ROOT, ensure_command
 from tests.rehearsal import PINS
 from tests.rehearsal.rehearsal import Rehearsal
-from tests.rehearsal.report import add_figures, print_table, write_report
+from tests.rehearsal.report import add_figures, describe_count, print_table, write_report
 from tests.rehearsal.repository import Repository
 from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, soak
 from tests.rehearsal.scenarios.mutants import mutation_tests
@@ -116,8 +116,9 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     failed = len(run["scenarios"]) - passed
     counts = "not counted" if run["lost"] is None else f"{run['lost']} lost, {run['duplicated']} duplicated"
     print(
-        f"rehearsal: {run['replacements']} replacements, {summary.requests} requests at {summary.rate:.0f}/s, "
-        f"{summary.failed} failed; {len(summary.acknowledged)} notes acknowledged, {counts}"
+        f"rehearsal: {describe_count(run['replacements'], 'replacement')}, "
+        f"{summary.requests} requests at {summary.rate:.0f}/s, {summary.failed} failed; "
+        f"{len(summary.acknowledged)} notes acknowledged, {counts}"
     )
     print("rehearsal: the timeline is in report.html")
     print(f"{passed} passed, {failed} failed")

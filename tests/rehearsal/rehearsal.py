@@ -7,8 +7,8 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
-from itertools import pairwise
 
+from tests.rehearsal.report import count_replacements
 from tests.rehearsal.repository import STEP, Repository
 from tests.rehearsal.server import DIR, Server
 from tests.rehearsal.traffic import Summary, Traffic, lost_and_duplicated
@@ -88,9 +88,6 @@ class Rehearsal:
                 with self._record_failure(entry):
                     self.stop_traffic()
         entry |= {"ended": time.time(), "live_after": self.live_tag()}
-        if entry["live_before"]:
-            names = [step["name"] for step in entry["steps"]]
-            self.run["replacements"] += list(pairwise(names)).count(("watch", "clean"))
         starts = [step["at"] for step in entry["steps"] if step["name"] == "repair"]
         ends = [step["at"] for step in entry["steps"] if step["name"] in ("live", "refused")]
         if starts and ends:
@@ -215,7 +212,7 @@ class Rehearsal:
 
     def expect_same_records(self) -> list[dict]:
         """Expect that deploys.log and the ledger record the same deploys; return those of the ledger, oldest first."""
-        logged = [json.loads(line) for line in self.server.exec(f"cat {DIR}/deploys.log").splitlines()]
+        logged = self.server.deploy_log()
         recorded = json.loads(self.get("/deploys?limit=100"))["items"][::-1]
         same = ("tag", "outcome", "reason", "seconds")
         expect(
@@ -280,11 +277,13 @@ class Rehearsal:
         return Summary(self.records + current).failed
 
     def end_traffic(self) -> Summary:
-        """Stop the load and count the writes in the database; what cannot be done fails the last scenario."""
+        """Stop the load, count replacements and writes on the server; what cannot be done fails the last scenario."""
         last = self.run["scenarios"][-1]
         if self.traffic:
             with self._record_failure(last):
                 self.stop_traffic()
+        with self._record_failure(last):
+            self.run["replacements"] = count_replacements(self.server.deploy_log())
         summary = Summary(self.records)
         if self.records:
             with self._record_failure(last):

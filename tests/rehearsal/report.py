@@ -16,6 +16,7 @@ from tests.rehearsal.traffic import is_failed
 BIN_SECONDS = 0.1
 MAX_LISTED_FAILURES = 200  # failed requests in the list; the counts include all
 SHORT_TAG = 7  # characters
+WENT_LIVE = ("live", "rollback", "rolled_back")  # outcomes in deploys.log; the first edition writes the last one
 NEUTRAL_CELLS = ("0", "-", "")  # not highlighted
 
 
@@ -37,6 +38,16 @@ def add_figures(run: dict, records: Sequence[dict]) -> dict:
         for scenario in run["scenarios"]
     ]
     return run | {"figures": figures(records), "scenarios": scenarios}
+
+
+def count_replacements(deploys: Sequence[dict]) -> int:
+    """Return how many deploys of deploys.log replaced a release: all that went live, without the first."""
+    return max(0, sum(deploy["outcome"] in WENT_LIVE for deploy in deploys) - 1)
+
+
+def describe_count(number: int, noun: str) -> str:
+    """Return "1 deploy" or "2 deploys"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def build_bins(run: dict, records: Sequence[dict]) -> dict:
@@ -137,7 +148,7 @@ def build_verdict(run: dict) -> str:
     """Return the result of a run with figures as one sentence."""
     figures = run["figures"]
     failed_names = [scenario["name"] for scenario in run["scenarios"] if not scenario["passed"]]
-    result, plural = "Passed" if has_passed(run) else "Failed", "" if run["replacements"] == 1 else "s"
+    result = "Passed" if has_passed(run) else "Failed"
     writes = f"{figures['acknowledged']:,} acknowledged writes"
     if run["lost"] is None:
         counts = f"the {writes} were not counted"
@@ -145,7 +156,7 @@ def build_verdict(run: dict) -> str:
         counts = f"{run['lost']:,} of {writes} were lost, {run['duplicated']:,} duplicated"
     return (
         f"{result}: {figures['failed']:,} of {figures['requests']:,} requests failed, "
-        f"{counts}, in {run['replacements']:,} release replacement{plural}."
+        f"{counts}, in {describe_count(run['replacements'], 'release replacement')}."
         + (f" Failed scenarios: {', '.join(failed_names)}." if failed_names else "")
     )
 

@@ -221,6 +221,11 @@ class Server:
         """Return name, image and id of all containers of the server; a container that is recreated gets a new id."""
         return sorted(self.exec("docker ps --all --format '{{.Names}} {{.Image}} {{.ID}}'").splitlines())
 
+    def deploy_log(self) -> list[dict]:
+        """Return the lines of deploys.log, oldest first; empty before the first deploy."""
+        lines = self.exec(f"cat {DIR}/deploys.log 2>/dev/null || true").splitlines()
+        return [json.loads(line) for line in lines]
+
     def manifest(self, tag: str) -> str:
         """Return the manifest of a tag in the registry."""
         return run("docker", "manifest", "inspect", "--insecure", f"{self.registry}/quai:{tag}")
