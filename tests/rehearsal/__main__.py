@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.runner.base_images import PREFIX, base_images
@@ -15,42 +16,55 @@ from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.report import add_figures, describe_count, print_table, write_report
 from tests.rehearsal.repository import Repository
 from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, soak
-from tests.rehearsal.scenarios.mutants import mutation_tests
+from tests.rehearsal.scenarios.mutants import MUTANTS, mutation_tests
 from tests.rehearsal.server import Server, use_docker_config
 
 
-def main() -> int:
-    """Run the scenarios; return 0 if all passed and no request failed."""
+def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; exit with code 2 if an option would have no effect."""
     parser = argparse.ArgumentParser(prog="nox -s rehearse --", description=__doc__)
     parser.add_argument("--rate", type=float, default=120, help="requests per second (default: 120)")
-    parser.add_argument(
+    selection = parser.add_mutually_exclusive_group()
+    selection.add_argument(
         "--only",
         nargs="+",
         default=[""],
         metavar="NAME",
         help="after the first deploy, run only scenarios whose name contains NAME",
     )
-    parser.add_argument("--kills", type=int, metavar="N", help="only kill deploys, N times; 0: at every point")
-    parser.add_argument(
-        "--part",
-        type=parse_part,
-        default=(1, 1),
-        metavar="K/M",
-        help="only the Kth of M parts of the kills, for M machines",
-    )
-    parser.add_argument(
+    selection.add_argument("--kills", type=int, metavar="N", help="only kill deploys, N times; 0: at every point")
+    selection.add_argument(
         "--soak", type=int, metavar="N", help="only a random series of N deploys, rollbacks, faulty releases and kills"
     )
-    parser.add_argument(
+    selection.add_argument(
         "--mutants",
         nargs="*",
         metavar="NAME",
         help="only mutation tests: the deploy program without one of its guards (those whose name contains NAME)",
     )
+    parser.add_argument(
+        "--part",
+        type=parse_part,
+        metavar="K/M",
+        help="with --kills: only the Kth of M parts of the kills, for M machines",
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of random choices (default: 1)")
     parser.add_argument("--keep", action="store_true", help="keep the server, and print how to reach and remove it")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.part and options.kills is None:
+        parser.error("--part requires --kills")
+    scenarios = [scenario.__name__ for scenario in SCENARIOS]
+    guards = [name for name, *_ in MUTANTS]
+    for option, names, known in (("--only", options.only, scenarios), ("--mutants", options.mutants or [], guards)):
+        for name in names:
+            if not any(name in one for one in known):
+                parser.error(f"{option}: no name contains {name!r}; the names are: {', '.join(known)}")
+    return options
 
+
+def main() -> int:
+    """Run the scenarios; return 0 if all passed and no request failed."""
+    options = parse_options(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearsal: ended by SIGTERM"))  # so that the server is removed
     ensure_command("ssh", "openssh-client")
     print("rehearsal: base images", flush=True)
@@ -87,7 +101,8 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     rehearsal = Rehearsal(server, repository, bases, options.rate)
     rehearsal.seed = options.seed
     if options.kills is not None:
-        rehearsal.kill_count, rehearsal.part, options.only = options.kills, options.part, [kill_matrix.__name__]
+        rehearsal.kill_count, options.only = options.kills, [kill_matrix.__name__]
+        rehearsal.part = options.part or rehearsal.part
     if options.soak is not None:
         rehearsal.soak_count, options.only = options.soak, [soak.__name__]
     scenarios = SCENARIOS
