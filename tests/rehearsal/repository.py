@@ -5,7 +5,8 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.runner.process import ROOT, run
@@ -61,6 +62,17 @@ class Repository:
         command = ("git", "-C", str(self.folder), "commit", "--quiet", "--allow-empty", "--message", message)
         run(*command, env=os.environ | dates)
         return self.git("rev-parse", "HEAD")
+
+    @contextmanager
+    def reverted(self) -> Iterator[None]:
+        """Revert the commit that is made meanwhile, or discard the changes if there is no commit."""
+        before = self.git("rev-parse", "HEAD")
+        try:
+            yield
+        finally:
+            self.git("reset", "--quiet", "--hard")
+            if self.git("rev-parse", "HEAD") != before:
+                self.git("revert", "--no-edit", "HEAD")
 
     def push(
         self, variables: dict, secrets: dict, environment: dict, on_step: Callable[[str], None]

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,16 @@ class Server:
         """Edit the server's .env."""
         for name, value in settings.items():
             self.exec(f"grep -q '^{name}=' {DIR}/.env && sed -i 's|^{name}=.*|{name}={value}|' {DIR}/.env")
+
+    @contextlib.contextmanager
+    def settings(self, **settings: str) -> Iterator[None]:
+        """Edit the server's .env, and restore the previous values at the end."""
+        original = {name: self.setting(name) for name in settings}
+        try:
+            self.set(**settings)
+            yield
+        finally:
+            self.set(**original)
 
     def setting(self, name: str) -> str:
         """Return a value of the server's .env, as written."""

@@ -69,13 +69,14 @@ def settings_during_a_deploy(rehearsal: Rehearsal) -> None:
     tag = build_variant(rehearsal, name)
     deploy = rehearsal.start_deploy(tag)
     read_until(deploy, "==> start")
-    rehearsal.server.set(API_REPLICAS="2")
-    output = rehearsal.deploy_by_hand()
-    deploy.communicate(timeout=200)
-    expect(deploy.returncode == 0, "the deploy failed")
-    expect("waiting up to" in output and f"==> live: {tag}" in output, f"deploy.sh did not wait or deploy: {output}")
-    rehearsal.expect_live(name)
-    rehearsal.server.set(API_REPLICAS="1")
+    with rehearsal.server.settings(API_REPLICAS="2"):
+        output = rehearsal.deploy_by_hand()
+        deploy.communicate(timeout=200)
+        expect(deploy.returncode == 0, "the deploy failed")
+        expect(
+            "waiting up to" in output and f"==> live: {tag}" in output, f"deploy.sh did not wait or deploy: {output}"
+        )
+        rehearsal.expect_live(name)
     rehearsal.deploy_by_hand()
     rehearsal.expect_live(name)
 
@@ -89,20 +90,20 @@ def services_during_a_deploy(rehearsal: Rehearsal) -> None:
         tag = build_variant(rehearsal, "during deploy.sh services")
         deploy = rehearsal.start_deploy(tag)
         read_until(deploy, "==> start")
-        server.set(SITE_ADDRESS="http://:80")
-        output = server.exec(f"{DIR}/deploy.sh services")
-        deploy.communicate(timeout=200)
-        server.set(SITE_ADDRESS=":80")
+        try:
+            with server.settings(SITE_ADDRESS="http://:80"):
+                output = server.exec(f"{DIR}/deploy.sh services")
+                deploy.communicate(timeout=200)
+            proxy, release = server.exec(inspect_proxy), server.exec(RELEASE_IDS)
+        finally:
+            again = server.exec(f"{DIR}/deploy.sh services; {RELEASE_IDS}")
         expect(deploy.returncode == 0, "the deploy failed")
         expect("waiting up to" in output and "==> done" in output, f"services did not wait or finish: {output}")
-        proxy = server.exec(inspect_proxy)
         expect(
             proxy_before.split()[0] != proxy.split()[0] and "http://:80 {" in proxy,
             f"services did not apply SITE_ADDRESS to the proxy: {proxy}",
         )
-        release = server.exec(RELEASE_IDS)
         expect(release != release_before, "the deploy replaced nothing")
-        again = server.exec(f"{DIR}/deploy.sh services; {RELEASE_IDS}")
         expect(release in again, "services replaced the release")
         rehearsal.expect_only_release(tag)
 

@@ -71,20 +71,19 @@ def unhealthy_release(rehearsal: Rehearsal) -> None:
         '    if os.environ.get("APP_ENV") == "prod" and not os.environ.get("PARTNER"):\n'
         '        return "PARTNER is not set on this server"\n'
     )
-    repository.replace("service/app.py", function, function + check)
-    repository.replace("service/app.py", "import secrets\n", "import os\nimport secrets\n")
-    repository.replace("docker-compose.prod.yml", "    API_TOKEN: $", "    PARTNER: ${PARTNER:-}\n    API_TOKEN: $")
-    for name in (".env.example", ".env.prod"):
-        path = repository.folder / name
-        path.write_text(path.read_text() + "# The partner whose API is called.\nPARTNER=example\n")
-    with rehearsal.expect_unchanged("a release that is never healthy"):
+    with repository.reverted(), rehearsal.expect_unchanged("a release that is never healthy"):
+        repository.replace("service/app.py", function, function + check)
+        repository.replace("service/app.py", "import secrets\n", "import os\nimport secrets\n")
+        repository.replace("docker-compose.prod.yml", "    API_TOKEN: $", "    PARTNER: ${PARTNER:-}\n    API_TOKEN: $")
+        for name in (".env.example", ".env.prod"):
+            path = repository.folder / name
+            path.write_text(path.read_text() + "# The partner whose API is called.\nPARTNER=example\n")
         status, log = rehearsal.merge("bad", "Call a partner")
     expect(status != 0, "cd.yml succeeded for a refused release")
     expect("==> refused:" in log, f"not refused by the server:\n{log[-3000:]}")
     expect("PARTNER is not set on this server" in log, "the log does not show why the release is not healthy")
     latest = rehearsal.server.manifest("latest")
     expect(latest == rehearsal.server.manifest(rehearsal.commits["page"]), "latest moved to a refused release")
-    repository.git("revert", "--no-edit", "HEAD")
 
 
 def roll_back(rehearsal: Rehearsal) -> None:
@@ -115,12 +114,11 @@ def commit_order(rehearsal: Rehearsal) -> None:
         done = server.ssh(f"deploy {older}")
     expect(done.returncode != 0 and "older" in done.stdout, f"not refused as older: {done.stdout}")
     token = server.setting("API_TOKEN")
-    server.set(API_TOKEN=f"{token},{'another-token-' * 3}")
-    rehearsal.deploy_by_hand()
-    rehearsal.expect_live("forward")
-    tokens = server.exec("docker exec quai-api-1 printenv API_TOKEN")
-    expect(tokens == server.setting("API_TOKEN"), "a changed setting was not applied")
-    server.set(API_TOKEN=token, API_REPLICAS="2")
+    with server.settings(API_TOKEN=f"{token},{'another-token-' * 3}"):
+        rehearsal.deploy_by_hand()
+        rehearsal.expect_live("forward")
+        tokens = server.exec("docker exec quai-api-1 printenv API_TOKEN")
+        expect(tokens == server.setting("API_TOKEN"), "a changed setting was not applied")
     rehearsal.deploy_by_hand()
     rehearsal.expect_live("forward")
 
@@ -132,15 +130,18 @@ def roll_back_under_load(rehearsal: Rehearsal) -> None:
     traffic = Traffic(server.url, token, rehearsal.commits["first"], rehearsal.rate, file)
     traffic.start()
     try:
-        for name in ("code", "forward"):
-            lines = server.ssh("status").stdout.splitlines()
-            command = next(line for line in lines if line.startswith("sudo sed") and rehearsal.commits[name] in line)
-            began = time.monotonic()
-            server.exec(command)
-            seconds = time.monotonic() - began
-            say(f"{seconds:.1f} s for {name}, two replicas, {2 * rehearsal.rate:.0f} requests/s")
-            rehearsal.expect_live(name)
-        server.set(API_REPLICAS="1")
+        with server.settings(API_REPLICAS="2"):
+            rehearsal.deploy_by_hand()
+            rehearsal.expect_live("forward")
+            for name in ("code", "forward"):
+                lines = server.ssh("status").stdout.splitlines()
+                commands = [line for line in lines if line.startswith("sudo sed") and rehearsal.commits[name] in line]
+                expect(len(commands) == 1, f"status prints {len(commands)} rollback commands for {name}: {lines}")
+                began = time.monotonic()
+                server.exec(commands[0])
+                seconds = time.monotonic() - began
+                say(f"{seconds:.1f} s for {name}, two replicas, {2 * rehearsal.rate:.0f} requests/s")
+                rehearsal.expect_live(name)
         rehearsal.deploy_by_hand()
         rehearsal.expect_live("forward")
     finally:
@@ -206,11 +207,8 @@ def invalid_input(rehearsal: Rehearsal) -> None:
         "MIN_FREE_MB is 99999999": {"MIN_FREE_MB": "99999999", "IMAGE_TAG": UNKNOWN_COMMIT},
     }
     for message, settings in invalid_settings.items():
-        original = {name: server.setting(name) for name in settings}
-        with rehearsal.expect_unchanged(str(settings)):
-            server.set(**settings)
+        with rehearsal.expect_unchanged(str(settings)), server.settings(**settings):
             done = server.run(f"{DIR}/deploy.sh")
-            server.set(**original)
         output = done.stdout + done.stderr
         expect(done.returncode != 0, f"the exit code with {settings} is 0: {output}")
         lines = [line for line in output.splitlines() if re.match("==> refused:|deploy.sh:", line) and message in line]
@@ -221,7 +219,9 @@ def invalid_input(rehearsal: Rehearsal) -> None:
         "the line IMAGE_TAG= is missing": "cp -p .env .env.away; sed -i /^IMAGE_TAG=/d .env",
     }.items():
         with rehearsal.expect_unchanged(command):
-            server.exec(f"cd {DIR}; {command}")
-            done = server.ssh(f"deploy {older}")
-            server.exec(f"cd {DIR}; mv -f .env.away .env")
+            try:
+                server.exec(f"cd {DIR}; {command}")
+                done = server.ssh(f"deploy {older}")
+            finally:
+                server.exec(f"cd {DIR}; mv -f .env.away .env")
         expect(done.returncode == 2 and done.stderr.count(message) == 1, f"{command!r} is reported as: {done.stderr}")

@@ -51,13 +51,12 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
 
 def faulty_migrations(rehearsal: Rehearsal) -> None:
     """Migrations that fail, hang or hold a lock are refused, and the lock is released."""
-    rehearsal.server.set(MIGRATE_SECONDS="4")
-    fails = migration_lines("raise SystemExit('no such column')")
-    expect_refused(rehearsal, "migration fails", "no such column", *fails)
-    hangs = migration_lines("import time; time.sleep(600)")
-    expect_refused(rehearsal, "migration hangs", "took more than 4 s", *hangs)
-    expect_refused(rehearsal, "migration locks", "took more than 4 s", *migration_lines(LOCKING_MIGRATION))
-    rehearsal.server.set(MIGRATE_SECONDS="300")
+    with rehearsal.server.settings(MIGRATE_SECONDS="4"):
+        fails = migration_lines("raise SystemExit('no such column')")
+        expect_refused(rehearsal, "migration fails", "no such column", *fails)
+        hangs = migration_lines("import time; time.sleep(600)")
+        expect_refused(rehearsal, "migration hangs", "took more than 4 s", *hangs)
+        expect_refused(rehearsal, "migration locks", "took more than 4 s", *migration_lines(LOCKING_MIGRATION))
     dump_without_space(rehearsal)
     deploy_and_expect_live(rehearsal, "good after faulty migrations")
 
@@ -115,9 +114,8 @@ def restore_after_data_loss(rehearsal: Rehearsal) -> None:
 
 def unusual_releases(rehearsal: Rehearsal) -> None:
     """A release that starts slowly goes live, and one that ignores SIGTERM is replaced."""
-    rehearsal.server.set(HEALTH_SECONDS="60")
-    deploy_and_expect_live(rehearsal, "slow start", 'CMD ["sh", "-c", "sleep 20; exec python -m service"]')
-    rehearsal.server.set(HEALTH_SECONDS="20")
+    with rehearsal.server.settings(HEALTH_SECONDS="60"):
+        deploy_and_expect_live(rehearsal, "slow start", 'CMD ["sh", "-c", "sleep 20; exec python -m service"]')
     ignores = 'CMD ["sh", "-c", "trap : TERM; python -m service & while :; do wait; done"]'
     deploy_and_expect_live(rehearsal, "ignores SIGTERM", ignores)
     deploy_and_expect_live(rehearsal, "good after unusual releases")

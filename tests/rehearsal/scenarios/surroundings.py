@@ -3,11 +3,13 @@
 import json
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from scripts.runner.process import run
 from tests.rehearsal.dockerfiles import CRASH
 from tests.rehearsal.rehearsal import SETTLE_SECONDS, Failed, Rehearsal, expect, say
-from tests.rehearsal.server import DIR, wait_for
+from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import is_failed
 from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused, read_until
 
@@ -25,24 +27,42 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver).serve_forever()
 """
+WAIT_FOR_DATABASE = "until docker exec quai-db-1 pg_isready -qh 127.0.0.1; do sleep 0.1; done"
+
+
+@contextmanager
+def without_registry(rehearsal: Rehearsal, command: str) -> Iterator[None]:
+    """Stop or kill the registry, and start it again at the end."""
+    registry = f"{rehearsal.server.name}-registry"
+    try:
+        run("docker", command, registry)
+        yield
+    finally:
+        run("docker", "start", registry)
+
+
+@contextmanager
+def unwritable_env(server: Server) -> Iterator[None]:
+    """Make .env impossible to replace: a folder has the name of the new file."""
+    try:
+        server.exec(f"mkdir {DIR}/.env.new")
+        yield
+    finally:
+        server.exec(f"rmdir {DIR}/.env.new")
 
 
 def registry_outage_and_lock(rehearsal: Rehearsal) -> None:
     """The registry is down before or during the pull: refused. Two deploys at once: one after the other."""
-    registry = f"{rehearsal.server.name}-registry"
     large = build_variant(rehearsal, "large image", "RUN head -c 256M /dev/urandom >/blob")
     with rehearsal.expect_unchanged("a registry outage during the pull"):
         deploy = rehearsal.start_deploy(large)
         read_until(deploy, "==> pull")
-        run("docker", "kill", registry)
-        output = deploy.communicate(timeout=200)[0]
-    run("docker", "start", registry)
+        with without_registry(rehearsal, "kill"):
+            output = deploy.communicate(timeout=200)[0]
     expect(deploy.returncode != 0 and "cannot be pulled" in output, f"registry outage during the pull: {output}")
     tags = build_variant(rehearsal, "first of two"), build_variant(rehearsal, "second of two")
-    run("docker", "stop", registry)
-    with rehearsal.expect_unchanged("a registry outage before the pull"):
+    with rehearsal.expect_unchanged("a registry outage before the pull"), without_registry(rehearsal, "stop"):
         refused = rehearsal.deploy_by_key(tags[0])
-    run("docker", "start", registry)
     expect(
         refused.returncode != 0 and "cannot be pulled" in refused.stdout,
         f"registry outage before the pull: {refused.stdout}",
@@ -62,21 +82,15 @@ def registry_outage_and_lock(rehearsal: Rehearsal) -> None:
 def unwritable_env_file(rehearsal: Rehearsal) -> None:
     """The new release serves, but .env cannot be written: refused, and the current release serves again."""
     server, tag = rehearsal.server, build_variant(rehearsal, "not written to .env")
-    block, unblock = f"mkdir {DIR}/.env.new", f"rmdir {DIR}/.env.new"
-    with rehearsal.expect_unchanged("a release that cannot be written to .env"):
-        server.exec(block)
+    with rehearsal.expect_unchanged("a release that cannot be written to .env"), unwritable_env(server):
         done = rehearsal.deploy_by_key(tag)
-        server.exec(unblock)
     expect(done.returncode != 0 and "refused: cannot write .env" in done.stdout, f".env was not written: {done.stdout}")
     # The same for a deploy of the live release, when .env names another one.
     live = server.setting("IMAGE_TAG")
-    server.set(IMAGE_TAG=tag)
-    with rehearsal.expect_unchanged("the live release, with an .env that cannot be written"):
-        server.exec(block)
+    cause = "the live release, with an .env that cannot be written"
+    with server.settings(IMAGE_TAG=tag), rehearsal.expect_unchanged(cause), unwritable_env(server):
         done = rehearsal.deploy_by_key(live)
-        server.exec(unblock)
     expect(done.returncode != 0 and f"==> still live: {live}" in done.stdout, f"the live release again: {done.stdout}")
-    server.set(IMAGE_TAG=live)
     done = rehearsal.deploy_by_key(tag)
     expect(done.returncode == 0, f"the same again: {done.stdout}")
     rehearsal.expect_only_release(tag)
@@ -219,14 +233,17 @@ def database_outage(rehearsal: Rehearsal) -> None:
         before = server.setting("IMAGE_TAG")
         deploy = rehearsal.start_deploy(tag)
         read_until(deploy, "==> start")
-        server.exec("docker stop quai-db-1")
-        output = deploy.communicate(timeout=200)[0]
-        expect(deploy.returncode != 0 and "not healthy within" in output, f"the database was stopped: {output}")
-        expect("the database is unavailable" in output, f"the output does not name the cause: {output}")
-        expect(server.setting("IMAGE_TAG") == before, ".env was changed")
-        done = rehearsal.deploy_by_key(tag)
-        expect(done.returncode == 0, f"the next deploy: {done.stdout}")
-        rehearsal.expect_only_release(tag)
+        try:
+            server.exec("docker stop quai-db-1")
+            output = deploy.communicate(timeout=200)[0]
+            expect(deploy.returncode != 0 and "not healthy within" in output, f"the database was stopped: {output}")
+            expect("the database is unavailable" in output, f"the output does not name the cause: {output}")
+            expect(server.setting("IMAGE_TAG") == before, ".env was changed")
+            done = rehearsal.deploy_by_key(tag)
+            expect(done.returncode == 0, f"the next deploy: {done.stdout}")
+            rehearsal.expect_only_release(tag)
+        finally:
+            server.exec(f"docker start quai-db-1; {WAIT_FOR_DATABASE}")
 
 
 def database_restart(rehearsal: Rehearsal) -> None:
@@ -238,9 +255,7 @@ def database_restart(rehearsal: Rehearsal) -> None:
         rehearsal.start_traffic()
         number = len(rehearsal.records)
         try:
-            server.exec(
-                "docker restart quai-db-1; until docker exec quai-db-1 pg_isready -qh 127.0.0.1; do sleep 0.1; done"
-            )
+            server.exec(f"docker restart quai-db-1; {WAIT_FOR_DATABASE}")
             available = time.time()
             time.sleep(SETTLE_SECONDS)
         finally:
