@@ -216,10 +216,16 @@ def reboots(rehearsal: Rehearsal) -> None:
 
     with rehearsal.without_traffic():
         for step in ("", "==> wait", "==> watch"):
-            tag = server.setting("IMAGE_TAG")
-            if step:
-                read_until(rehearsal.start_deploy(build_variant(rehearsal, f"reboot at {step}")), step)
-            run("docker", "restart", "--time", "0", server.name)
+            tag, deploy = server.setting("IMAGE_TAG"), None
+            try:
+                if step:
+                    deploy = rehearsal.start_deploy(build_variant(rehearsal, f"reboot at {step}"))
+                    read_until(deploy, step)
+                run("docker", "restart", "--time", "0", server.name)
+            finally:
+                if deploy:  # the connection may not have noticed the reboot
+                    deploy.kill()
+                    deploy.communicate()
             run("docker", "restart", "--time", "0", f"{server.name}-registry")
             moment = f"at {step}" if step else "between deploys"
             wait_for(f"the release of .env, after a reboot {moment}", lambda tag=tag: is_restored(tag), 180)
