@@ -7,6 +7,8 @@ request that changes something in the engine. Standard library only. `python3 -m
     POINTS=FILE           append each point to the file
     AT=POINT SIGNAL=NAME  at this point send KILL, TERM, INT or HUP to the process group; ALONE: KILL to
                           this process only
+    MARK=FILE             before that, write to the file how the program treats the signal: default, ignored
+                          or handled
 """
 
 import http.client
@@ -59,9 +61,17 @@ def act(point: str) -> None:
             points.write(f"{point}\n")
     elif point == os.environ.get("AT"):
         name = os.environ["SIGNAL"]
-        if name == "ALONE":
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.kill(0, getattr(signal, f"SIG{name}"))
+        number = signal.SIGKILL if name == "ALONE" else getattr(signal, f"SIG{name}")
+        Path(os.environ["MARK"]).write_text(describe_handler(number))
+        os.kill(os.getpid() if name == "ALONE" else 0, number)
+
+
+def describe_handler(number: int) -> str:
+    """How the program treats a signal at the moment."""
+    handler = signal.getsignal(number)
+    if handler in (signal.SIG_DFL, signal.default_int_handler):
+        return "default"
+    return "ignored" if handler == signal.SIG_IGN else "handled"
 
 
 def describe_command(arguments: list[str]) -> str:

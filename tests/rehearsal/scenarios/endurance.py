@@ -9,12 +9,14 @@ from typing import NamedTuple
 from scripts.runner.process import run
 from tests.rehearsal import HERE
 from tests.rehearsal.dockerfiles import CRASH, migration_lines
-from tests.rehearsal.rehearsal import Rehearsal, expect, say
+from tests.rehearsal.rehearsal import Failed, Rehearsal, expect, say
 from tests.rehearsal.server import DIR, wait_for
 from tests.rehearsal.variants import build_variant
 
 POINTS_FOLDER = "/usr/local/lib/points"  # on the server: points.py, and a python3 that runs it
+MARK = "/var/tmp/mark"  # noqa: S108 - on the throwaway server: points.py writes it when it sends the signal
 KILLED_CODE = 137  # the exit code after SIGKILL
+KILL_TRIES = 3  # some points in loops are not reached in each deploy
 GOOD_RELEASES = ("red", "green", "blue", "white")
 NEXT_RELEASES = ("the same", "the previous", "a third")  # deployed after a kill
 SOAK_WEIGHTS = {"deploy": 8, "fetch and deploy": 4, "roll back": 6, "refuse": 4, "kill": 4, "scale": 2}
@@ -101,18 +103,38 @@ def record_points(rehearsal: Rehearsal, tag: str) -> list[str]:
     return list(dict.fromkeys(rehearsal.server.exec(f"cat {file}").splitlines()))
 
 
+def kill_deploy(rehearsal: Rehearsal, tag: str, point: str, signal: str) -> None:
+    """Deploy a release that is not live, with a signal at this point; expect the point and the end of the deploy."""
+    server, live = rehearsal.server, rehearsal.server.setting("IMAGE_TAG")
+    for _ in range(KILL_TRIES):
+        remove_release(rehearsal, tag)
+        server.exec(f"rm -f {MARK}")
+        done = run_deploy(rehearsal, "deploy", tag, AT=point, SIGNAL=signal, MARK=MARK)
+        if treatment := server.exec(f"cat {MARK} 2>/dev/null || true"):
+            return expect_ended(done, signal, treatment)
+        roll_back_to(rehearsal, live)
+    raise Failed(f"{KILL_TRIES} deploys did not reach {point!r}")
+
+
+def expect_ended(done: subprocess.CompletedProcess, signal: str, treatment: str) -> None:
+    """Expect the exit code and the message of a deploy, by how the program treated the signal."""
+    code, output = done.returncode, done.stdout
+    if signal in ("KILL", "ALONE"):
+        ended = code == KILLED_CODE
+    elif treatment == "handled":
+        ended = code == 1 and "interrupted" in output
+    elif treatment == "ignored":  # by the program; a docker command may still end, which refuses the release
+        ended = "==> live: " in output if code == 0 else code == 1 and "==> refused: " in output
+    else:  # too early to be handled
+        ended = code != 0
+    expect(ended, f"the deploy ended with exit code {code} after {signal} ({treatment}): {output}")
+
+
 def kill_and_redeploy(rehearsal: Rehearsal, kill: Kill, tags: dict[str, str]) -> None:
     """Kill a deploy, then deploy again; expect the server to be as if nothing had happened."""
     old = rehearsal.server.setting("IMAGE_TAG")
     new = next(tag for tag in (tags[kill.release], *tags.values()) if tag != old)
-    for _ in range(3):  # some points in loops are not reached in each deploy
-        remove_release(rehearsal, new)
-        done = run_deploy(rehearsal, "deploy", new, AT=kill.point, SIGNAL=kill.signal)
-        if done.returncode == KILLED_CODE or kill.signal not in ("KILL", "ALONE"):
-            break
-        roll_back_to(rehearsal, old)
-    else:
-        expect(False, f"the deploy did not reach {kill.point}")
+    kill_deploy(rehearsal, new, kill.point, kill.signal)
     try_lock = f"flock --nonblock {DIR}/deploy.lock true; echo free"
     wait_for("the end of the deploy", lambda: rehearsal.server.exec(try_lock), 60)
     if kill.next_release == "the previous":
@@ -214,7 +236,7 @@ def soak(rehearsal: Rehearsal) -> None:
             expect_deployed(rehearsal, live)
         else:
             if action == "kill":
-                run_deploy(rehearsal, "deploy", other, AT=chance.choice(points), SIGNAL="KILL")
+                kill_deploy(rehearsal, other, chance.choice(points), "KILL")
             elif action == "fetch and deploy":
                 remove_release(rehearsal, other)
             deploy_release(rehearsal, other)
