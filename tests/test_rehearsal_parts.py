@@ -1,7 +1,7 @@
-"""The load generator and the report of the rehearsal, tested with a small HTTP server that fails on demand."""
+"""The load generator, the report and other parts of the rehearsal, without Docker."""
 
-import ast
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,9 +10,13 @@ from collections import Counter
 
 import pytest
 
-from tests.rehearsal.faulty_server import TAG, FaultyServer
-from tests.rehearsal.report import add_figures, build_bins, print_table, write_report
-from tests.rehearsal.traffic import ROOT, Summary, Traffic, lost_and_duplicated
+from tests.rehearsal.__main__ import parse_options
+from tests.rehearsal.fakes import TAG, FaultyServer, FolderServer, sample_run, scheduled_rate, send_load
+from tests.rehearsal.rehearsal import Failed, Rehearsal, expect
+from tests.rehearsal.report import add_figures, build_bins, build_verdict, count_replacements, print_table, write_report
+from tests.rehearsal.scenarios.mutants import MUTANTS
+from tests.rehearsal.server import wait_for
+from tests.rehearsal.traffic import ROOT, Traffic, lost_and_duplicated
 
 
 @pytest.fixture
@@ -21,23 +25,6 @@ def server():
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
-
-
-def send_load(server, folder, requests=100, rate=1000) -> Summary:
-    """Send requests until the server has received this many."""
-    url = f"http://127.0.0.1:{server.server_port}"
-    traffic = Traffic(url, "a-token", TAG, rate, folder / "requests.jsonl")
-    traffic.start()
-    deadline = time.monotonic() + 20
-    while len(server.received) < requests and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return traffic.stop()
-
-
-def scheduled_rate(summary) -> float:
-    """Return the requests per second by the times when they were due, however late a busy machine sent them."""
-    due = [record["at"] - record["late"] for record in summary.records]
-    return (summary.requests - 1) / (max(due) - min(due))
 
 
 def test_load_has_the_requested_rate_and_mix(server, tmp_path):
@@ -147,35 +134,6 @@ def test_command_line_prints_help_and_rejects_other_hosts(tmp_path):
     assert "loopback" in rejected.stderr
 
 
-def sample_run() -> tuple[dict, list[dict]]:
-    """Return two scenarios of ten seconds with 4,000 requests, one of which fails at 12.5 s."""
-    records = []
-    for number in range(4000):
-        post, version = number % 5 == 0, number % 5 in (1, 3)
-        record = {"at": 1000 + number * 0.005, "seconds": 0.004, "late": 0.001, "error": None, "note": None}
-        record |= {"method": "POST" if post else "GET", "path": "/version" if version else "/<b>"}
-        record |= {"status": 201 if post else 200, "tag": ("a" * 40 if number < 2000 else "b" * 40)}
-        records.append(record if version else record | {"tag": None})
-    records[2500] |= {
-        "status": None,
-        "error": "ConnectionResetError: </script>",
-        "seconds": 0.25,
-        "tag": None,
-    }
-    scenario = {
-        "passed": True,
-        "error": None,
-        "live_before": None,
-        "steps": [{"name": "switch", "at": 1010.0}],
-    }
-    first = scenario | {"name": "first", "started": 1000.0, "ended": 1010.0}
-    first |= {"deploy_seconds": None, "live_after": "a" * 40}
-    second = scenario | {"name": "second", "started": 1010.0, "ended": 1020.0}
-    second |= {"deploy_seconds": 4.25, "live_after": "b" * 40, "passed": False, "error": "one request failed"}
-    run = {"started": 1000.0, "ended": 1020.0, "machine": "a <machine>", "stand_ins": True, "replacements": 1}
-    return run | {"scenarios": [first, second], "lost": 0, "duplicated": 0}, records
-
-
 def test_report_finds_one_failure_in_thousands(tmp_path):
     run, records = sample_run()
     write_report(run, records, tmp_path / "report")
@@ -230,10 +188,107 @@ def test_table_for_the_terminal(capsys):
     assert "\033" not in capsys.readouterr().out
 
 
+def test_replacements_are_the_deploys_that_went_live_after_the_first():
+    outcomes = ("refused", "live", "refused", "rollback", "rolled_back")
+    assert count_replacements([{"outcome": outcome} for outcome in outcomes]) == 2
+    assert count_replacements([]) == 0
+    assert "the 799 acknowledged writes were not counted" in build_verdict(add_figures(*sample_run()) | {"lost": None})
+
+
 def test_each_guard_of_the_mutation_tests_occurs_once():
-    tree = ast.parse((ROOT / "tests/rehearsal/scenarios/mutants.py").read_text())
-    [mutants] = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "MUTANTS"]
-    assert len(mutants.elts) > 30
-    for mutant in mutants.elts:
-        module, guard = mutant.elts[1].value, mutant.elts[2].value
+    assert len(MUTANTS) > 30
+    for _, module, guard, *_ in MUTANTS:
         assert (ROOT / f"scripts/server/{module}.py").read_text().count(guard) == 1, guard
+
+
+@pytest.fixture
+def rehearsal(tmp_path):
+    return Rehearsal(FolderServer(tmp_path), None, {}, 200)
+
+
+def test_recreated_container_changes_production(rehearsal, tmp_path):
+    (tmp_path / "containers").write_text("quai-db-1 db 1a")
+    with rehearsal.expect_unchanged("nothing"):
+        pass
+    with pytest.raises(Failed, match="an update changed production"), rehearsal.expect_unchanged("an update"):
+        (tmp_path / "containers").write_text("quai-db-1 db 1b")
+
+
+def test_settings_are_restored_after_a_failure(rehearsal):
+    with pytest.raises(Failed), rehearsal.server.settings(HEALTH_SECONDS="60"):
+        expect(rehearsal.server.setting("HEALTH_SECONDS") != "60", "as expected")
+    assert rehearsal.server.setting("HEALTH_SECONDS") == "20"
+
+
+def test_each_error_fails_its_scenario_and_the_run_continues(rehearsal):
+    def named(name, action):
+        def scenario(rehearsal):
+            action()
+
+        scenario.__name__ = scenario.__doc__ = name
+        return scenario
+
+    needs_release = named("needs a release", lambda: rehearsal.commits["code"])
+    errors = named("errors", lambda: next(iter(())))
+    build = named("build", lambda: rehearsal.commits.update(first=TAG))
+    no_load = named("without load", lambda: None)  # the load does not start without a token
+    rehearsal.run_scenarios([named("passes", lambda: None), needs_release, errors, build, no_load], [""])
+    assert rehearsal.end_traffic().requests == 0
+    results = [scenario["error"] for scenario in rehearsal.run["scenarios"]]
+    missing = "the release 'code' is missing: also name the earlier scenario that builds it"
+    not_started = "RuntimeError: the load generator did not start; its error is above"
+    assert results == [None, missing, "StopIteration: ", None, not_started]
+    assert [scenario["passed"] for scenario in rehearsal.run["scenarios"]] == [not error for error in results]
+
+
+def test_failed_requests_of_all_loads_are_counted(server, rehearsal):
+    server.fault = lambda number, method: "500"
+    rehearsal.server.url = f"http://127.0.0.1:{server.server_port}"
+    rehearsal.server.set(API_TOKEN="a-token")  # noqa: S106 - a test
+    rehearsal.commits["first"] = TAG
+    rehearsal.start_traffic()
+    for _ in range(2):
+        received = len(server.received)
+        wait_for("more requests", lambda received=received: len(server.received) > received)
+        with rehearsal.without_traffic():
+            assert rehearsal.count_failed_requests() == len(server.received) > received
+    rehearsal.stop_traffic()
+    assert rehearsal.count_failed_requests() == len(server.received)
+
+
+@pytest.mark.parametrize(
+    "rejected",
+    [
+        "--only code nope: no name contains 'nope'; the names are: first_deploy, code_change",
+        "--mutants nope: no name contains 'nope'; the names are: the lock, ",
+        "--part 1/2: --part requires --kills",
+        "--only code --kills 0: not allowed with argument --only",
+    ],
+)
+def test_options_without_effect_are_rejected(rejected, capsys):
+    arguments, _, message = rejected.partition(": ")
+    with pytest.raises(SystemExit, match="2"):
+        parse_options(arguments.split())
+    assert message in capsys.readouterr().err
+
+
+def test_points_marks_how_the_program_treats_a_signal(tmp_path):
+    (tmp_path / "server").mkdir()
+    program = (
+        "import os, signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(3)); os.mkdir('new'); os.rmdir('new')"
+    )
+    (tmp_path / "server/__main__.py").write_text(program)
+
+    def call(**variables):
+        command, environment = (
+            [sys.executable, ROOT / "tests/rehearsal/points.py", "-m", "server"],
+            os.environ | variables,
+        )
+        code = subprocess.run(command, cwd=tmp_path, env=environment, start_new_session=True, check=False).returncode
+        return code, (tmp_path / "mark").read_text() if (tmp_path / "mark").exists() else ""
+
+    assert call(POINTS="points") == (0, "")
+    [point] = (tmp_path / "points").read_text().splitlines()
+    assert call(AT="another point", SIGNAL="KILL", MARK="mark") == (0, "")
+    assert call(AT=point, SIGNAL="TERM", MARK="mark") == (3, "handled")
+    assert call(AT=point, SIGNAL="KILL", MARK="mark") == (-9, "default")

@@ -1,0 +1,123 @@
+"""For the unit tests: a small HTTP server that fails on demand, a server that is a folder, and a sample run."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from scripts.runner.process import run
+from tests.rehearsal.server import DIR, Server
+from tests.rehearsal.traffic import Summary, Traffic
+
+TAG = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """A server with one release. `server.fault` returns the fault for a request, by its number and method."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def setup(self):
+        super().setup()
+        self.server.connections += 1
+
+    def respond(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with self.server.lock:
+            self.server.received.append((self.command, self.path))
+            fault = self.server.fault(len(self.server.received), self.command)
+            if self.command == "POST" and fault != "no response":
+                self.server.stored.append(json.loads(body)["text"])
+        if fault == "no response":
+            self.close_connection = True
+            return
+        status = 500 if fault == "500" else 201 if self.command == "POST" else 200
+        response = json.dumps({"tag": TAG}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(response) + (fault == "incomplete")))
+        if fault in ("connection close", "incomplete"):
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(response)
+
+    do_GET = do_POST = respond
+
+    def log_message(self, *_):
+        pass
+
+
+class FaultyServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # more than the connections of the load generator
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.lock, self.received, self.stored, self.connections = threading.Lock(), [], [], 0
+        self.fault = lambda number, method: None
+
+    def handle_error(self, *_):
+        pass  # the client resets connections when the load generator stops
+
+
+def send_load(server, folder, requests=100, rate=1000) -> Summary:
+    """Send requests until the server has received this many."""
+    url = f"http://127.0.0.1:{server.server_port}"
+    traffic = Traffic(url, "a-token", TAG, rate, folder / "requests.jsonl")
+    traffic.start()
+    deadline = time.monotonic() + 20
+    while len(server.received) < requests and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return traffic.stop()
+
+
+def scheduled_rate(summary) -> float:
+    """Return the requests per second by the times when they were due, however late a busy machine sent them."""
+    due = [record["at"] - record["late"] for record in summary.records]
+    return (summary.requests - 1) / (max(due) - min(due))
+
+
+class FolderServer(Server):
+    """A server whose commands run on this machine, in a folder; its containers are the lines of a file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__({}, folder)
+        (folder / ".env").write_text("API_TOKEN=\nHEALTH_SECONDS=20\n")
+        (folder / "releases").mkdir()
+        (folder / "releases/upstream").write_text("front\n")
+        (folder / "releases/current").symlink_to(TAG)
+
+    def exec(self, script: str, timeout: float = 60) -> str:
+        docker = "docker() { [[ $* != 'ps '*.ID* ]] || cat containers; }"
+        script = f"{docker}; {script.replace(DIR, str(self.folder))}"
+        return run("bash", "-euo", "pipefail", "-c", script, cwd=self.folder, timeout=timeout)
+
+
+def sample_run() -> tuple[dict, list[dict]]:
+    """Return two scenarios of ten seconds with 4,000 requests, one of which fails at 12.5 s."""
+    records = []
+    for number in range(4000):
+        post, version = number % 5 == 0, number % 5 in (1, 3)
+        record = {"at": 1000 + number * 0.005, "seconds": 0.004, "late": 0.001, "error": None, "note": None}
+        record |= {"method": "POST" if post else "GET", "path": "/version" if version else "/<b>"}
+        record |= {"status": 201 if post else 200, "tag": ("a" * 40 if number < 2000 else "b" * 40)}
+        records.append(record if version else record | {"tag": None})
+    records[2500] |= {
+        "status": None,
+        "error": "ConnectionResetError: </script>",
+        "seconds": 0.25,
+        "tag": None,
+    }
+    scenario = {
+        "passed": True,
+        "error": None,
+        "live_before": None,
+        "steps": [{"name": "switch", "at": 1010.0}],
+    }
+    first = scenario | {"name": "first", "started": 1000.0, "ended": 1010.0}
+    first |= {"deploy_seconds": None, "live_after": "a" * 40}
+    second = scenario | {"name": "second", "started": 1010.0, "ended": 1020.0}
+    second |= {"deploy_seconds": 4.25, "live_after": "b" * 40, "passed": False, "error": "one request failed"}
+    run = {"started": 1000.0, "ended": 1020.0, "machine": "a <machine>", "stand_ins": True, "replacements": 1}
+    return run | {"scenarios": [first, second], "lost": 0, "duplicated": 0}, records
