@@ -29,7 +29,7 @@ from tests.rehearsal.bench.report import (
     table_text,
     terminal,
 )
-from tests.rehearsal.dockerfiles import first_edition_lines
+from tests.rehearsal.dockerfiles import version_1_lines
 
 TAG = "a" * 40
 
@@ -222,8 +222,8 @@ def test_a_stack_has_writable_file_systems_and_no_virtual_addresses(tmp_path):
     assert compose.count("endpoint_mode: dnsrr") == len(re.findall(r"^ +deploy:$", compose, re.MULTILINE)) > 0
 
 
-def test_a_release_of_the_first_edition_has_its_files_and_no_program():
-    lines = first_edition_lines()
+def test_release_of_version_1_has_its_files_and_no_program():
+    lines = version_1_lines()
     assert lines[0] == "RUN rm -r /release/server"
     assert [re.search(r"/release/(\S+)", line)[1] for line in lines[1:]] == ["deploy.sh", "docker-compose.prod.yml"]
     assert all(line.endswith("\nEND_OF_FILE") and line.count("END_OF_FILE") == 2 for line in lines[1:])

@@ -1,8 +1,8 @@
-"""Lines of a Dockerfile that make a release faulty, unusual, or one of the first edition."""
+"""Lines of a Dockerfile that make a release faulty, unusual, or one of version 1."""
 
 from tests.rehearsal import HERE
 
-FIRST_EDITION = HERE / "first_edition"
+VERSION_1 = HERE / "version_1"
 CRASH = """CMD ["python", "-c", "raise SystemExit('boom')"]"""
 # A complete first release. It is healthy, and exits after two requests: one before and one after the switch.
 SHORT_LIVED_RELEASE = """
@@ -78,9 +78,9 @@ def migration_lines(code: str) -> list[str]:
     return [f"COPY <<END /app/service/migrate.py\n{check}\n{code}\nEND", "RUN rm -r /app/service/__pycache__"]
 
 
-def first_edition_lines() -> list[str]:
-    """Lines of a release of the first edition."""
+def version_1_lines() -> list[str]:
+    """Lines of a release of version 1."""
     lines = ["RUN rm -r /release/server"]
-    for file in sorted(FIRST_EDITION.iterdir()):
+    for file in sorted(VERSION_1.iterdir()):
         lines.append(f"COPY --chmod=755 <<'END_OF_FILE' /release/{file.name}\n{file.read_text()}END_OF_FILE")
     return lines

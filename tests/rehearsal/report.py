@@ -16,7 +16,7 @@ from tests.rehearsal.traffic import is_failed
 BIN_SECONDS = 0.1
 MAX_LISTED_FAILURES = 200  # failed requests in the list; the counts include all
 SHORT_TAG = 7  # characters
-WENT_LIVE = ("live", "rollback", "rolled_back")  # outcomes in deploys.log; the first edition writes the last one
+WENT_LIVE = ("live", "rollback", "rolled_back")  # outcomes in deploys.log; version 1 writes the last one
 NEUTRAL_CELLS = ("0", "-", "")  # not highlighted
 
 

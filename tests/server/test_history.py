@@ -11,10 +11,8 @@ from server.settings import read
 
 from tests.server.conftest import NEW, OLD, THIRD, append
 
-# How the first edition finds what was live.
-FIRST_EDITION = re.compile(
-    '"time": "([^"]*)", "tag": "([0-9a-f]{40})", "outcome": "(live|rolled_back)", "by": "([^"]*)"'
-)
+# How version 1 finds what was live.
+VERSION_1 = re.compile('"time": "([^"]*)", "tag": "([0-9a-f]{40})", "outcome": "(live|rolled_back)", "by": "([^"]*)"')
 
 
 def record(directory, **more):
@@ -39,7 +37,7 @@ def test_an_attempt_is_one_line_of_json(directory):
     assert (entry["id"], entry["tag"], entry["outcome"], entry["reason"]) == ("200", NEW, "live", "")
     assert entry["seconds"] == {"pull": 1.23, "watch": 5.0}
     assert entry["text"] == f"registry/quai:{NEW} is live"
-    assert FIRST_EDITION.search((directory / "deploys.log").read_text().splitlines()[-1])
+    assert VERSION_1.search((directory / "deploys.log").read_text().splitlines()[-1])
 
 
 def test_a_reason_and_a_name_cannot_break_the_line(directory):

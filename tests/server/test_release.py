@@ -23,7 +23,7 @@ def image(position=None, created="2026-01-02T03:04:05Z"):
         (image(10), image(10), False),
         # The commit before came from a laptop whose clock is ten minutes fast.
         (image(11, "2026-01-02T03:04:05Z"), image(10, "2026-01-02T03:14:05Z"), False),
-        # The first edition's images have no position.
+        # Images of version 1 have no position.
         (image(None, "2026-01-02T03:04:05Z"), image(10, "2026-01-02T03:04:06Z"), True),
         (image(10, "2026-01-02T03:04:06Z"), image(None, "2026-01-02T03:04:05Z"), False),
         (image(10), None, False),
@@ -72,7 +72,7 @@ def test_a_program_that_does_not_run_is_refused_and_says_why(program, file, text
         release.check_program(program)
 
 
-def test_a_release_of_the_first_edition_has_no_server_folder(program):
+def test_release_of_version_1_has_no_server_folder(program):
     shutil.rmtree(program / "server")
     release.check_program(program)
 

@@ -22,7 +22,7 @@ from tests.rehearsal.bench.figures import (
 )
 from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES
 from tests.rehearsal.bench.releases import crash_lines
-from tests.rehearsal.dockerfiles import first_edition_lines
+from tests.rehearsal.dockerfiles import version_1_lines
 from tests.rehearsal.repository import Repository, runner_environment
 from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import Summary, Traffic
@@ -84,7 +84,7 @@ class Bench:
         self.releases = dict.fromkeys(STRATEGIES, (tags[0], tags[1]))
         self.crash_tags = dict.fromkeys(STRATEGIES, build_variant(self, "crashes", *crash_lines()))
         if "v1" in strategies:
-            lines = first_edition_lines()
+            lines = version_1_lines()
             old, new = (build_variant(self, f"version 1, {number}", *lines) for number in (1, 2))
             self.releases["v1"] = (old, new)
             self.crash_tags["v1"] = build_variant(self, "version 1, crashes", *lines, *crash_lines())

@@ -2,10 +2,10 @@
 
 from tests.rehearsal.scenarios.by_hand import (
     env_notations,
-    first_edition,
     manual_backup,
     services_during_a_deploy,
     settings_during_a_deploy,
+    upgrade_from_version_1,
 )
 from tests.rehearsal.scenarios.endurance import kill_matrix, soak
 from tests.rehearsal.scenarios.everyday import (
@@ -72,7 +72,7 @@ SCENARIOS = (
     manual_backup,
     settings_during_a_deploy,
     services_during_a_deploy,
-    first_edition,
+    upgrade_from_version_1,
     kill_matrix,
     soak,
 )

@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from tests.rehearsal.dockerfiles import CRASH, first_edition_lines
+from tests.rehearsal.dockerfiles import CRASH, version_1_lines
 from tests.rehearsal.rehearsal import Rehearsal, expect
 from tests.rehearsal.server import DIR
 from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused, read_until
@@ -108,9 +108,9 @@ def services_during_a_deploy(rehearsal: Rehearsal) -> None:
         rehearsal.expect_only_release(tag)
 
 
-def first_edition(rehearsal: Rehearsal) -> None:
-    """A server of the first edition deploys this edition, and rollbacks work in both directions."""
-    old, new = "of the first edition", "after the first edition"
+def upgrade_from_version_1(rehearsal: Rehearsal) -> None:
+    """A server of version 1 (a Bash program) deploys this version, and rollbacks work in both directions."""
+    old, new = "of version 1", "after version 1"
 
     def deploy(name: str, *lines: str) -> None:
         tag = build_variant(rehearsal, name, *lines)
@@ -127,17 +127,17 @@ def first_edition(rehearsal: Rehearsal) -> None:
     def release_files() -> list[str]:
         return rehearsal.server.exec(f"ls {DIR}/releases/current").split()
 
-    deploy(old, *first_edition_lines())
-    expect("server" not in release_files(), f"this is not the first edition: {release_files()}")
-    deploy(new)  # by the first edition
+    deploy(old, *version_1_lines())
+    expect("server" not in release_files(), f"this is not version 1: {release_files()}")
+    deploy(new)  # by version 1
     expect("server" in release_files(), f"the deploy program is missing: {release_files()}")
     roll_back_to(old)
     roll_back_to(new)
-    # Each edition cleans up after a killed deploy of the other.
+    # Each version cleans up after a killed deploy of the other.
     for live, step, target in ((new, "watch", old), (old, "wait", new)):
         killed = rehearsal.start_deploy(build_variant(rehearsal, f"killed deploy {live}"))
         read_until(killed, f"==> {step}")
         rehearsal.server.exec("pkill --signal KILL --uid deploy --full 'server|deploy|docker' || true")
         killed.communicate(timeout=60)
         roll_back_to(target)
-    deploy("the end of the first edition")
+    deploy("the end of version 1")
