@@ -26,15 +26,15 @@ def run(
     *,
     seconds: float = COMMAND_SECONDS,
     output: int | IO[bytes] | None = None,
-    quiet: bool = False,
+    capture: bool = False,
     meanwhile: Callable[[], None] | None = None,
 ) -> Result:
     """Run a command in `directory`; its output goes to the log of the deploy.
 
-    With `output`, its standard output goes there instead; with `quiet`, both streams are captured. `meanwhile` is
+    With `output`, its standard output goes there instead; with `capture`, both streams are captured. `meanwhile` is
     called several times a second and may raise to end the command. Raises TimedOut after `seconds`.
     """
-    pipe = subprocess.PIPE if quiet else None
+    pipe = subprocess.PIPE if capture else None
     with subprocess.Popen(
         command,
         cwd=directory,
@@ -60,6 +60,6 @@ def run(
             raise
 
 
-def docker(directory: Path, *arguments: str, quiet: bool = False) -> Result:
+def docker(directory: Path, *arguments: str, capture: bool = False) -> Result:
     """Run the docker command; see run."""
-    return run(["docker", *arguments], directory, quiet=quiet)
+    return run(["docker", *arguments], directory, capture=capture)

@@ -37,7 +37,7 @@ class Project:
         return self.directory / "releases" / self.tag
 
     def environment(self) -> Mapping[str, str]:
-        """Return the environment of Compose: the caller's variables must not override .env, except these two."""
+        """Return the environment of Compose: the caller's variables do not override .env; this tag and id do."""
         inherited = {name: value for name, value in os.environ.items() if name not in self.settings.names}
         return {**inherited, "IMAGE_TAG": self.tag, "DEPLOY_ID": self.deploy_id}
 
@@ -47,7 +47,7 @@ def run(
     *arguments: str,
     seconds: float = commands.COMMAND_SECONDS,
     output: int | IO[bytes] | None = None,
-    quiet: bool = False,
+    capture: bool = False,
     meanwhile: Callable[[], None] | None = None,
 ) -> commands.Result:
     """Run a Compose command for the project; see commands.run."""
@@ -56,7 +56,7 @@ def run(
     command = [*_command(), *options, *file, *arguments]
     environment = project.environment()
     return commands.run(
-        command, project.directory, environment, seconds=seconds, output=output, quiet=quiet, meanwhile=meanwhile
+        command, project.directory, environment, seconds=seconds, output=output, capture=capture, meanwhile=meanwhile
     )
 
 
@@ -74,7 +74,7 @@ def configuration(project: Project) -> dict[str, Any]:
     Raises Refused if the file and .env do not fit together. Only the name of a missing variable is shown:
     another message may quote a line of .env, with a secret in it.
     """
-    result = run(project, "config", "--format", "json", quiet=True)
+    result = run(project, "config", "--format", "json", capture=True)
     if result.code:
         missing = [line for line in result.error.splitlines() if "required variable" in line]
         problem = missing[0].strip() if missing else "one of them cannot be parsed"
@@ -99,7 +99,7 @@ def check_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> N
         before = configuration(live).get("networks", {})
     except Refused as error:
         raise Refused(
-            f"{error}; this is the file of the live release, so keep the setting until it is replaced"
+            f"{error}; this is the compose file of the live release: keep the setting until the new release is live"
         ) from None
     changed = [name for name, network in new.get("networks", {}).items() if before.get(name, network) != network]
     if changed:
@@ -111,7 +111,7 @@ def check_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> N
 
 def hashes(project: Project, *names: str) -> dict[str, str]:
     """Return the configuration hash of each of these services; empty on failure."""
-    result = run(project, "config", "--hash", ",".join(names), quiet=True)
+    result = run(project, "config", "--hash", ",".join(names), capture=True)
     lines = [line.split() for line in result.output.splitlines()]
     return {line[0]: line[1] for line in lines if len(line) == 2}
 
@@ -126,12 +126,19 @@ def pull_missing(project: Project, services: Mapping[str, Any]) -> None:
 
 
 def start_missing(project: Project, names: Sequence[str], existing: Sequence[engine.Container]) -> None:
-    """Start those services that are not both running and healthy; none is recreated. Raises Refused."""
+    """Start those services that are not both running and healthy. Raises Refused.
+
+    A container that runs is not recreated. One that does not run is, if its definition has changed.
+    """
     ready = {container.service for container in existing if container.is_ready}
-    if missing := [name for name in names if name not in ready]:
-        result = run(project, "up", "--detach", "--no-deps", "--no-recreate", "--wait", *missing)
-        if result.code:
-            raise Refused(f"{' and '.join(missing)} did not start: see above")
+    running = {container.service for container in existing if container.state == "running"}
+    missing = [name for name in names if name not in ready]
+    for group, options in (
+        ([name for name in missing if name in running], ["--no-recreate"]),
+        ([name for name in missing if name not in running], []),
+    ):
+        if group and run(project, "up", "--detach", "--no-deps", *options, "--wait", *group).code:
+            raise Refused(f"{' and '.join(group)} did not start: see above")
 
 
 def run_one_shot(

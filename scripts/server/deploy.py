@@ -17,12 +17,12 @@ from server.repair import Live
 from server.settings import Settings
 from server.state import say
 
-# Expected failures. Any other exception is a bug, and also reverts the release.
+# Expected failures. During the rollout any other exception, a bug, also reverts the release.
 FAILURES = (Refused, EngineError, OSError)
 
 
 def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
-    """Make a release live and return the exit code; without a tag, the one that IMAGE_TAG names under the lock.
+    """Make a release live and return the exit code; without a tag, the one that IMAGE_TAG names once the lock is held.
 
     With `refuse_older` the release must not be older than the live one. Runs in a session of its own.
     """
@@ -65,15 +65,15 @@ def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
         _record_interrupted(directory, current, live)
     elif current.deploy_id:
         # Its containers were removed. It stays the release that .env names, unless this attempt succeeds.
-        logged = history.find_live(directory, current.deploy_id)
-        live = Live(current.deploy_id, logged.tag if logged else current.image_tag, ())
+        entry = history.find_entry(directory, current.deploy_id)
+        live = Live(current.deploy_id, entry.tag if entry else current.image_tag, ())
     deploy_id = history.new_id(directory, int(time.time()))
     return Attempt(Project(directory, current, tag, deploy_id), actor, live, steps)
 
 
 def _record_interrupted(directory: Path, current: Settings, live: Live) -> None:
-    """Record the live release if its deploy was killed before it did so: a rollback needs its line."""
-    if history.is_recorded(directory, live.deploy_id):
+    """Record the live release if its deploy was killed after it wrote .env: a rollback needs its line."""
+    if live.deploy_id != current.deploy_id or history.is_recorded(directory, live.deploy_id):
         return
     project = Project(directory, current, live.tag, live.deploy_id)
     try:
@@ -83,16 +83,16 @@ def _record_interrupted(directory: Path, current: Settings, live: Live) -> None:
 
 
 def _abort(directory: Path, tag: str, error: Exception) -> int:
-    """Nothing was deployed: restore IMAGE_TAG, because a reboot would deploy it."""
+    """Nothing was deployed: restore IMAGE_TAG, because a reboot would deploy the release that it names."""
     ignore_signals()
     say(f"refused: {error}")
     try:
         deploy_id = settings.read(directory).deploy_id
-        last = history.find_live(directory, deploy_id)
+        last = history.find_entry(directory, deploy_id)
         if tag and last and last.tag != tag:
             settings.write_release(directory, last.tag, deploy_id, only_if=(tag, deploy_id))
     except (OSError, UsageError) as problem:
-        say(f"IMAGE_TAG in .env could not be restored and still names {tag}: {problem}")
+        say(f"IMAGE_TAG in .env could not be restored: {problem}")
     say("nothing was deployed")
     return 1
 
@@ -189,8 +189,10 @@ def _describe_live(attempt: Attempt, *, is_known: bool) -> str:
     tag = attempt.live.tag or "nothing"
     if not is_known:
         return f"state unknown; last known live: {tag}"
-    if attempt.live.tag and not any(container.is_running for container in attempt.live.containers):
-        return f"still not running: {tag}; to start it, run {attempt.directory}/deploy.sh"
+    stopped = [container.name for container in attempt.live.containers if not container.is_running]
+    if attempt.live.tag and (stopped or not attempt.live.containers):
+        what = ", ".join(stopped) or "all its containers"
+        return f"still live, but not running: {tag} ({what}); to start it, run {attempt.directory}/deploy.sh"
     return f"still live: {tag}"
 
 
@@ -207,7 +209,7 @@ def _restore(attempt: Attempt) -> dict[str, Exception]:
     restore("the upstream file", lambda: repair.move_upstream(directory, live.front))
     try:
         diagnostics.show(directory, attempt.containers())
-    except FAILURES as problem:
+    except Exception as problem:
         say(f"no diagnostics: {problem}")
     restore(".env", lambda: settings.write_release(directory, live.tag, live.deploy_id))
     before = replace(attempt.settings, deploy_id=live.deploy_id)

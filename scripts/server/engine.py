@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
-REQUEST_SECONDS = 60  # time limit of a request to the engine
+REQUEST_SECONDS = 60  # time limit of each read of a response of the engine
 STOP_SECONDS = 600  # time limit of stopping a container, grace period included
 SOCKET = "/var/run/docker.sock"
 PARALLEL = 16  # requests at the same time

@@ -12,7 +12,7 @@ from server.settings import Settings
 FRONT_PORT = 8080
 HEALTH_PATH = "/healthz"
 VERSION_PATH = "/version"
-PROBE_SECONDS = 10  # time limit of one probe
+PROBE_SECONDS = 10  # time limit of each connection, request and read of a probe
 POLL_SECONDS = 0.05
 WATCH_INTERVAL = 0.5  # seconds between two probes
 FAILED_PROBES = 2  # consecutive failures that refuse a watched release
@@ -46,7 +46,7 @@ def _is_healthy(container: str) -> bool:
         found = engine.inspect(container)
     except engine.EngineError as error:
         if error.status == 404:
-            raise Refused(f"the container {container[:12]} is gone") from None
+            raise Refused(f"the container {container[:12]} was removed") from None
         raise
     service, state = found["Config"]["Labels"].get("com.docker.compose.service", "container"), found["State"]
     if found["RestartCount"] or not state["Running"]:

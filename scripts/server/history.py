@@ -41,14 +41,19 @@ def entries(directory: Path) -> list[Entry]:
 
 
 def _lines(directory: Path) -> list[str]:
-    with suppress(OSError):
+    with suppress(FileNotFoundError):
         return (directory / "deploys.log").read_text(encoding="utf-8", errors="replace").splitlines()
     return []
 
 
-def find_live(directory: Path, deploy_id: str) -> Entry | None:
-    """Return the attempt with this id if it went live; else None."""
+def find_entry(directory: Path, deploy_id: str) -> Entry | None:
+    """Return the line of the attempt with this id if it went live; else None."""
     return next((one for one in entries(directory) if one.id == deploy_id and one.outcome in WENT_LIVE), None)
+
+
+def live_ids(directory: Path) -> set[str]:
+    """Return the ids of the attempts that went live."""
+    return {entry.id for entry in entries(directory) if entry.outcome in WENT_LIVE}
 
 
 def rollback_candidates(directory: Path, live: str, keep: int) -> list[str]:
@@ -58,7 +63,7 @@ def rollback_candidates(directory: Path, live: str, keep: int) -> list[str]:
 
 
 def new_id(directory: Path, seconds: int) -> str:
-    """Return an id for an attempt: the time in `seconds`, or more, if the clock went back."""
+    """Return an id for an attempt: `seconds`, the current time, or one more than the highest id if that is larger."""
     before = [int(one.id) for one in entries(directory) if one.id.isdecimal()]
     return str(max([seconds, *(number + 1 for number in before)]))
 
@@ -114,9 +119,10 @@ def notify(directory: Path, settings: Settings) -> None:
     """Send the lines of the log that NOTIFY_URL has not accepted yet, oldest first. Never fails a deploy."""
     if not settings.notify_url:
         return
-    lines, file = _lines(directory), directory / "notified"
+    file = directory / "notified"
     try:
-        if not file.exists():  # attempts before NOTIFY_URL was set are not sent
+        lines = _lines(directory)
+        if not file.exists():  # of the attempts before NOTIFY_URL was set, only this one is sent
             replace(file, f"{len(lines) - 1}\n")
         sent = min(int(file.read_text()), len(lines))
         for line in lines[sent : sent + NOTIFY_LINES]:
@@ -129,7 +135,7 @@ def notify(directory: Path, settings: Settings) -> None:
             # A new file each time: one that another user created can be replaced, not written.
             replace(file, f"{sent}\n")
     except (OSError, ValueError) as error:
-        say(f"NOTIFY_URL was not notified: cannot read or replace {file}, which contains one number: {error}")
+        say(f"NOTIFY_URL was not notified: cannot read or replace {file} (it must contain one number): {error}")
 
 
 def _needs_retry(status: int) -> bool:

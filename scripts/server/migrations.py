@@ -1,13 +1,13 @@
 """Migrations: whether one is pending, the dump of the database before it, and the migration itself."""
 
+import itertools
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from server import compose, engine, release
+from server import compose, engine, history, release, state
 from server.compose import Project
 from server.errors import Refused, TimedOut
-from server.settings import open_private
 
 PENDING = 3  # the exit code of `check` when there are pending migrations
 GROWTH = 1.2  # how much larger than the last dump the next one may be, as a factor
@@ -30,11 +30,11 @@ def are_pending(project: Project, services: Collection[str]) -> bool:
     return code == PENDING
 
 
-def migrate(project: Project, services: Collection[str], live_id: str) -> None:
+def migrate(project: Project, services: Collection[str]) -> None:
     """Dump the database if the release has a `backup` service, then migrate it. Raises Refused."""
     seconds = project.settings.migrate_seconds
     if "backup" in services:
-        back_up(project, live_id)
+        back_up(project)
     try:
         failed = compose.run_one_shot(project, "migrate", seconds)
     except TimedOut:
@@ -43,7 +43,7 @@ def migrate(project: Project, services: Collection[str], live_id: str) -> None:
         raise Refused(f"the migration failed, or took more than {seconds} s (MIGRATE_SECONDS in .env)")
 
 
-def back_up(project: Project, live_id: str) -> None:
+def back_up(project: Project) -> None:
     """Write the dump backups/<deploy id>.dump and prune old ones. Raises Refused, leaving no partial dump."""
     folder, seconds = project.directory / "backups", project.settings.migrate_seconds
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -59,11 +59,11 @@ def back_up(project: Project, live_id: str) -> None:
                 f"the migration did not run; {release.DISK_MESSAGE}"
             )
 
-    keep = project.settings.keep_releases
-    make_room(folder, keep, live_id, project.settings.min_free_mb, free_mb)
+    keep, live_ids = project.settings.keep_releases, history.live_ids(project.directory)
+    make_room(folder, keep, live_ids, project.settings.min_free_mb, free_mb)
     new = folder / "new"
     try:
-        with open(new, "wb", opener=open_private) as output:
+        with open(new, "wb", opener=state.open_private) as output:
             failed = compose.run_one_shot(project, "backup", seconds, output, check_free_space)
             os.fsync(output.fileno())
     except TimedOut:
@@ -76,12 +76,12 @@ def back_up(project: Project, live_id: str) -> None:
         raise Refused(
             f"the backup failed, or took more than {seconds} s (MIGRATE_SECONDS in .env); the migration did not run"
         )
-    new.rename(folder / f"{project.deploy_id}.dump")
-    for old in prunable(folder, keep, live_id):
+    state.rename(new, folder / f"{project.deploy_id}.dump")
+    for old in prunable(folder, keep, live_ids):
         old.unlink()
 
 
-def make_room(folder: Path, keep: int, live_id: str, min_free_mb: int, free_mb: Callable[[], int]) -> None:
+def make_room(folder: Path, keep: int, live_ids: Collection[str], min_free_mb: int, free_mb: Callable[[], int]) -> None:
     """Raise Refused unless a dump a little larger than the last one leaves `min_free_mb` free.
 
     If space is short, first delete the dumps that would be pruned after this one anyway.
@@ -89,7 +89,7 @@ def make_room(folder: Path, keep: int, live_id: str, min_free_mb: int, free_mb: 
     existing = dumps(folder)
     expected = int(existing[0].stat().st_size * GROWTH) // release.MIB if existing else 0
     missing = expected + min_free_mb - free_mb()
-    spare = prunable(folder, max(1, keep - 1), live_id)
+    spare = prunable(folder, max(1, keep - 1), live_ids)
     if missing > sum(old.stat().st_size for old in spare) // release.MIB:
         raise Refused(
             f"{free_mb()} MiB is free on the disk, the dump needs about {expected} MiB, and MIN_FREE_MB is "
@@ -100,14 +100,14 @@ def make_room(folder: Path, keep: int, live_id: str, min_free_mb: int, free_mb: 
             old.unlink()
 
 
-def prunable(folder: Path, keep: int, live_id: str) -> list[Path]:
-    """Return all dumps except the last `keep` and the first one since the live deploy.
+def prunable(folder: Path, keep: int, live_ids: Collection[str]) -> list[Path]:
+    """Return all dumps except the last `keep` and the first one after those of deploys that went live.
 
     If a migration fails half-way, each retry dumps a half-migrated database; only the first dump is clean.
     """
     existing = dumps(folder)
-    since = [dump for dump in existing if dump.stem.zfill(32) > live_id.zfill(32)]
-    return [dump for dump in existing[keep:] if dump not in since[-1:]]
+    refused = list(itertools.takewhile(lambda dump: dump.stem not in live_ids, existing))
+    return [dump for dump in existing[keep:] if dump not in refused[-1:]]
 
 
 def dumps(folder: Path) -> list[Path]:

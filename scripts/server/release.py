@@ -90,15 +90,15 @@ def unpack(directory: Path, settings: Settings, tag: str) -> None:
         return
     new, container = folder.with_name(f"{tag}.new"), unpack_name(settings)
     shutil.rmtree(new, ignore_errors=True)
-    if commands.docker(directory, "create", "--name", container, settings.release_image(tag), quiet=True).code:
+    if commands.docker(directory, "create", "--name", container, settings.release_image(tag), capture=True).code:
         raise Refused(f"cannot create a container from {settings.release_image(tag)}")
-    copied = commands.docker(directory, "cp", "--quiet", f"{container}:/release", str(new), quiet=True)
+    copied = commands.docker(directory, "cp", "--quiet", f"{container}:/release", str(new), capture=True)
     engine.remove_now(container)
     if copied.code:
         raise Refused(f"the release files cannot be copied from /release of the image: {copied.error.strip()}")
     check_program(new)
     _sync(new)
-    new.rename(folder)
+    state.rename(new, folder)
 
 
 def _sync(folder: Path) -> None:
@@ -120,7 +120,7 @@ def check_program(folder: Path) -> None:
     if (folder / "server").is_dir():
         checks.append([sys.executable, "-B", "-m", "server", str(folder), "--help"])
     for check in checks:
-        result = commands.run(check, folder, seconds=PROGRAM_SECONDS, quiet=True)
+        result = commands.run(check, folder, seconds=PROGRAM_SECONDS, capture=True)
         if result.code:
             message = (result.error.strip().splitlines() or ["no message"])[-1]
             raise Refused(f"the release's own deploy program does not run on this server: {message}")
@@ -132,9 +132,11 @@ def prune(directory: Path, settings: Settings, live: str) -> None:
     Images in use are kept. If the engine is unavailable, nothing is removed. A failure does not fail the deploy.
     """
     keep = {live, state.current_tag(directory)}
-    keep |= set(history.rollback_candidates(directory, live, settings.keep_releases))
     releases = directory / "releases"
     try:
+        if not history.entries(directory):
+            return  # without a log, what a rollback needs is unknown
+        keep |= set(history.rollback_candidates(directory, live, settings.keep_releases))
         for folder in releases.glob("*.new"):
             shutil.rmtree(folder, ignore_errors=True)
         for tag in sorted((engine.tags(settings.image) | {folder.name for folder in releases.iterdir()}) - keep):

@@ -10,7 +10,6 @@ from server.engine import Container
 from server.settings import Settings
 
 DRAIN_SECONDS = 1  # for requests on their way to the previous front
-FRONT_PREFIX = "front-"  # with the id of a deploy: the network name of its front, as in docker-compose.prod.yml
 
 
 class Live(NamedTuple):
@@ -23,7 +22,7 @@ class Live(NamedTuple):
     @property
     def front(self) -> str:
         """The name of its front while another release starts."""
-        return FRONT_PREFIX + self.deploy_id if self.containers else state.NO_FRONT
+        return state.FRONT_PREFIX + self.deploy_id if self.containers else state.NO_FRONT
 
 
 def release_containers(settings: Settings) -> list[Container]:
@@ -43,14 +42,22 @@ def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) ->
         first deploy, before the switch   none       nobody     none
         first deploy, after it            none       front-new  new
 
-    If neither names a running release, any running release is kept; if none runs, that of DEPLOY_ID, stopped.
+    If neither names a running release, the stopped containers of DEPLOY_ID are kept, or any release that runs
+    without them. A release is never kept only because it runs if it may be one that was not verified: while upstream
+    is "nobody", or if it is newer than stopped containers of DEPLOY_ID.
     """
     running = [container.deploy_id for container in containers if container.is_running]
-    any_running = running[0] if running and upstream != state.NO_FRONT else ""
-    candidates = (deploy_id, upstream.removeprefix(FRONT_PREFIX), any_running)
+    others = [] if upstream == state.NO_FRONT else running
+    if any(container.deploy_id == deploy_id for container in containers):
+        others = [other for other in others if _number(other) < _number(deploy_id)]
+    candidates = (deploy_id, upstream.removeprefix(state.FRONT_PREFIX), *others)
     kept = next((candidate for candidate in candidates if candidate in running), deploy_id)
     found = tuple(container for container in containers if kept and container.deploy_id == kept)
     return Live(kept, found[0].tag, found) if found else Live("", "", ())
+
+
+def _number(deploy_id: str) -> int:
+    return int(deploy_id) if deploy_id.isdecimal() else 0
 
 
 def repair(directory: Path, settings: Settings) -> Live:
@@ -60,7 +67,7 @@ def repair(directory: Path, settings: Settings) -> Live:
     """
     containers = release_containers(settings)
     live = find_live(containers, settings.deploy_id, state.upstream(directory))
-    if live.containers and state.upstream(directory).startswith(FRONT_PREFIX):
+    if live.containers and state.upstream(directory).startswith(state.FRONT_PREFIX):
         move_upstream(directory, live.front)
     engine.remove_now(release.unpack_name(settings))
     compose.end_one_shots(settings)

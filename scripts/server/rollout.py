@@ -8,16 +8,15 @@ from server import compose, engine, health, history, migrations, release, state
 from server.attempt import Attempt
 from server.engine import Container
 from server.errors import Refused
-from server.repair import FRONT_PREFIX, release_containers
+from server.repair import release_containers
 from server.settings import Settings
 from server.state import say
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `_prepare` found: the image, the services of the compose file, and the outcome of a success."""
+    """What `_prepare` found: the services of the compose file, the outcome of a success, and the migrations."""
 
-    image: Any
     services: dict[str, Any]
     outcome: str
     has_same_migrations: bool
@@ -44,7 +43,7 @@ def is_unchanged(attempt: Attempt) -> bool:
         _verify(live.containers, attempt.image, attempt.tag)
         health.verify_version(_find_proxy(settings), attempt.tag)
     except Refused as error:
-        say(f"the live release is replaced: {error}")
+        say(f"the live release must be replaced: {error}")
         return False
     return True
 
@@ -58,7 +57,7 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     attempt.steps.begin("verify")
     front = _verify(attempt.containers(), attempt.image, attempt.tag)
     attempt.steps.begin("switch")
-    state.write_upstream(attempt.directory, FRONT_PREFIX + attempt.project.deploy_id)
+    state.write_upstream(attempt.directory, state.FRONT_PREFIX + attempt.project.deploy_id)
     health.verify_version(_find_proxy(attempt.settings), attempt.tag)
     attempt.steps.begin("watch")
     health.watch(created, front, attempt.tag, attempt.settings)
@@ -83,7 +82,7 @@ def _prepare(attempt: Attempt, refuse_older: bool) -> Plan:
     if attempt.live.containers:
         compose.check_networks(attempt.project, configuration, attempt.live.tag)
     compose.pull_missing(attempt.project, configuration["services"])
-    return Plan(image, configuration["services"], outcome, release.has_same_migrations(image, live_image))
+    return Plan(configuration["services"], outcome, release.has_same_migrations(image, live_image))
 
 
 def _find_live_image(attempt: Attempt) -> Any | None:
@@ -98,13 +97,13 @@ def _find_live_image(attempt: Attempt) -> Any | None:
 def _start(attempt: Attempt, plan: Plan) -> list[str]:
     """Migrate if needed, and start the new containers next to the current ones. Return their ids.
 
-    A release never starts before its migrations have run. If its migrations are those of the live release, it
-    starts while the check confirms that none is pending.
+    A release serves only after its migrations have run. If its migrations are those of the live release, it starts
+    before the check; should the check find one pending, it is killed, and starts again after the migration.
     """
     existing = engine.containers(attempt.settings.project)
     others = [name for name in plan.services if name not in ("api", "front", "proxy", *compose.ONE_SHOTS)]
     compose.start_missing(attempt.project, others, existing)
-    # The network name `front` will be that of both fronts; this one is that of the current front only.
+    # From here on, both fronts have the network name `front`: use the name that only the current one has.
     state.write_upstream(attempt.directory, attempt.live.front)
     created: list[str] = []
     if plan.has_same_migrations:
@@ -113,7 +112,7 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
         attempt.steps.begin("migrate")
         if migrations.are_pending(attempt.project, plan.services):
             engine.in_parallel(engine.kill, created)
-            migrations.migrate(attempt.project, plan.services, attempt.live.deploy_id)
+            migrations.migrate(attempt.project, plan.services)
             engine.in_parallel(engine.start, created)
     created = created or _create_and_start(attempt)
     compose.start_missing(attempt.project, ["proxy"], existing)

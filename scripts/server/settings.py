@@ -156,8 +156,3 @@ def write_release(directory: Path, tag: str, deploy_id: str, *, only_if: tuple[s
             replace(file, text, mode=0o600)
     finally:
         os.close(folder)
-
-
-def open_private(path: str, flags: int) -> int:
-    """An opener for files that hold secrets: only their owner can read them."""
-    return os.open(path, flags, 0o600)

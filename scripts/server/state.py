@@ -13,7 +13,8 @@ from server.errors import Refused
 
 CHILD_MARK = "QUAI_DEPLOY_IN"  # in the environment of the children of a lock holder: its directory
 LOCK_SECONDS = 900  # how long a deploy waits for another one
-NO_FRONT = "nobody"  # the upstream until the first release is live; no host has this name
+FRONT_PREFIX = "front-"  # with the id of a deploy: the network name of its front, as in docker-compose.prod.yml
+NO_FRONT = "nobody"  # the upstream while a first release starts; no host has this name
 
 
 def say(text: str) -> None:
@@ -72,18 +73,28 @@ def end_orphans(directory: Path) -> None:
 
 
 def replace(file: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file atomically, also for a power failure: readers see the old or the new content. Raises OSError."""
+    """Write a file atomically: readers see the old or the new content, even after a power failure. Raises OSError."""
     new = file.with_name(f"{file.name}.new")
     with open(new, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, mode)) as output:
         output.write(text)
         output.flush()
         os.fsync(output.fileno())
-    new.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
+    rename(new, file)
+
+
+def rename(new: Path, path: Path) -> None:
+    """Rename a file or a folder, so that the new name survives a power failure. Raises OSError."""
+    new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def open_private(path: str, flags: int) -> int:
+    """An opener for files that hold secrets: only their owner can read them."""
+    return os.open(path, flags, 0o600)
 
 
 def write_upstream(directory: Path, front: str) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from server import commands, history
+from server import commands, history, state
 from server.repair import release_containers
 from server.settings import Settings
 from server.state import say
@@ -14,11 +14,13 @@ def show(directory: Path, settings: Settings) -> int:
     """Print the status and return the exit code. Raises EngineError."""
     containers = [one for one in release_containers(settings) if one.deploy_id == settings.deploy_id]
     tag = containers[0].tag if containers else ""
-    entry = history.find_live(directory, settings.deploy_id)
+    entry = history.find_entry(directory, settings.deploy_id)
     stopped = [container.name for container in containers if not container.is_running]
     say(f"live: {tag or 'nothing'}" + (f" since {entry.time}, by {entry.by}" if tag and entry else ""))
     if stopped:
         say(f"not running: {', '.join(stopped)}; to start the release again, run 'sudo {directory}/deploy.sh'")
+    if (upstream := state.upstream(directory)).startswith(state.FRONT_PREFIX):
+        say(f"requests go to {upstream}: a deploy runs or was interrupted; 'sudo {directory}/deploy.sh' finishes it")
     if tag != settings.image_tag:
         say(f"IMAGE_TAG in .env is '{settings.image_tag}': to make that live, run 'sudo {directory}/deploy.sh'")
     project = f"label=com.docker.compose.project={settings.project}"

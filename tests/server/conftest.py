@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from server.engine import Container
 from server.settings import Settings, read
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,12 @@ def directory(tmp_path) -> Path:
 @pytest.fixture
 def settings(directory) -> Settings:
     return read(directory)
+
+
+def container(deploy_id: str, tag: str, service: str = "api", state: str = "running") -> Container:
+    """Return a container of a release; its id and name are quai-<service>-<deploy id>."""
+    name = f"quai-{service}-{deploy_id}"
+    return Container(name, name, service, deploy_id, tag, state, "sha256:0", "", "", {})
 
 
 def append(directory: Path, **entry: str) -> None:

@@ -2,22 +2,20 @@
 
 import pytest
 from server import deploy, engine, history, repair, rollout, state
-from server.engine import Container
 from server.errors import Refused
 from server.settings import read
 
-from tests.server.conftest import NEW, OLD
-
-
-def container(deploy_id, tag, service, container_state="running"):
-    name = f"quai-{service}-{deploy_id}"
-    return Container(name, name, service, deploy_id, tag, container_state, "sha256:0", "", "", {})
+from tests.server.conftest import NEW, OLD, container
 
 
 @pytest.fixture
 def containers(directory, monkeypatch):
     """The containers of an engine; a list that a test fills. Each rollout is refused."""
-    found = []
+
+    class Containers(list):
+        started = False  # whether a rollout starts containers before it is refused
+
+    found = Containers()
 
     def remove(ids):
         gone = set(ids)
@@ -25,6 +23,8 @@ def containers(directory, monkeypatch):
 
     def refuse(attempt, refuse_older):
         attempt.steps.begin("pull")
+        if found.started:  # next to what runs
+            found.extend(container(attempt.project.deploy_id, NEW, service) for service in ("api", "front"))
         raise Refused("no such image")
 
     monkeypatch.setattr(engine, "containers", lambda project, *labels: list(found))
@@ -61,7 +61,29 @@ def test_refused_deploy_keeps_env_when_nothing_runs(directory, containers, capsy
     assert run(directory) == 1
     assert (directory / ".env").read_text() == before
     assert containers == kept
-    assert f"still not running: {OLD}; to start it, run {directory}/deploy.sh" in capsys.readouterr().out
+    assert f"still live, but not running: {OLD} (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stopped", [("api", "front"), ("api",)])
+def test_refused_release_never_replaces_a_stopped_one(directory, containers, capsys, stopped):
+    """For example during a restore, for which an administrator stops the API."""
+    for service in ("api", "front"):
+        containers.append(container("100", OLD, service, "exited" if service in stopped else "running"))
+    kept, containers.started = list(containers), True
+    assert run(directory) == 1
+    assert containers == kept
+    assert "DEPLOY_ID=100\n" in (directory / ".env").read_text()
+    names = ", ".join(f"quai-{service}-100" for service in stopped)
+    assert f"==> still live, but not running: {OLD} ({names}); to start it" in capsys.readouterr().out
+
+
+def test_error_in_the_diagnostics_does_not_stop_the_revert(directory, containers, monkeypatch, capsys):
+    containers += [container("100", OLD, "api"), container("100", OLD, "front")]
+    containers.started = True
+    monkeypatch.setattr(deploy.diagnostics, "show", lambda *_: {}["Health"])
+    assert run(directory) == 1
+    assert [one.tag for one in containers] == [OLD, OLD]
+    assert "no diagnostics: 'Health'" in capsys.readouterr().out
 
 
 def test_refused_first_deploy_leaves_nothing(directory, containers):

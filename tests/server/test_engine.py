@@ -126,7 +126,7 @@ def test_meanwhile_can_abort_a_command(tmp_path):
 
 def test_commands_inherit_neither_stdin_nor_the_lock(tmp_path):
     with state.lock(tmp_path, "a deploy"):
-        done = commands.run(["sh", "-c", "cat; ls -l /proc/self/fd; exit 3"], tmp_path, quiet=True)
+        done = commands.run(["sh", "-c", "cat; ls -l /proc/self/fd; exit 3"], tmp_path, capture=True)
     assert done.code == 3
     assert "deploy.lock" not in done.output
 

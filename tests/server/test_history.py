@@ -74,8 +74,8 @@ def test_truncated_line_does_not_swallow_the_next_one(directory):
 
 def test_a_refused_attempt_was_never_live(directory):
     append(directory, id="200", tag=NEW, outcome="refused")
-    assert history.find_live(directory, "200") is None
-    assert history.find_live(directory, "100").tag == OLD
+    assert history.find_entry(directory, "200") is None
+    assert history.find_entry(directory, "100").tag == OLD
 
 
 def test_ids_only_increase(directory):
@@ -161,5 +161,5 @@ def test_notified_file_is_replaced_not_overwritten(directory, hook):
 def test_invalid_count_is_reported(directory, hook, capsys):
     (directory / "notified").write_text("many\n")
     notify(directory)
-    assert f"cannot read or replace {directory}/notified, which contains one number" in capsys.readouterr().out
+    assert f"cannot read or replace {directory}/notified (it must contain one number)" in capsys.readouterr().out
     assert hook.got == []

@@ -112,6 +112,15 @@ def test_nothing_is_pruned_without_an_engine(directory, settings, monkeypatch, c
     assert "old releases were not pruned" in capsys.readouterr().out
 
 
+def test_nothing_is_pruned_without_a_log(directory, settings, monkeypatch):
+    """Without it, nothing tells which releases a rollback needs."""
+    (directory / "deploys.log").unlink()
+    monkeypatch.setattr(engine, "tags", lambda repository: {OLD})
+    monkeypatch.setattr(engine, "untag", lambda name: pytest.fail(name))
+    release.prune(directory, settings, NEW)
+    assert (directory / "releases" / OLD).is_dir()
+
+
 @pytest.fixture
 def dumps(tmp_path):
     """Three dumps of 10 MiB, oldest first."""
@@ -124,11 +133,11 @@ def dumps(tmp_path):
 @pytest.mark.parametrize(
     ("free", "keep", "live", "left"),
     [
-        (112, 3, "200", ["100", "99", "98"]),
-        (111, 3, "200", ["100", "99"]),  # the oldest is deleted early enough
-        (103, 3, "200", ["100", "99"]),
-        (93, 1, "200", ["100"]),  # the last one is never deleted
-        (103, 1, "98", ["100", "99"]),  # nor is the first since the live deploy
+        (112, 3, {"100"}, ["100", "99", "98"]),
+        (111, 3, {"100"}, ["100", "99"]),  # the oldest is deleted early enough
+        (103, 3, {"100"}, ["100", "99"]),
+        (93, 1, {"100"}, ["100"]),  # the last one is never deleted
+        (103, 1, {"98"}, ["100", "99"]),  # nor is the first since the live deploy
     ],
 )
 def test_old_dumps_are_deleted_to_make_room(dumps, free, keep, live, left):
@@ -136,7 +145,9 @@ def test_old_dumps_are_deleted_to_make_room(dumps, free, keep, live, left):
     assert [dump.stem for dump in migrations.dumps(dumps)] == left
 
 
-@pytest.mark.parametrize(("free", "keep", "live"), [(101, 3, "200"), (111, 4, "200"), (91, 1, "200"), (101, 1, "98")])
+@pytest.mark.parametrize(
+    ("free", "keep", "live"), [(101, 3, {"100"}), (111, 4, {"100"}), (91, 1, {"100"}), (101, 1, {"98"})]
+)
 def test_without_room_for_a_dump_nothing_is_deleted(dumps, free, keep, live):
     with pytest.raises(Refused, match=f"{free} MiB is free on the disk, the dump needs about 12 MiB"):
         migrations.make_room(dumps, keep, live, 100, lambda: free)
@@ -145,15 +156,15 @@ def test_without_room_for_a_dump_nothing_is_deleted(dumps, free, keep, live):
 
 def test_the_first_dump_since_the_live_deploy_is_kept(dumps):
     """Retries of a migration that fails half-way must not prune the only clean dump."""
-    assert [dump.stem for dump in migrations.prunable(dumps, 1, "200")] == ["99", "98"]
-    assert [dump.stem for dump in migrations.prunable(dumps, 1, "97")] == ["99"]
-    assert [dump.stem for dump in migrations.prunable(dumps, 1, "98")] == ["98"]
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, {"100"})] == ["99", "98"]
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, set())] == ["99"]
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, {"98"})] == ["98"]
 
 
 def test_dumps_of_other_programs_are_not_pruned(dumps):
     (dumps / "2026-11-25.dump").touch()
     (dumps / "nightly.dump").touch()
-    assert [dump.stem for dump in migrations.prunable(dumps, 1, "200")] == ["99", "98"]
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, {"100"})] == ["99", "98"]
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,14 @@ import time
 
 import pytest
 from server import engine, repair, state
-from server.engine import Container
 from server.repair import find_live
 
-from tests.server.conftest import NEW, OLD
-
-
-def container(deploy, tag, service="api", container_state="running"):
-    name = f"quai-{service}-{deploy}"
-    return Container(name, name, service, deploy, tag, container_state, "sha256:0", "", "", {})
-
+from tests.server.conftest import NEW, OLD, container
 
 BOTH = [container("100", OLD), container("200", NEW), container("100", OLD, "front"), container("200", NEW, "front")]
 FIRST = [container("200", NEW), container("200", NEW, "front")]
 STOPPED = [one._replace(state="exited") for one in FIRST]
+STOPPED_OLD = [one._replace(state="exited") for one in BOTH[::2]]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +31,8 @@ STOPPED = [one._replace(state="exited") for one in FIRST]
         ("when neither names a running release", FIRST, "100", "front", NEW),
         ("when nothing runs", STOPPED, "200", "front", NEW),
         ("when nothing runs after a first deploy", STOPPED, "", "nobody", ""),
+        ("next to a stopped release, before the switch", [*STOPPED_OLD, *FIRST], "100", "front-100", OLD),
+        ("next to a stopped release, after the switch", [*STOPPED_OLD, *FIRST], "100", "front-200", NEW),
         ("when a first deploy after a removal was killed", FIRST, "100", "nobody", ""),
         ("when nothing exists", [], "100", "front", ""),
     ],

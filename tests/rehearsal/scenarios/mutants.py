@@ -167,8 +167,8 @@ MUTANTS = (
     (
         "the kept rollback candidates",
         "release",
-        "    keep |= set(history.rollback",
-        "    set(history.rollback",
+        "        keep |= set(history.rollback",
+        "        set(history.rollback",
         pruning,
     ),
     ("the pruning", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", pruning),
