@@ -33,6 +33,7 @@ def containers(directory, monkeypatch):
     monkeypatch.setattr(engine, "remove", remove)
     monkeypatch.setattr(engine, "image", lambda name: None)
     monkeypatch.setattr(engine, "tags", lambda repository: set())
+    monkeypatch.setattr(engine, "untag", lambda name: None)
     monkeypatch.setattr(repair, "DRAIN_SECONDS", 0)
     monkeypatch.setattr(rollout, "is_unchanged", lambda attempt: False)
     monkeypatch.setattr(rollout, "roll_out", refuse)
