@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from scripts.runner.process import ROOT
-from tests.rehearsal.bench.options import parse_options
+from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES, parse_options
 from tests.rehearsal.bench.picture import picture
 from tests.rehearsal.bench.releases import crash_lines
 from tests.rehearsal.bench.report import (
@@ -187,6 +187,15 @@ def test_options_are_checked():
     for wrong in (["--strategies", "magic"], ["--replica-strategies", "plain"], ["--replicas", "x"], ["--rate", "0"]):
         with pytest.raises(SystemExit):
             parse_options(wrong, None)
+
+
+def test_strategies_sh_has_a_case_for_each_strategy():
+    script = (ROOT / "tests/rehearsal/bench/strategies.sh").read_text()
+    function = re.search(r"^replace\(\) \{\n(.*?)^\}", script, re.MULTILINE | re.DOTALL)[1]
+    cases = [pattern.split(" | ") for pattern in re.findall(r"^    (\S.*?)\) ", function, re.MULTILINE)]
+    assert sorted(name for names in cases for name in names) == sorted(STRATEGIES)
+    assert list(DEPLOY_PROGRAMS) in cases
+    assert re.findall(r"\$strategy =~ \^\((.*?)\)\$", script) == ["|".join(DEPLOY_PROGRAMS)] * 2
 
 
 def written(folder, strategy: str) -> tuple[str, str]:

@@ -85,7 +85,7 @@ replace() {
     plain | retry) docker compose up --detach ;;
     start-first) start_first ;;
     swarm) deploy_stack ;;
-    first | this) ./deploy.sh ;;
+    v1 | this) ./deploy.sh ;;
   esac
 }
 
@@ -106,7 +106,7 @@ ready() {
   for image in "$@"; do
     docker image inspect "$image" >/dev/null 2>&1 || runuser --user deploy -- docker pull --quiet "$image"
   done
-  [[ $strategy =~ ^(first|this)$ ]] || write_files
+  [[ $strategy =~ ^(v1|this)$ ]] || write_files
   select_file
   case $strategy in
     swarm) # Swarm and live-restore exclude each other
@@ -114,12 +114,12 @@ ready() {
       docker swarm init --advertise-addr 127.0.0.1
       replace
       ;;
-    first | this) replace ;;
+    v1 | this) replace ;;
     *) docker compose up --detach --wait proxy front api db ;;
   esac
 }
 
-select_file() { [[ $strategy =~ ^(first|this)$ ]] || export COMPOSE_FILE=bench.yml; }
+select_file() { [[ $strategy =~ ^(v1|this)$ ]] || export COMPOSE_FILE=bench.yml; }
 
 main() {
   strategy=$2 tag=$3 replicas=${4:-1}
