@@ -12,7 +12,7 @@ import pytest
 
 from tests.rehearsal.__main__ import parse_options
 from tests.rehearsal.fakes import TAG, FaultyServer, FolderServer, sample_run, scheduled_rate, send_load
-from tests.rehearsal.rehearsal import Failed, Rehearsal, expect
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.report import add_figures, build_bins, build_verdict, count_replacements, print_table, write_report
 from tests.rehearsal.scenarios.mutants import MUTANTS
 from tests.rehearsal.server import wait_for
@@ -201,47 +201,8 @@ def test_each_guard_of_the_mutation_tests_occurs_once():
         assert (ROOT / f"scripts/server/{module}.py").read_text().count(guard) == 1, guard
 
 
-@pytest.fixture
-def rehearsal(tmp_path):
-    return Rehearsal(FolderServer(tmp_path), None, {}, 200)
-
-
-def test_recreated_container_changes_production(rehearsal, tmp_path):
-    (tmp_path / "containers").write_text("quai-db-1 db 1a")
-    with rehearsal.expect_unchanged("nothing"):
-        pass
-    with pytest.raises(Failed, match="an update changed production"), rehearsal.expect_unchanged("an update"):
-        (tmp_path / "containers").write_text("quai-db-1 db 1b")
-
-
-def test_settings_are_restored_after_a_failure(rehearsal):
-    with pytest.raises(Failed), rehearsal.server.settings(HEALTH_SECONDS="60"):
-        expect(rehearsal.server.setting("HEALTH_SECONDS") != "60", "as expected")
-    assert rehearsal.server.setting("HEALTH_SECONDS") == "20"
-
-
-def test_each_error_fails_its_scenario_and_the_run_continues(rehearsal):
-    def named(name, action):
-        def scenario(rehearsal):
-            action()
-
-        scenario.__name__ = scenario.__doc__ = name
-        return scenario
-
-    needs_release = named("needs a release", lambda: rehearsal.commits["code"])
-    errors = named("errors", lambda: next(iter(())))
-    build = named("build", lambda: rehearsal.commits.update(first=TAG))
-    no_load = named("without load", lambda: None)  # the load does not start without a token
-    rehearsal.run_scenarios([named("passes", lambda: None), needs_release, errors, build, no_load], [""])
-    assert rehearsal.end_traffic().requests == 0
-    results = [scenario["error"] for scenario in rehearsal.run["scenarios"]]
-    missing = "the release 'code' is missing: also name the earlier scenario that builds it"
-    not_started = "RuntimeError: the load generator did not start; its error is above"
-    assert results == [None, missing, "StopIteration: ", None, not_started]
-    assert [scenario["passed"] for scenario in rehearsal.run["scenarios"]] == [not error for error in results]
-
-
-def test_failed_requests_of_all_loads_are_counted(server, rehearsal):
+def test_failed_requests_of_all_loads_are_counted(server, tmp_path):
+    rehearsal = Rehearsal(FolderServer(tmp_path), None, {}, 200)
     server.fault = lambda number, method: "500"
     rehearsal.server.url = f"http://127.0.0.1:{server.server_port}"
     rehearsal.server.set(API_TOKEN="a-token")  # noqa: S106 - a test

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 
+from tests.rehearsal.production import find_problem, read_production
 from tests.rehearsal.report import count_replacements
 from tests.rehearsal.repository import STEP, Repository
 from tests.rehearsal.server import DIR, Server
@@ -186,28 +187,8 @@ class Rehearsal:
 
     def expect_only_release(self, commit: str) -> None:
         """Expect that the server runs this release and nothing else, as if no deploy had been interrupted."""
-        output = self.server.exec(
-            f"cd {DIR}; . ./.env; echo $IMAGE_TAG $DEPLOY_ID $API_REPLICAS $(readlink releases/current)"
-            " $(<releases/upstream);"
-            "find . -name '*.new' -o -path './backups/new'; docker ps --all --format "
-            """'{{.Names}} {{.Image}} {{.Status}} {{.Label "quai.deploy"}} {{.Label "quai.tag"}}' | sort"""
-        )
-        found = [line for line in output.splitlines() if "-backup-run-" not in line]  # of `manual_backup`
-        tag, deploy_id, replicas, link, pointer = found[0].split(" ")
-        expect((tag, link, pointer) == (commit, commit, "front"), f"expected only {commit}: {found}")
-        names = [f"quai-api-{number + 1}" for number in range(int(replicas))] + ["quai-front-1"]
-        containers = [line for line in found[1:] if "-proxy-" not in line and "-db-" not in line]
-        healthy = [
-            line
-            for line in containers
-            if (f":{commit} Up " in line or (line.startswith("quai-front-1 ") and " Up " in line))
-            and line.endswith(f"(healthy) {deploy_id} {commit}")
-        ]
-        expect(
-            containers == healthy and [line.split()[0] for line in healthy] == names,
-            f"expected {names} of {commit}: {found}",
-        )
-        expect(len(found) == len(names) + 3, f"expected {names}, proxy and database, and no other file: {found}")
+        problem = find_problem(read_production(self.server), commit)
+        expect(not problem, problem)
         self._expect_live_tag(commit)
 
     def expect_same_records(self) -> list[dict]:

@@ -1,0 +1,79 @@
+"""How the rehearsal checks the server and runs scenarios, without Docker."""
+
+import pytest
+
+from tests.rehearsal.fakes import TAG, FolderServer
+from tests.rehearsal.production import find_problem, parse
+from tests.rehearsal.rehearsal import Failed, Rehearsal, expect
+
+
+@pytest.fixture
+def rehearsal(tmp_path):
+    return Rehearsal(FolderServer(tmp_path), None, {}, 200)
+
+
+def test_recreated_container_changes_production(rehearsal, tmp_path):
+    (tmp_path / "containers").write_text("quai-db-1 db 1a")
+    with rehearsal.expect_unchanged("nothing"):
+        pass
+    with pytest.raises(Failed, match="an update changed production"), rehearsal.expect_unchanged("an update"):
+        (tmp_path / "containers").write_text("quai-db-1 db 1b")
+
+
+def production(*more, tag=TAG, **values):
+    values = {"tag": tag, "deploy_id": "17", "replicas": "2", "link": TAG, "upstream": "front"} | values
+    names = {"quai-api-1": TAG, "quai-api-2": TAG, "quai-front-1": TAG, "quai-db-1": "", "quai-proxy-1": ""}
+    containers = [
+        f"{name}\timage:{own or 'x'}\tUp 1 s (healthy)\t{'17' if own else ''}\t{own}\t" for name, own in names.items()
+    ]
+    return "\n".join([*(f"{name}={value}" for name, value in values.items()), *containers, *more])
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        (production(), ""),
+        (production("quai-backup-run-1\tdb\tUp 1 s\t\t\t"), ""),
+        (production("quai-backup-run-1\tdb\tUp 1 s\t\t\t17"), "expected the containers"),
+        (production("quai-migrate-run-1\tdb\tUp 1 s\t\t\t"), "expected the containers"),
+        (production("./backups/new"), "an interrupted deploy left ['./backups/new']"),
+        (production(link=""), "found {'link': ''}"),
+        (production(upstream="front-18"), "found {'upstream': 'front-18'}"),
+        (production(deploy_id="18"), "expected a healthy container"),
+        (production(replicas="1"), "expected the containers"),
+        (production().replace("quai-api-2\timage:01", "quai-api-2\timage:02"), "expected a healthy container"),
+        (production().replace("(healthy)", "(unhealthy)", 1), "expected a healthy container"),
+        (production().replace("Up 1 s", "Exited", 1), "expected a healthy container"),
+    ],
+)
+def test_release_is_the_only_one_on_the_server(output, problem):
+    found = find_problem(parse(output.strip()), TAG)
+    assert problem in found
+    assert bool(found) == bool(problem)
+
+
+def test_settings_are_restored_after_a_failure(rehearsal):
+    with pytest.raises(Failed), rehearsal.server.settings(HEALTH_SECONDS="60"):
+        expect(rehearsal.server.setting("HEALTH_SECONDS") != "60", "as expected")
+    assert rehearsal.server.setting("HEALTH_SECONDS") == "20"
+
+
+def test_each_error_fails_its_scenario_and_the_run_continues(rehearsal):
+    def named(name, action):
+        def scenario(rehearsal):
+            action()
+
+        scenario.__name__ = scenario.__doc__ = name
+        return scenario
+
+    needs_release = named("needs a release", lambda: rehearsal.commits["code"])
+    errors = named("errors", lambda: next(iter(())))
+    build = named("build", lambda: rehearsal.commits.update(first=TAG))
+    no_load = named("without load", lambda: None)  # the load does not start without a token
+    rehearsal.run_scenarios([named("passes", lambda: None), needs_release, errors, build, no_load], [""])
+    assert rehearsal.end_traffic().requests == 0
+    results = [scenario["error"] for scenario in rehearsal.run["scenarios"]]
+    missing = "the release 'code' is missing: also name the earlier scenario that builds it"
+    not_started = "RuntimeError: the load generator did not start; its error is above"
+    assert results == [None, missing, "StopIteration: ", None, not_started]
+    assert [scenario["passed"] for scenario in rehearsal.run["scenarios"]] == [not error for error in results]
