@@ -235,10 +235,11 @@ def database_outage(rehearsal: Rehearsal) -> None:
     """The database stops during a deploy: refused; the next deploy starts it again."""
     server = rehearsal.server
     with rehearsal.without_traffic():
-        tag = build_variant(rehearsal, "database outage")
+        # It starts slowly: the check for migrations needs the database, and ends before the release is healthy.
+        tag = build_variant(rehearsal, "database outage", 'CMD ["sh", "-c", "sleep 5; exec python -m service"]')
         before = server.setting("IMAGE_TAG")
         deploy = rehearsal.start_deploy(tag)
-        read_until(deploy, "==> start")
+        read_until(deploy, "==> wait")
         try:
             server.exec("docker stop quai-db-1")
             output = deploy.communicate(timeout=200)[0]
