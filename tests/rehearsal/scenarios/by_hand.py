@@ -108,8 +108,26 @@ def services_during_a_deploy(rehearsal: Rehearsal) -> None:
         rehearsal.expect_only_release(tag)
 
 
+def kill_deploy(rehearsal: Rehearsal, name: str, step: str) -> None:
+    """Deploy a variant and kill its deploy program at this step; expect that it ends there, without a record."""
+    tag = build_variant(rehearsal, name)
+    deploy = rehearsal.start_deploy(tag)
+    read_until(deploy, step)
+    # Fails if there is no such process.
+    rehearsal.server.exec("pkill --signal KILL --uid deploy --full 'server|deploy|docker'")
+    deploy.communicate(timeout=60)
+    expect(deploy.returncode != 0, f"{name}: not killed at {step}")
+    recorded = [one for one in rehearsal.server.deploy_log() if one["tag"] == tag]
+    expect(not recorded, f"{name}: not killed at {step}, it recorded {recorded}")
+
+
+def link_current(rehearsal: Rehearsal, tag: str) -> None:
+    """Link releases/current to another release on the server: its deploy program runs next."""
+    rehearsal.server.exec(f"runuser --user deploy -- ln -sfn {tag} {DIR}/releases/current")
+
+
 def upgrade_from_version_1(rehearsal: Rehearsal) -> None:
-    """A server of version 1 (a Bash program) deploys this version, and rollbacks work in both directions."""
+    """A server of version 1 (a Bash program) deploys this version; rollbacks and cleanups work in both directions."""
     old, new = "of version 1", "after version 1"
 
     def deploy(name: str, *lines: str) -> None:
@@ -133,11 +151,8 @@ def upgrade_from_version_1(rehearsal: Rehearsal) -> None:
     expect("server" in release_files(), f"the deploy program is missing: {release_files()}")
     roll_back_to(old)
     roll_back_to(new)
-    # Each version cleans up after a killed deploy of the other.
-    for live, step, target in ((new, "watch", old), (old, "wait", new)):
-        killed = rehearsal.start_deploy(build_variant(rehearsal, f"killed deploy {live}"))
-        read_until(killed, f"==> {step}")
-        rehearsal.server.exec("pkill --signal KILL --uid deploy --full 'server|deploy|docker' || true")
-        killed.communicate(timeout=60)
-        roll_back_to(target)
+    for live, step, other in ((new, "watch", old), (old, "wait", new)):
+        kill_deploy(rehearsal, f"killed deploy {live}", f"==> {step}")
+        link_current(rehearsal, rehearsal.commits[other])  # so that the other program cleans up
+        roll_back_to(other)
     deploy("the end of version 1")
