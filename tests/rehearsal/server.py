@@ -9,6 +9,7 @@ import shlex
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -104,7 +105,20 @@ class Server:
         run("docker", "cp", str(self.folder / "htpasswd"), f"{self.name}-registry:/htpasswd")
         run("docker", "start", f"{self.name}-registry")
         wait_for("the server's engine", lambda: self.exec("docker version >/dev/null 2>&1 && echo up || true"))
-        wait_for("the registry", lambda: socket.create_connection(("127.0.0.1", self.registry_port), 1).close() or True)
+        self.wait_for_registry()
+
+    def wait_for_registry(self) -> None:
+        """Wait until the registry responds. Raises TimeoutError."""
+
+        def is_available() -> bool:
+            # Not only a connection: Docker's proxy for the port accepts it before the registry does.
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.registry_port}/v2/", timeout=5).close()
+            except urllib.error.HTTPError as error:
+                return error.code == 401  # without a login
+            return True
+
+        wait_for("the registry", is_available)
 
     def close(self) -> None:
         """Remove the server, its registry, its volumes, and the images built for it."""
@@ -126,7 +140,8 @@ class Server:
 
     def run(self, *command: str) -> subprocess.CompletedProcess:
         """Run a command as root on the server, which may fail."""
-        return subprocess.run(["docker", "exec", self.name, *command], capture_output=True, text=True, check=False)
+        command = ("docker", "exec", self.name, *command)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
     def set_up(self, repository: Path) -> None:
         """Follow docs/server.md: clone, run setup-server.sh, and run what it prints."""
