@@ -5,6 +5,7 @@ import pytest
 from tests.rehearsal.fakes import TAG, FolderServer
 from tests.rehearsal.production import find_problem, parse
 from tests.rehearsal.rehearsal import Failed, Rehearsal, expect
+from tests.rehearsal.running import Running
 
 
 @pytest.fixture
@@ -77,3 +78,28 @@ def test_each_error_fails_its_scenario_and_the_run_continues(rehearsal):
     not_started = "RuntimeError: the load generator did not start; its error is above"
     assert results == [None, missing, "StopIteration: ", None, not_started]
     assert [scenario["passed"] for scenario in rehearsal.run["scenarios"]] == [not error for error in results]
+
+
+def test_lines_are_read_while_the_command_runs():
+    lines = []
+    with Running(["sh", "-c", "echo one; echo two; echo three; sleep 0.1; echo four; exit 3"], lines.append) as command:
+        command.read_until("one", 10)
+        command.read_until("three", 10)
+        done = command.finish(10)
+    assert (done.returncode, done.stdout) == (3, "one\ntwo\nthree\nfour\n")
+    assert "".join(lines) == done.stdout
+
+
+def test_commands_end_with_their_block():
+    with Running(["sh", "-c", "echo one; exec sleep 60"], print) as command:
+        command.read_until("one", 10)
+        with pytest.raises(TimeoutError, match="'two' in the output: one"):
+            command.read_until("two", 0.1)
+        with pytest.raises(TimeoutError, match="still running"):
+            command.finish(0.1)
+    assert command.finish(0).returncode == -15
+    with Running(["sleep", "60"], print) as command:
+        command.kill()
+    assert command.finish(0).returncode == -9
+    with Running(["echo", "one"], print) as command, pytest.raises(RuntimeError, match="ended before 'two'"):
+        command.read_until("two", 10)

@@ -16,7 +16,7 @@ COLUMNS = "\t".join(("{{.Names}}", "{{.Image}}", "{{.Status}}", *(f'{{{{.Label "
 SCRIPT += f"docker ps --all --format '{COLUMNS}' | sort"
 
 
-class Running(NamedTuple):
+class FoundContainer(NamedTuple):
     """A container of the server. The last three are the labels in LABELS, empty without one."""
 
     name: str
@@ -37,7 +37,7 @@ class Production(NamedTuple):
 
     values: dict[str, str]
     leftovers: list[str]
-    containers: list[Running]
+    containers: list[FoundContainer]
 
 
 def parse(output: str) -> Production:
@@ -45,7 +45,8 @@ def parse(output: str) -> Production:
     lines = output.splitlines()
     values = dict(line.partition("=")[::2] for line in lines[:5])
     rows = [line.split("\t") for line in lines[5:] if "\t" in line]
-    containers = [Running(*row, *[""] * (len(Running._fields) - len(row))) for row in rows]  # the last one is stripped
+    # The empty columns of the last line are stripped.
+    containers = [FoundContainer(*row, *[""] * (len(FoundContainer._fields) - len(row))) for row in rows]
     return Production(values, [line for line in lines[5:] if "\t" not in line], containers)
 
 

@@ -11,6 +11,7 @@ from http.client import HTTPException
 from tests.rehearsal.production import find_problem, read_production
 from tests.rehearsal.report import count_replacements
 from tests.rehearsal.repository import STEP, Repository
+from tests.rehearsal.running import Running
 from tests.rehearsal.server import DIR, Server
 from tests.rehearsal.traffic import Summary, Traffic, lost_and_duplicated
 
@@ -142,34 +143,25 @@ class Rehearsal:
         newest, latest = self.server.manifest(self.commits[name]), self.server.manifest("latest")
         expect(newest == latest, "latest is not the image that went live")
 
-    def start_deploy(self, tag: str) -> subprocess.Popen:
-        """Request a deploy with the key, and return at once."""
-        return self._start(self.server.ssh_command(f"deploy {tag}"))
+    def start_deploy(self, tag: str) -> Running:
+        """Request a deploy with the key, and return at once: its steps are recorded while it runs."""
+        return Running(self.server.ssh_command(f"deploy {tag}"), self._record_step)
 
     def deploy_by_key(self, tag: str) -> subprocess.CompletedProcess:
         """Request a deploy with the key, and wait for its end."""
-        return self._finish(self.start_deploy(tag))
+        with self.start_deploy(tag) as deploy:
+            return deploy.finish()
 
     def deploy_by_hand(self) -> str:
         """Run deploy.sh as root, as after an edit of .env; expect success, and return the output."""
-        deploy = self._finish(self._start(["docker", "exec", self.server.name, f"{DIR}/deploy.sh"]))
-        expect(deploy.returncode == 0, f"deploy.sh failed ({deploy.returncode}): {deploy.stdout}")
-        return deploy.stdout
+        with Running(["docker", "exec", self.server.name, f"{DIR}/deploy.sh"], self._record_step) as deploy:
+            done = deploy.finish()
+        expect(done.returncode == 0, f"deploy.sh failed ({done.returncode}): {done.stdout}")
+        return done.stdout
 
-    def _start(self, command: list[str]) -> subprocess.Popen:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def _finish(self, deploy: subprocess.Popen) -> subprocess.CompletedProcess:
-        """Record the steps of a running deploy until it ends; the result has all output in `stdout`."""
-        output = []
-        with deploy:
-            for line in deploy.stdout:
-                output.append(line)
-                if step := STEP.search(line):
-                    self.on_step(step.group(1))
-        return subprocess.CompletedProcess(deploy.args, deploy.returncode, "".join(output))
+    def _record_step(self, line: str) -> None:
+        if step := STEP.search(line):
+            self.on_step(step.group(1))
 
     def expect_live(self, name: str) -> None:
         """Expect that all sources name this live release, and that `docker compose up` changes nothing."""

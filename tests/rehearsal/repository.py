@@ -3,13 +3,13 @@
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.runner.process import ROOT, run
+from tests.rehearsal.running import Running
 
 JOB_SECONDS = 1200
 # The line of deploy.sh when a step begins, alone or in act's log.
@@ -79,7 +79,7 @@ class Repository:
     ) -> tuple[int, str]:
         """Run cd.yml as GitHub would for a push of HEAD to main; return its exit code and its log.
 
-        `on_step` is called when a step of deploy.sh begins. RuntimeError after JOB_SECONDS.
+        `on_step` is called when a step of deploy.sh begins. TimeoutError after JOB_SECONDS.
         """
         command = [
             *(shutil.which("act"), "push", "--workflows", ".github/workflows/cd.yml"),
@@ -89,28 +89,20 @@ class Repository:
             *(word for name in secrets for word in ("--secret", name)),
             *(word for name, value in environment.items() for word in ("--env", f"{name}={value}")),
         ]
-        output, began = [], time.monotonic()
-        with (
-            self.log.open("a") as log,
-            subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env={**runner_environment(), **secrets},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            ) as act,
-        ):
-            for line in act.stdout:
-                line = COLOUR.sub("", line)
+        began = time.monotonic()
+
+        def record(line: str) -> None:
+            line = COLOUR.sub("", line)
+            with self.log.open("a") as log:
                 log.write(line)
-                output.append(line)
-                if name := re.search(r"Run Main (.*)", line):
-                    print(f"  {time.monotonic() - began:4.0f} s  cd.yml: {name.group(1)}", flush=True)
-                if step := STEP.search(line):
-                    on_step(step.group(1))
-                if time.monotonic() - began > JOB_SECONDS:
-                    act.terminate()
-                    raise RuntimeError(f"cd.yml ran for more than {JOB_SECONDS} s; see {self.log}")
-        return act.returncode, "".join(output)
+            if name := re.search(r"Run Main (.*)", line):
+                print(f"  {time.monotonic() - began:4.0f} s  cd.yml: {name.group(1)}", flush=True)
+            if step := STEP.search(line):
+                on_step(step.group(1))
+
+        with Running(command, record, cwd=self.folder, env={**runner_environment(), **secrets}) as act:
+            try:
+                done = act.finish(JOB_SECONDS)
+            except TimeoutError:
+                raise TimeoutError(f"cd.yml ran for more than {JOB_SECONDS} s; see {self.log}") from None
+        return done.returncode, COLOUR.sub("", done.stdout)

@@ -1,7 +1,6 @@
 """Releases that differ from the last merge by some lines of a Dockerfile: build, deploy, and expect the outcome."""
 
 import hashlib
-import subprocess
 import time
 
 from scripts.runner.process import run
@@ -52,12 +51,3 @@ def deploy_and_expect_live(rehearsal: Rehearsal, name: str, *lines: str) -> None
     expect(deploy.returncode == 0, f"{name}: refused: {deploy.stdout}")
     expect(seconds < DEPLOY_LIMIT, f"{name}: live only after {seconds:.0f} s")
     rehearsal.expect_live(name)
-
-
-def read_until(deploy: subprocess.Popen, text: str) -> None:
-    """Read the output of a running deploy until it contains this text."""
-    output = ""
-    while text not in output:
-        line = deploy.stdout.readline()
-        expect(bool(line), f"the deploy ended before {text!r}: {output}")
-        output += line

@@ -6,7 +6,7 @@ import shlex
 from tests.rehearsal.dockerfiles import CRASH, version_1_lines
 from tests.rehearsal.rehearsal import Rehearsal, expect
 from tests.rehearsal.server import DIR
-from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused, read_until
+from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused
 
 # Lines of .env in the notations that Compose knows.
 NOTATIONS = """
@@ -67,16 +67,15 @@ def settings_during_a_deploy(rehearsal: Rehearsal) -> None:
     """A setting that is changed during a deploy is applied to the new release, not to the previous one."""
     name = "during a change of settings"
     tag = build_variant(rehearsal, name)
-    deploy = rehearsal.start_deploy(tag)
-    read_until(deploy, "==> start")
-    with rehearsal.server.settings(API_REPLICAS="2"):
-        output = rehearsal.deploy_by_hand()
-        deploy.communicate(timeout=200)
-        expect(deploy.returncode == 0, "the deploy failed")
-        expect(
-            "waiting up to" in output and f"==> live: {tag}" in output, f"deploy.sh did not wait or deploy: {output}"
-        )
-        rehearsal.expect_live(name)
+    with rehearsal.start_deploy(tag) as deploy:
+        deploy.read_until("==> start")
+        with rehearsal.server.settings(API_REPLICAS="2"):
+            output = rehearsal.deploy_by_hand()
+            done = deploy.finish()
+            expect(done.returncode == 0, f"the deploy failed: {done.stdout}")
+            waited = "waiting up to" in output and f"==> live: {tag}" in output
+            expect(waited, f"deploy.sh did not wait or deploy: {output}")
+            rehearsal.expect_live(name)
     rehearsal.deploy_by_hand()
     rehearsal.expect_live(name)
 
@@ -88,16 +87,16 @@ def services_during_a_deploy(rehearsal: Rehearsal) -> None:
         inspect_proxy = "docker inspect --format '{{.Id}} {{.Config.Env}}' quai-proxy-1"
         proxy_before, release_before = server.exec(inspect_proxy), server.exec(RELEASE_IDS)
         tag = build_variant(rehearsal, "during deploy.sh services")
-        deploy = rehearsal.start_deploy(tag)
-        read_until(deploy, "==> start")
         try:
-            with server.settings(SITE_ADDRESS="http://:80"):
-                output = server.exec(f"{DIR}/deploy.sh services")
-                deploy.communicate(timeout=200)
+            with rehearsal.start_deploy(tag) as deploy:
+                deploy.read_until("==> start")
+                with server.settings(SITE_ADDRESS="http://:80"):
+                    output = server.exec(f"{DIR}/deploy.sh services")
+                    done = deploy.finish()
             proxy, release = server.exec(inspect_proxy), server.exec(RELEASE_IDS)
         finally:
             again = server.exec(f"{DIR}/deploy.sh services; {RELEASE_IDS}")
-        expect(deploy.returncode == 0, "the deploy failed")
+        expect(done.returncode == 0, f"the deploy failed: {done.stdout}")
         expect("waiting up to" in output and "==> done" in output, f"services did not wait or finish: {output}")
         expect(
             proxy_before.split()[0] != proxy.split()[0] and "http://:80 {" in proxy,
@@ -111,12 +110,12 @@ def services_during_a_deploy(rehearsal: Rehearsal) -> None:
 def kill_deploy(rehearsal: Rehearsal, name: str, step: str) -> None:
     """Deploy a variant and kill its deploy program at this step; expect that it ends there, without a record."""
     tag = build_variant(rehearsal, name)
-    deploy = rehearsal.start_deploy(tag)
-    read_until(deploy, step)
-    # Fails if there is no such process.
-    rehearsal.server.exec("pkill --signal KILL --uid deploy --full 'server|deploy|docker'")
-    deploy.communicate(timeout=60)
-    expect(deploy.returncode != 0, f"{name}: not killed at {step}")
+    with rehearsal.start_deploy(tag) as deploy:
+        deploy.read_until(step)
+        # Fails if there is no such process.
+        rehearsal.server.exec("pkill --signal KILL --uid deploy --full 'server|deploy|docker'")
+        done = deploy.finish()
+    expect(done.returncode != 0, f"{name}: not killed at {step}: {done.stdout}")
     recorded = [one for one in rehearsal.server.deploy_log() if one["tag"] == tag]
     expect(not recorded, f"{name}: not killed at {step}, it recorded {recorded}")
 

@@ -4,14 +4,14 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from scripts.runner.process import run
 from tests.rehearsal.dockerfiles import CRASH
 from tests.rehearsal.rehearsal import SETTLE_SECONDS, Failed, Rehearsal, expect, say
 from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import is_failed
-from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused, read_until
+from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused
 
 # Prints the path, or "unauthorized", and the body of each webhook. At /hangs it does not answer.
 WEBHOOK_RECEIVER = """
@@ -39,6 +39,7 @@ def without_registry(rehearsal: Rehearsal, command: str) -> Iterator[None]:
         yield
     finally:
         run("docker", "start", registry)
+        rehearsal.server.wait_for_registry()
 
 
 @contextmanager
@@ -54,23 +55,25 @@ def unwritable_env(server: Server) -> Iterator[None]:
 def registry_outage_and_lock(rehearsal: Rehearsal) -> None:
     """The registry is down before or during the pull: refused. Two deploys at once: one after the other."""
     large = build_variant(rehearsal, "large image", "RUN head -c 256M /dev/urandom >/blob")
-    with rehearsal.expect_unchanged("a registry outage during the pull"):
-        deploy = rehearsal.start_deploy(large)
-        read_until(deploy, "==> pull")
+    with rehearsal.expect_unchanged("a registry outage during the pull"), rehearsal.start_deploy(large) as deploy:
+        deploy.read_until("==> pull")
         with without_registry(rehearsal, "kill"):
-            output = deploy.communicate(timeout=200)[0]
-    expect(deploy.returncode != 0 and "cannot be pulled" in output, f"registry outage during the pull: {output}")
+            refused = deploy.finish()
+    expect(
+        refused.returncode != 0 and "cannot be pulled" in refused.stdout,
+        f"not refused during a registry outage: {refused.stdout}",
+    )
     tags = build_variant(rehearsal, "first of two"), build_variant(rehearsal, "second of two")
     with rehearsal.expect_unchanged("a registry outage before the pull"), without_registry(rehearsal, "stop"):
         refused = rehearsal.deploy_by_key(tags[0])
     expect(
         refused.returncode != 0 and "cannot be pulled" in refused.stdout,
-        f"registry outage before the pull: {refused.stdout}",
+        f"not refused after a registry outage began: {refused.stdout}",
     )
-    first = rehearsal.start_deploy(tags[0])
-    read_until(first, "==> pull")
-    second = rehearsal.deploy_by_key(tags[1])
-    first.communicate(timeout=200)
+    with rehearsal.start_deploy(tags[0]) as deploy:
+        deploy.read_until("==> pull")
+        second = rehearsal.deploy_by_key(tags[1])
+        first = deploy.finish()
     expect(first.returncode == 0 and second.returncode == 0, f"one of two deploys at once failed: {second.stdout}")
     expect(
         f"waiting up to 900 s for another deploy: {tags[0]}" in second.stdout,
@@ -84,15 +87,21 @@ def unwritable_env_file(rehearsal: Rehearsal) -> None:
     server, tag = rehearsal.server, build_variant(rehearsal, "not written to .env")
     with rehearsal.expect_unchanged("a release that cannot be written to .env"), unwritable_env(server):
         done = rehearsal.deploy_by_key(tag)
-    expect(done.returncode != 0 and "refused: cannot write .env" in done.stdout, f".env was not written: {done.stdout}")
+    expect(
+        done.returncode != 0 and "refused: cannot write .env" in done.stdout,
+        f"not refused although .env could not be written: {done.stdout}",
+    )
     # The same for a deploy of the live release, when .env names another one.
     live = server.setting("IMAGE_TAG")
     cause = "the live release, with an .env that cannot be written"
     with server.settings(IMAGE_TAG=tag), rehearsal.expect_unchanged(cause), unwritable_env(server):
         done = rehearsal.deploy_by_key(live)
-    expect(done.returncode != 0 and f"==> still live: {live}" in done.stdout, f"the live release again: {done.stdout}")
+    expect(
+        done.returncode != 0 and f"==> still live: {live}" in done.stdout,
+        f"a deploy of the live release was not refused: {done.stdout}",
+    )
     done = rehearsal.deploy_by_key(tag)
-    expect(done.returncode == 0, f"the same again: {done.stdout}")
+    expect(done.returncode == 0, f"the repeated deploy failed: {done.stdout}")
     rehearsal.expect_only_release(tag)
 
 
@@ -100,12 +109,14 @@ def dropped_connection(rehearsal: Rehearsal) -> None:
     """The connection drops during a deploy: the deploy continues, and a second request reports it."""
     name = "dropped connection"
     tag = build_variant(rehearsal, name)
-    deploy = rehearsal.start_deploy(tag)
-    read_until(deploy, "==> start")
-    deploy.kill()
-    deploy.wait()
+    with rehearsal.start_deploy(tag) as deploy:
+        deploy.read_until("==> start")
+        deploy.kill()
     second = rehearsal.deploy_by_key(tag)
-    expect(second.returncode == 0 and f"live: {tag}" in second.stdout, f"the second request: {second.stdout}")
+    expect(
+        second.returncode == 0 and f"live: {tag}" in second.stdout,
+        f"the second request did not report the live release: {second.stdout}",
+    )
     rehearsal.expect_live(name)
     logs = rehearsal.server.exec(f"grep -l 'live: {tag}' {DIR}/logs/*.log | wc -l")
     expect(logs == "2", f"expected 2 logs of the deploy, one for each request, found {logs}")
@@ -193,13 +204,13 @@ def engine_restarts(rehearsal: Rehearsal) -> None:
     wait_for("the restarted engine", lambda: is_available() and server.exec(process_id) != before)
     for step in ("==> start", "==> watch"):
         tag = build_variant(rehearsal, f"engine restarts at {step}")
-        deploy = rehearsal.start_deploy(tag)
-        read_until(deploy, step)
-        server.exec(restart)
-        deploy.communicate(timeout=200)
+        with rehearsal.start_deploy(tag) as deploy:
+            deploy.read_until(step)
+            server.exec(restart)
+            deploy.finish()
         wait_for("the engine", is_available)
         done = rehearsal.deploy_by_key(tag)
-        expect(done.returncode == 0, f"after a restart of the engine at {step}: {done.stdout}")
+        expect(done.returncode == 0, f"the deploy after a restart of the engine at {step} failed: {done.stdout}")
         rehearsal.expect_only_release(tag)
 
 
@@ -216,16 +227,12 @@ def reboots(rehearsal: Rehearsal) -> None:
 
     with rehearsal.without_traffic():
         for step in ("", "==> wait", "==> watch"):
-            tag, deploy = server.setting("IMAGE_TAG"), None
-            try:
+            tag = server.setting("IMAGE_TAG")
+            with ExitStack() as stack:
                 if step:
                     deploy = rehearsal.start_deploy(build_variant(rehearsal, f"reboot at {step}"))
-                    read_until(deploy, step)
+                    stack.enter_context(deploy).read_until(step)
                 run("docker", "restart", "--time", "0", server.name)
-            finally:
-                if deploy:  # the connection may not have noticed the reboot
-                    deploy.kill()
-                    deploy.communicate()
             run("docker", "restart", "--time", "0", f"{server.name}-registry")
             moment = f"at {step}" if step else "between deploys"
             wait_for(f"the release of .env, after a reboot {moment}", lambda tag=tag: is_restored(tag), 180)
@@ -238,16 +245,17 @@ def database_outage(rehearsal: Rehearsal) -> None:
         # It starts slowly: the check for migrations needs the database, and ends before the release is healthy.
         tag = build_variant(rehearsal, "database outage", 'CMD ["sh", "-c", "sleep 5; exec python -m service"]')
         before = server.setting("IMAGE_TAG")
-        deploy = rehearsal.start_deploy(tag)
-        read_until(deploy, "==> wait")
         try:
-            server.exec("docker stop quai-db-1")
-            output = deploy.communicate(timeout=200)[0]
-            expect(deploy.returncode != 0 and "not healthy within" in output, f"the database was stopped: {output}")
-            expect("the database is unavailable" in output, f"the output does not name the cause: {output}")
+            with rehearsal.start_deploy(tag) as deploy:
+                deploy.read_until("==> wait")
+                server.exec("docker stop quai-db-1")
+                done = deploy.finish()
+            refused = done.returncode != 0 and "not healthy within" in done.stdout
+            expect(refused, f"not refused while the database was stopped: {done.stdout}")
+            expect("the database is unavailable" in done.stdout, f"the output does not name the cause: {done.stdout}")
             expect(server.setting("IMAGE_TAG") == before, ".env was changed")
             done = rehearsal.deploy_by_key(tag)
-            expect(done.returncode == 0, f"the next deploy: {done.stdout}")
+            expect(done.returncode == 0, f"the next deploy did not go live: {done.stdout}")
             rehearsal.expect_only_release(tag)
         finally:
             server.exec(f"docker start quai-db-1; {WAIT_FOR_DATABASE}")
