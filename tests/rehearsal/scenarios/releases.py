@@ -16,6 +16,9 @@ from tests.rehearsal.rehearsal import Rehearsal, expect
 from tests.rehearsal.server import DIR
 from tests.rehearsal.variants import deploy_and_expect_live, expect_refused
 
+DUMP_SPACE_MB = 6000  # it writes a file of 4000 MiB, and dumps of up to 1500 MiB
+GRACE_SECONDS = 30  # stop_grace_period in docker-compose.prod.yml
+
 
 def faulty_releases(rehearsal: Rehearsal) -> None:
     """Releases that crash, answer 500, fail after the switch, or have broken files are refused."""
@@ -25,23 +28,26 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     is_used = "[ $(wc -l </tmp/log) -gt 99 ]"
     exits = f'CMD ["sh", "-c", "python -m service >/tmp/log 2>&1 & until {is_used}; do sleep 0.1; done; kill $!; wait"]'
     with rehearsal.reads_only():
-        expect_refused(rehearsal, "exits after the switch", "the new api is crashing", exits)
+        expect_refused(rehearsal, "exits after the switch", "the new api is crashing", exits, last_step="watch")
     message = "consecutive probes while serving: /healthz of quai-front-"
     with rehearsal.reads_only():
-        expect_refused(rehearsal, "fails while it is watched", message, *server_lines(FAILING_SERVER))
+        expect_refused(
+            rehearsal, "fails while it is watched", message, *server_lines(FAILING_SERVER), last_step="watch"
+        )
     exits = """CMD ["python", "-c", "import sys, time; time.sleep(1); sys.exit(3)"]"""
     expect_refused(rehearsal, "exits with a code", "exit code 3\n", exits)
+    # Its limit is 512 MiB, or 500 MiB after `configuration_and_page_change`.
     message = "out of memory: the kernel killed it (OOMKilled); its limit is 5"
     allocates = """CMD ["python", "-c", "len(b'x' * (1 << 30)); import time; time.sleep(9)"]"""
     expect_refused(rehearsal, "exceeds its memory limit", message, allocates)
     expect_refused(rehearsal, "no health check", "has no health check", "HEALTHCHECK NONE")
-    expect_refused(rehearsal, "wrong tag", ", expected ", "ENV RELEASE=another-release")
+    expect_refused(rehearsal, "wrong tag", ", expected ", "ENV RELEASE=another-release", last_step="verify")
     compose_file = "RUN echo 'services: [' >/release/docker-compose.prod.yml"
     expect_refused(rehearsal, "broken compose file", "does not match .env", compose_file)
     caddyfile = "RUN echo '{' >>/release/front/Caddyfile"
     expect_refused(rehearsal, "broken Caddyfile", "the new front is crashing", caddyfile)
     caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
-    expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile)
+    expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile, last_step="verify")
     program = "RUN echo 'if' >>/release/deploy.sh"
     expect_refused(rehearsal, "broken deploy.sh", "deploy program does not run", program)
     message = "cannot be copied from /release of the image"
@@ -55,8 +61,11 @@ def faulty_migrations(rehearsal: Rehearsal) -> None:
         fails = migration_lines("raise SystemExit('no such column')")
         expect_refused(rehearsal, "migration fails", "no such column", *fails)
         hangs = migration_lines("import time; time.sleep(600)")
-        expect_refused(rehearsal, "migration hangs", "took more than 4 s", *hangs)
-        expect_refused(rehearsal, "migration locks", "took more than 4 s", *migration_lines(LOCKING_MIGRATION))
+        for name, lines in (("migration hangs", hangs), ("migration locks", migration_lines(LOCKING_MIGRATION))):
+            expect_refused(rehearsal, name, "took more than 4 s", *lines)
+            # A migration that fails at once has the same message.
+            seconds = rehearsal.server.deploy_log()[-1]["seconds"]["migrate"]
+            expect(seconds >= 4, f"{name}: it failed after {seconds} s")
     dump_without_space(rehearsal)
     deploy_and_expect_live(rehearsal, "good after faulty migrations")
 
@@ -66,6 +75,7 @@ def dump_without_space(rehearsal: Rehearsal) -> None:
     server, large_dump = rehearsal.server, f"{DIR}/backups/9999999999.dump"
     limit, list_dumps = server.setting("MIN_FREE_MB"), f"ls {DIR}/backups"
     free = int(server.exec(f"df --output=avail --block-size=1M {DIR} | tail -n 1"))
+    expect(free > DUMP_SPACE_MB, f"this scenario needs {DUMP_SPACE_MB} MiB of free disk space, {free} MiB is free")
     endless = "entrypoint: [head, -c, 500G, /dev/zero]"
     edit = f"RUN sed -i 's|entrypoint: .pg_dump.*|{endless}|' /release/docker-compose.prod.yml"
     before = server.exec(list_dumps)
@@ -118,4 +128,5 @@ def unusual_releases(rehearsal: Rehearsal) -> None:
         deploy_and_expect_live(rehearsal, "slow start", 'CMD ["sh", "-c", "sleep 20; exec python -m service"]')
     ignores = 'CMD ["sh", "-c", "trap : TERM; python -m service & while :; do wait; done"]'
     deploy_and_expect_live(rehearsal, "ignores SIGTERM", ignores)
-    deploy_and_expect_live(rehearsal, "good after unusual releases")
+    seconds = deploy_and_expect_live(rehearsal, "good after unusual releases")
+    expect(seconds >= GRACE_SECONDS, f"the release that ignores SIGTERM was replaced within {seconds:.0f} s")
