@@ -14,6 +14,7 @@ from tests.rehearsal.__main__ import parse_options
 from tests.rehearsal.fakes import TAG, FaultyServer, FolderServer, sample_run, scheduled_rate, send_load
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.report import add_figures, build_bins, build_verdict, count_replacements, print_table, write_report
+from tests.rehearsal.scenarios import SCENARIOS
 from tests.rehearsal.scenarios.mutants import MUTANTS
 from tests.rehearsal.server import wait_for
 from tests.rehearsal.traffic import ROOT, Traffic, lost_and_duplicated
@@ -195,10 +196,14 @@ def test_replacements_are_the_deploys_that_went_live_after_the_first():
     assert "the 799 acknowledged writes were not counted" in build_verdict(add_figures(*sample_run()) | {"lost": None})
 
 
-def test_each_guard_of_the_mutation_tests_occurs_once():
+def test_each_mutant_replaces_one_check_and_compiles():
     assert len(MUTANTS) > 30
-    for _, module, guard, *_ in MUTANTS:
-        assert (ROOT / f"scripts/server/{module}.py").read_text().count(guard) == 1, guard
+    assert len({(module, check, replacement) for _, module, check, replacement, _ in MUTANTS}) == len(MUTANTS)
+    for name, module, check, replacement, scenario in MUTANTS:
+        code = (ROOT / f"scripts/server/{module}.py").read_text()
+        assert code.count(check) == 1, name
+        compile(code.replace(check, replacement), f"{module}.py", "exec")
+        assert scenario in SCENARIOS, name
 
 
 def test_failed_requests_of_all_loads_are_counted(server, tmp_path):

@@ -98,18 +98,14 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     repository = Repository(ROOT / ".nox/rehearsal/repository")
     server.set_up(repository.folder)
     server.push_base_images()
-    rehearsal = Rehearsal(server, repository, bases, options.rate)
-    rehearsal.seed = options.seed
-    if options.kills is not None:
-        rehearsal.kill_count, options.only = options.kills, [kill_matrix.__name__]
-        rehearsal.part = options.part or rehearsal.part
-    if options.soak is not None:
-        rehearsal.soak_count, options.only = options.soak, [soak.__name__]
-    scenarios = SCENARIOS
-    if options.mutants is not None:
-        rehearsal.mutant_names, options.only = options.mutants or [""], [mutation_tests.__name__]
-        scenarios = (SCENARIOS[0], mutation_tests)
-    rehearsal.run_scenarios(scenarios, options.only)
+    given = {"kills": options.kills, "soak": options.soak, "part": options.part, "mutants": options.mutants or None}
+    given = {name: value for name, value in given.items() if value is not None}
+    rehearsal = Rehearsal(server, repository, bases, options.rate, seed=options.seed, **given)
+    scenarios, names = SCENARIOS, options.only
+    for chosen, scenario in ((options.kills, kill_matrix), (options.soak, soak), (options.mutants, mutation_tests)):
+        if chosen is not None:
+            scenarios, names = (SCENARIOS[0], scenario), [scenario.__name__]
+    rehearsal.run_scenarios(scenarios, names)
     summary = rehearsal.end_traffic()
     if options.mutants is not None:  # without a guard, requests fail
         return int(not all(scenario["passed"] for scenario in rehearsal.run["scenarios"]))

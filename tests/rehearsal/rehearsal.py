@@ -53,12 +53,23 @@ def say(text: str) -> None:
 class Rehearsal:
     """One server and one repository, under load throughout; `run` is the data of the report."""
 
-    kill_count, soak_count = 8, 12  # 0 kills: at every point
-    part = (1, 1)  # (2, 3): the second of three parts of the kills
-    seed = 1  # of random choices
-    mutant_names: Sequence[str] = ("",)  # parts of the names of the mutants to test
-
-    def __init__(self, server: Server, repository: Repository, bases: dict[str, str], rate: float) -> None:
+    def __init__(
+        self,
+        server: Server,
+        repository: Repository,
+        bases: dict[str, str],
+        rate: float,
+        *,
+        kills: int = 8,
+        soak: int = 12,
+        part: tuple[int, int] = (1, 1),
+        seed: int = 1,
+        mutants: Sequence[str] = ("",),
+    ) -> None:
+        """`kills` and `soak` are numbers of deploys (0 kills: at every point), `part` (2, 3) is the second of three
+        parts of the kills, `seed` that of random choices, `mutants` are parts of the names of mutants to test.
+        """
+        self.kills, self.soak, self.part, self.seed, self.mutants = kills, soak, part, seed, mutants
         self.server, self.repository, self.bases, self.rate = server, repository, bases, rate
         self.traffic: Traffic | None = None
         self.records: list[dict] = []

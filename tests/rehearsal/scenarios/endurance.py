@@ -168,7 +168,7 @@ def kill_matrix(rehearsal: Rehearsal) -> None:
         Kill(point, "green", "ALONE", "the same") for point in good_points if point.startswith("after start of")
     ]
     chosen = [*kills, *signals]
-    if count := rehearsal.kill_count:
+    if count := rehearsal.kills:
         chance = random.Random(rehearsal.seed)  # noqa: S311 - no secret
         chosen = [*chance.sample(kills, min(count, len(kills))), *chance.sample(signals, max(1, count // 4))]
     part, parts = rehearsal.part
@@ -206,7 +206,7 @@ def resources(rehearsal: Rehearsal) -> dict[str, int]:
 
 def soak(rehearsal: Rehearsal) -> None:
     """A long series of deploys, rollbacks, faulty releases and kills; nothing grows."""
-    server, count = rehearsal.server, rehearsal.soak_count
+    server, count = rehearsal.server, rehearsal.soak
     tags = prepare_releases(rehearsal)
     server.set(HEALTH_SECONDS="20")
     tags["Caddyfile"] = build_variant(rehearsal, "broken Caddyfile again", "RUN echo '{' >>/release/front/Caddyfile")
