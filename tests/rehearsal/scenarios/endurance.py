@@ -3,7 +3,7 @@
 import random
 import shlex
 import subprocess
-from itertools import cycle
+from itertools import cycle, product
 from typing import NamedTuple
 
 from scripts.runner.process import run
@@ -16,9 +16,10 @@ from tests.rehearsal.variants import build_variant
 POINTS_FOLDER = "/usr/local/lib/points"  # on the server: points.py, and a python3 that runs it
 MARK = "/var/tmp/mark"  # noqa: S108 - on the throwaway server: points.py writes it when it sends the signal
 KILLED_CODE = 137  # the exit code after SIGKILL
-KILL_TRIES = 3  # some points in loops are not reached in each deploy
+KILL_TRIES = 3  # some points in loops are not reached in every deploy
 GOOD_RELEASES = ("red", "green", "blue", "white")
-NEXT_RELEASES = ("the same", "the previous", "a third")  # deployed after a kill
+NEXT_RELEASES = ("the same", "the previous", "a third")  # for the deploy after a kill
+SIGNALS_AND_NEXT_RELEASES = list(product(("TERM", "INT", "HUP"), NEXT_RELEASES))
 SOAK_WEIGHTS = {"deploy": 8, "fetch and deploy": 4, "roll back": 6, "refuse": 4, "kill": 4, "scale": 2}
 
 
@@ -31,7 +32,7 @@ class Kill(NamedTuple):
     next_release: str
 
     def __str__(self) -> str:
-        return f"{self.signal} at {self.point!r}, then {self.next_release}"
+        return f"{self.signal} at {self.point!r}, then a deploy of {self.next_release} release"
 
 
 def prepare_releases(rehearsal: Rehearsal) -> dict[str, str]:
@@ -86,20 +87,21 @@ def roll_back_to(rehearsal: Rehearsal, tag: str) -> None:
 
 
 def remove_release(rehearsal: Rehearsal, tag: str) -> None:
-    """Remove the image and the files of a release that is not live: the next deploy pulls it, and prunes an old one."""
+    """Remove the image and the files of a release that is not live: the next deploy pulls it."""
     server = rehearsal.server
     expect(tag != server.setting("IMAGE_TAG"), f"{tag} is live: its removal would break the server")
     image = f"{server.registry}/quai:{tag}"
     server.exec(f"docker image rm --force {image} >/dev/null 2>&1 || true; rm -rf {DIR}/releases/{tag}")
-    server.exec(f"mkdir -p {DIR}/releases/{'f' * 40}")
+    server.exec(f"mkdir -p {DIR}/releases/{'f' * 40}")  # the folder of an old release: the next deploy prunes it
 
 
-def record_points(rehearsal: Rehearsal, tag: str) -> list[str]:
-    """Return the points where a deploy of this tag can be killed, from the running program."""
+def record_points(rehearsal: Rehearsal, tag: str, code: int = 0) -> list[str]:
+    """Return the points where a deploy of this tag, with this exit code, can be killed, from the running program."""
     remove_release(rehearsal, tag)
     file = "/var/tmp/points"  # noqa: S108 - on the throwaway server
     rehearsal.server.exec(f"rm -f {file}")
-    run_deploy(rehearsal, "deploy", tag, POINTS=file)
+    done = run_deploy(rehearsal, "deploy", tag, POINTS=file)
+    expect(done.returncode == code, f"exit code {done.returncode}, expected {code}: {done.stdout}")
     return list(dict.fromkeys(rehearsal.server.exec(f"cat {file}").splitlines()))
 
 
@@ -154,15 +156,11 @@ def kill_matrix(rehearsal: Rehearsal) -> None:
     tags = prepare_releases(rehearsal)
     deploy_release(rehearsal, tags["red"])
     good_points = record_points(rehearsal, tags["green"])
-    bad_points = [point for point in record_points(rehearsal, tags["crashes"]) if point not in set(good_points)]
+    bad_points = [point for point in record_points(rehearsal, tags["crashes"], 1) if point not in set(good_points)]
     kills = [Kill(point, "green", "KILL", release) for point in good_points for release in NEXT_RELEASES]
     kills += [Kill(point, "crashes", "KILL", release) for point in bad_points for release in NEXT_RELEASES]
-    signals = [
-        Kill(point, "green", signal, release)
-        for point, signal, release in zip(
-            good_points, cycle(("TERM", "INT", "HUP")), cycle(NEXT_RELEASES), strict=False
-        )
-    ]
+    combinations = zip(good_points, cycle(SIGNALS_AND_NEXT_RELEASES), strict=False)
+    signals = [Kill(point, "green", signal, release) for point, (signal, release) in combinations]
     # Without its parent a docker command would continue, and create containers after the next cleanup.
     signals += [
         Kill(point, "green", "ALONE", "the same") for point in good_points if point.startswith("after start of")
@@ -170,7 +168,10 @@ def kill_matrix(rehearsal: Rehearsal) -> None:
     chosen = [*kills, *signals]
     if count := rehearsal.kills:
         chance = random.Random(rehearsal.seed)  # noqa: S311 - no secret
-        chosen = [*chance.sample(kills, min(count, len(kills))), *chance.sample(signals, max(1, count // 4))]
+        chosen = [
+            *chance.sample(kills, min(count, len(kills))),
+            *chance.sample(signals, min(max(1, count // 4), len(signals))),
+        ]
     part, parts = rehearsal.part
     chosen = chosen[part - 1 :: parts]
     say(
@@ -208,7 +209,6 @@ def soak(rehearsal: Rehearsal) -> None:
     """A long series of deploys, rollbacks, faulty releases and kills; nothing grows."""
     server, count = rehearsal.server, rehearsal.soak
     tags = prepare_releases(rehearsal)
-    server.set(HEALTH_SECONDS="20")
     tags["Caddyfile"] = build_variant(rehearsal, "broken Caddyfile again", "RUN echo '{' >>/release/front/Caddyfile")
     good = [tags[name] for name in GOOD_RELEASES]
     chance = random.Random(rehearsal.seed)  # noqa: S311 - no secret
