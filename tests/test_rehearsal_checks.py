@@ -13,8 +13,11 @@ def rehearsal(tmp_path):
     return Rehearsal(FolderServer(tmp_path), None, {}, 200)
 
 
-def test_recreated_container_changes_production(rehearsal, tmp_path):
+def test_recreated_container_changes_production(rehearsal, tmp_path, monkeypatch):
     (tmp_path / "containers").write_text("quai-db-1 db 1a")
+    with pytest.raises(Failed, match="nothing is live before it"), rehearsal.expect_unchanged("it"):
+        pass
+    monkeypatch.setattr(rehearsal, "live_tag", lambda: TAG)
     with rehearsal.expect_unchanged("nothing"):
         pass
     with pytest.raises(Failed, match="an update changed production"), rehearsal.expect_unchanged("an update"):

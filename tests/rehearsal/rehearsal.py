@@ -137,7 +137,7 @@ class Rehearsal:
     def merge(self, name: str, message: str, date: str = "") -> tuple[int, str]:
         """Commit the changes and run cd.yml for the commit; return its exit code and its log."""
         self.commits[name] = self.repository.commit(message, date)
-        environment = {name: self.bases[name] for name in ("PYTHON_IMAGE", "FRONT_IMAGE", "DB_IMAGE")}
+        environment = {image: self.bases[image] for image in ("PYTHON_IMAGE", "FRONT_IMAGE", "DB_IMAGE")}
         # Keep nox's environments, so that each push does not create them again.
         environment["NOX_ENVIRONMENTS"] = str(self.repository.folder.parent / "environments")
         return self.repository.push(self.server.variables, self.server.secrets, environment, self.on_step)
@@ -175,7 +175,10 @@ class Rehearsal:
             self.on_step(step.group(1))
 
     def expect_live(self, name: str) -> None:
-        """Expect that all sources name this live release, and that `docker compose up` changes nothing."""
+        """Expect that the public URL, the server's files and `status` name this release.
+
+        Also expect that a plain `docker compose up` changes nothing.
+        """
         commit = self.commits[name]
         self._expect_live_tag(commit)
         self.expect_only_release(commit)
@@ -212,6 +215,7 @@ class Rehearsal:
     def expect_unchanged(self, cause: str) -> Iterator[None]:
         """Expect that production is the same before and after: containers, .env, pointer and files."""
         before = self._production()
+        expect(before[0] is not None, f"nothing is live before {cause}")
         yield
         after = self._production()
         expect(before == after, f"{cause} changed production: {before} became {after}")
@@ -230,6 +234,10 @@ class Rehearsal:
     def stop_traffic(self) -> None:
         """Stop the load and keep its records. RuntimeError if it exited early."""
         traffic, self.traffic = self.traffic, None
+        self.stop_load(traffic)
+
+    def stop_load(self, traffic: Traffic) -> None:
+        """Stop this load and keep its records. RuntimeError if it exited early."""
         try:
             traffic.stop()
         finally:
@@ -238,7 +246,7 @@ class Rehearsal:
 
     @contextmanager
     def without_traffic(self) -> Iterator[None]:
-        """Pause the load: requests fail while the machine or the database is unavailable."""
+        """Pause the load: requests would fail while the machine or the database is unavailable."""
         try:
             self.stop_traffic()
             yield
