@@ -2,9 +2,10 @@
 
 import pytest
 
+from tests.rehearsal.failures import Failed, expect
 from tests.rehearsal.fakes import TAG, FolderServer
 from tests.rehearsal.production import find_problem, parse
-from tests.rehearsal.rehearsal import Failed, Rehearsal, expect
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.running import Running
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 
+from tests.rehearsal.failures import Commits, describe_error, expect, say
 from tests.rehearsal.production import find_problem, read_production
 from tests.rehearsal.report import count_replacements
 from tests.rehearsal.repository import STEP, Repository
@@ -17,37 +18,6 @@ from tests.rehearsal.traffic import Summary, Traffic, lost_and_duplicated
 
 TRAFFIC_LIMIT = 8 * 3600.0  # seconds
 SETTLE_SECONDS = 2.0  # of load after each scenario, so that its late failures are recorded, too
-
-
-class Failed(Exception):
-    """A scenario did not end as expected; the message says how."""
-
-
-class MissingRelease(Failed):
-    """A scenario needs a release that no scenario of this run has built."""
-
-
-class Commits(dict[str, str]):
-    """The commits of releases, by name."""
-
-    def __missing__(self, name: str) -> str:
-        raise MissingRelease(f"the release {name!r} is missing: also name the earlier scenario that builds it")
-
-
-def describe_error(error: Exception) -> str:
-    """Return the message of a failure; for any other error, with its type."""
-    return str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
-
-
-def expect(condition: bool, message: str) -> None:
-    """Raise Failed with the message unless the condition holds."""
-    if not condition:
-        raise Failed(message)
-
-
-def say(text: str) -> None:
-    """Print one line of progress of a scenario."""
-    print(f"  {text}", flush=True)
 
 
 class Rehearsal:

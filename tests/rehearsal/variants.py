@@ -4,7 +4,8 @@ import hashlib
 import time
 
 from scripts.runner.process import run
-from tests.rehearsal.rehearsal import Rehearsal, expect
+from tests.rehearsal.failures import expect
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import STEP
 
 DEPLOY_LIMIT = 120  # seconds for each of these deploys, also on a busy machine

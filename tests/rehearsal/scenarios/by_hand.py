@@ -4,7 +4,8 @@ import json
 import shlex
 
 from tests.rehearsal.dockerfiles import CRASH, version_1_lines
-from tests.rehearsal.rehearsal import Rehearsal, expect
+from tests.rehearsal.failures import expect
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR
 from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused
 

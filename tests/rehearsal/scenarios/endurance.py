@@ -9,7 +9,8 @@ from typing import NamedTuple
 from scripts.runner.process import run
 from tests.rehearsal import HERE
 from tests.rehearsal.dockerfiles import CRASH, migration_lines
-from tests.rehearsal.rehearsal import Failed, Rehearsal, expect, say
+from tests.rehearsal.failures import Failed, expect, say
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR, wait_for
 from tests.rehearsal.variants import build_variant
 

@@ -7,7 +7,8 @@ import urllib.request
 
 from scripts.runner.process import run
 from tests.rehearsal.dockerfiles import SHORT_LIVED_RELEASE
-from tests.rehearsal.rehearsal import Rehearsal, expect, say
+from tests.rehearsal.failures import expect, say
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import runner_environment
 from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import Traffic

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from http.client import HTTPConnection
 
-from tests.rehearsal.rehearsal import Rehearsal, expect, say
+from tests.rehearsal.failures import expect, say
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR
 from tests.rehearsal.traffic import loopback_address
 from tests.rehearsal.variants import deploy_and_expect_live

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 
 from scripts.runner.process import ROOT, run
-from tests.rehearsal.rehearsal import SETTLE_SECONDS, MissingRelease, Rehearsal, describe_error, expect, say
+from tests.rehearsal.failures import MissingRelease, describe_error, expect, say
+from tests.rehearsal.rehearsal import SETTLE_SECONDS, Rehearsal
 from tests.rehearsal.scenarios.by_hand import manual_backup, services_during_a_deploy
 from tests.rehearsal.scenarios.everyday import commit_order, invalid_input
 from tests.rehearsal.scenarios.releases import (

@@ -12,7 +12,8 @@ from tests.rehearsal.dockerfiles import (
     migration_lines,
     server_lines,
 )
-from tests.rehearsal.rehearsal import Rehearsal, expect
+from tests.rehearsal.failures import expect
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR
 from tests.rehearsal.variants import deploy_and_expect_live, expect_refused
 

@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 
 from scripts.runner.process import run
 from tests.rehearsal.dockerfiles import CRASH
-from tests.rehearsal.rehearsal import SETTLE_SECONDS, Failed, Rehearsal, expect, say
+from tests.rehearsal.failures import Failed, expect, say
+from tests.rehearsal.rehearsal import SETTLE_SECONDS, Rehearsal
 from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import is_failed
 from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused

@@ -1,0 +1,32 @@
+"""How a scenario fails: expectations, errors, and their messages."""
+
+
+class Failed(Exception):
+    """A scenario did not end as expected; the message says how."""
+
+
+class MissingRelease(Failed):
+    """A scenario needs a release that no scenario of this run has built."""
+
+
+class Commits(dict[str, str]):
+    """The commits of releases, by name."""
+
+    def __missing__(self, name: str) -> str:
+        raise MissingRelease(f"the release {name!r} is missing: also name the earlier scenario that builds it")
+
+
+def describe_error(error: Exception) -> str:
+    """Return the message of a failure; for any other error, with its type."""
+    return str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raise Failed with the message unless the condition holds."""
+    if not condition:
+        raise Failed(message)
+
+
+def say(text: str) -> None:
+    """Print one line of progress of a scenario."""
+    print(f"  {text}", flush=True)
