@@ -90,7 +90,7 @@ def run(directory: Path, command: Command, arguments: Sequence[str]) -> int:
         raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
     # If IMAGE_TAG does not name the live release, that release is requested. If it does, it is read again under the
     # lock: a deploy that is running may change it.
-    live = history.find_entry(directory, current.deploy_id)
+    live = history.find_live_entry(directory, current.deploy_id)
     tag = "" if live and live.tag == current.image_tag else current.image_tag
     return follow(directory, lambda: deploy.run(directory, tag, actor, refuse_older=False))
 

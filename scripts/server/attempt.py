@@ -61,7 +61,7 @@ class Attempt:
         """The full name of its image."""
         return self.settings.release_image(self.tag)
 
-    def containers(self, service: str = "") -> list[Container]:
+    def find_containers(self, service: str = "") -> list[Container]:
         """Return the containers that this attempt created, of all services or of one."""
         own = [one for one in release_containers(self.settings) if one.deploy_id == self.project.deploy_id]
         return [container for container in own if service in ("", container.service)]

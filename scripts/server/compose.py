@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from server import commands, engine
-from server.errors import Refused
+from server.errors import Interrupted, Refused
 from server.settings import Settings
 
 ONE_SHOT = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
@@ -153,7 +153,7 @@ def run_one_shot(
     command = ("run", "--rm", "-T", "--no-deps", "--label", label, service)
     try:
         return run(project, *command, seconds=seconds, output=output, meanwhile=meanwhile).code
-    except Refused:
+    except (Refused, Interrupted):
         end_one_shots(project.settings)
         raise
 

@@ -18,7 +18,7 @@ from server.settings import Settings
 from server.state import say
 
 # Expected failures. During the rollout any other exception, a bug, also reverts the release.
-FAILURES = (Refused, EngineError, OSError)
+FAILURES = (Refused, Interrupted, EngineError, OSError)
 
 
 def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
@@ -37,7 +37,7 @@ def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
             except (*FAILURES, UsageError) as error:
                 return _abort(directory, tag, error)
             return _execute(attempt, refuse_older)
-    except (Refused, OSError) as error:  # the lock was not acquired
+    except (Refused, Interrupted, OSError) as error:  # the lock was not acquired
         return _abort(directory, tag, error)
 
 
@@ -65,7 +65,7 @@ def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
         _record_interrupted(directory, current, live)
     elif current.deploy_id:
         # Its containers were removed. It stays the release that .env names, unless this attempt succeeds.
-        entry = history.find_entry(directory, current.deploy_id)
+        entry = history.find_live_entry(directory, current.deploy_id)
         live = Live(current.deploy_id, entry.tag if entry else current.image_tag, ())
     deploy_id = history.new_id(directory, int(time.time()))
     return Attempt(Project(directory, current, tag, deploy_id), actor, live, steps)
@@ -88,7 +88,7 @@ def _abort(directory: Path, tag: str, error: Exception) -> int:
     say(f"refused: {error}")
     try:
         deploy_id = settings.read(directory).deploy_id
-        last = history.find_entry(directory, deploy_id)
+        last = history.find_live_entry(directory, deploy_id)
         if tag and last and last.tag != tag:
             settings.write_release(directory, last.tag, deploy_id, only_if=(tag, deploy_id))
     except (OSError, UsageError) as problem:
@@ -142,7 +142,7 @@ def _finish(attempt: Attempt, outcome: str) -> None:
 def _rename_containers(attempt: Attempt) -> None:
     """Name the containers <project>-api-1, -2 and <project>-front-1: Compose only increments their numbers."""
     for service in ("api", "front"):
-        for number, container in enumerate(attempt.containers(service), 1):
+        for number, container in enumerate(attempt.find_containers(service), 1):
             name = f"{attempt.settings.project}-{service}-{number}"
             if container.name != name:
                 engine.rename(container.id, name)
@@ -172,7 +172,7 @@ def _revert(attempt: Attempt, error: BaseException) -> int:
     problems = _restore(attempt)
     if problems:
         failed = ", ".join(f"{what} ({problem})" for what, problem in problems.items())
-        reason += f"; not reverted: {failed}: fix this, then run the same command again"
+        reason += f"; not reverted: {failed}: fix this, then run {attempt.directory}/deploy.sh"
     try:
         _record(attempt, history.REFUSED, reason)
     except OSError as problem:
@@ -208,7 +208,7 @@ def _restore(attempt: Attempt) -> dict[str, Exception]:
 
     restore("the upstream file", lambda: repair.move_upstream(directory, live.front))
     try:
-        diagnostics.show(directory, attempt.containers())
+        diagnostics.show(directory, attempt.find_containers())
     except Exception as problem:
         say(f"no diagnostics: {problem}")
     restore(".env", lambda: settings.write_release(directory, live.tag, live.deploy_id))

@@ -13,5 +13,5 @@ class TimedOut(Refused):
     """A command exceeded its time limit."""
 
 
-class Interrupted(Refused):
-    """A signal ended the deploy."""
+class Interrupted(Exception):
+    """A signal ended the deploy. Not a kind of Refused: what handles a refusal must not continue after a signal."""

@@ -29,18 +29,19 @@ class Response(NamedTuple):
         return f"returned {self.status}: {self.text[:200]}" if self.status else f"did not respond: {self.text[:200]}"
 
 
-def wait_until_healthy(containers: Sequence[str], settings: Settings) -> None:
-    """Return once all containers are healthy. Raises Refused if one has failed, or after HEALTH_SECONDS."""
+def wait_until_healthy(containers: Sequence[str], settings: Settings, *, may_have_restarted: bool = False) -> None:
+    """Return once all containers are healthy. Raises Refused if one has failed, or after HEALTH_SECONDS.
+
+    A new container that has restarted has failed; one that is live may have restarted long ago.
+    """
     deadline, waiting = time.monotonic() + settings.health_seconds, list(containers)
-    while waiting := [container for container in waiting if not _is_healthy(container)]:
+    while waiting := [container for container in waiting if not _is_healthy(container, may_have_restarted)]:
         if time.monotonic() > deadline:
-            raise Refused(
-                f"the new release was not healthy within {settings.health_seconds} s (HEALTH_SECONDS in .env)"
-            )
+            raise Refused(f"the release was not healthy within {settings.health_seconds} s (HEALTH_SECONDS in .env)")
         time.sleep(POLL_SECONDS)
 
 
-def _is_healthy(container: str) -> bool:
+def _is_healthy(container: str, may_have_restarted: bool) -> bool:
     """Return False while it is starting. Raises Refused if it has failed."""
     try:
         found = engine.inspect(container)
@@ -49,15 +50,13 @@ def _is_healthy(container: str) -> bool:
             raise Refused(f"the container {container[:12]} was removed") from None
         raise
     service, state = found["Config"]["Labels"].get("com.docker.compose.service", "container"), found["State"]
-    if found["RestartCount"] or not state["Running"]:
-        raise Refused(f"the new {service} is crashing")
+    if not state["Running"] or (found["RestartCount"] and not may_have_restarted):
+        raise Refused(f"the {service} is crashing")
     health = state.get("Health")
     if not health:
-        raise Refused(
-            f"the new {service} has no health check, so its readiness is unknown: add HEALTHCHECK to its image"
-        )
+        raise Refused(f"the {service} has no health check, so its readiness is unknown: add HEALTHCHECK to its image")
     if health["Status"] == "unhealthy":
-        raise Refused(f"the new {service} is unhealthy")
+        raise Refused(f"the {service} is unhealthy")
     return bool(health["Status"] == "healthy")
 
 

@@ -46,7 +46,7 @@ def _lines(directory: Path) -> list[str]:
     return []
 
 
-def find_entry(directory: Path, deploy_id: str) -> Entry | None:
+def find_live_entry(directory: Path, deploy_id: str) -> Entry | None:
     """Return the line of the attempt with this id if it went live; else None."""
     return next((one for one in entries(directory) if one.id == deploy_id and one.outcome in WENT_LIVE), None)
 
@@ -122,7 +122,7 @@ def notify(directory: Path, settings: Settings) -> None:
     file = directory / "notified"
     try:
         lines = _lines(directory)
-        if not file.exists():  # of the attempts before NOTIFY_URL was set, only this one is sent
+        if not file.exists():  # NOTIFY_URL is new: send only the last line
             replace(file, f"{len(lines) - 1}\n")
         sent = min(int(file.read_text()), len(lines))
         for line in lines[sent : sent + NOTIFY_LINES]:

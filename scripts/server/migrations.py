@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from server.compose import Project
 from server.errors import Refused, TimedOut
 
 PENDING = 3  # the exit code of `check` when there are pending migrations
+ID = "[0-9]{10}"  # the id of a deploy: seconds since 1970
 GROWTH = 1.2  # how much larger than the last dump the next one may be, as a factor
 
 
@@ -101,7 +103,7 @@ def make_room(folder: Path, keep: int, live_ids: Collection[str], min_free_mb: i
 
 
 def prunable(folder: Path, keep: int, live_ids: Collection[str]) -> list[Path]:
-    """Return all dumps except the last `keep` and the first one after those of deploys that went live.
+    """Return all dumps except the newest `keep`, and the oldest since the last dump of a deploy that went live.
 
     If a migration fails half-way, each retry dumps a half-migrated database; only the first dump is clean.
     """
@@ -111,6 +113,6 @@ def prunable(folder: Path, keep: int, live_ids: Collection[str]) -> list[Path]:
 
 
 def dumps(folder: Path) -> list[Path]:
-    """Return the dumps of deploys, newest first; ids only increase. Other files in the folder are not ours."""
-    own = [dump for dump in folder.glob("*.dump") if dump.stem.isdecimal()]
-    return sorted(own, key=lambda dump: dump.stem.zfill(32), reverse=True)
+    """Return the dumps of deploys, newest first; ids only increase. Other files in the folder are left alone."""
+    own = [dump for dump in folder.glob("*.dump") if re.fullmatch(ID, dump.stem)]
+    return sorted(own, key=lambda dump: dump.stem, reverse=True)

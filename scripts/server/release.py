@@ -90,8 +90,9 @@ def unpack(directory: Path, settings: Settings, tag: str) -> None:
         return
     new, container = folder.with_name(f"{tag}.new"), unpack_name(settings)
     shutil.rmtree(new, ignore_errors=True)
-    if commands.docker(directory, "create", "--name", container, settings.release_image(tag), capture=True).code:
-        raise Refused(f"cannot create a container from {settings.release_image(tag)}")
+    created = commands.docker(directory, "create", "--name", container, settings.release_image(tag), capture=True)
+    if created.code:
+        raise Refused(f"cannot create a container from {settings.release_image(tag)}: {created.error.strip()}")
     copied = commands.docker(directory, "cp", "--quiet", f"{container}:/release", str(new), capture=True)
     engine.remove_now(container)
     if copied.code:
@@ -134,9 +135,10 @@ def prune(directory: Path, settings: Settings, live: str) -> None:
     keep = {live, state.current_tag(directory)}
     releases = directory / "releases"
     try:
-        if not history.entries(directory):
-            return  # without a log, what a rollback needs is unknown
-        keep |= set(history.rollback_candidates(directory, live, settings.keep_releases))
+        candidates = history.rollback_candidates(directory, live, settings.keep_releases)
+        if not candidates:
+            return  # the log may be lost, and with it what a rollback needs
+        keep |= set(candidates)
         for folder in releases.glob("*.new"):
             shutil.rmtree(folder, ignore_errors=True)
         for tag in sorted((engine.tags(settings.image) | {folder.name for folder in releases.iterdir()}) - keep):

@@ -13,7 +13,7 @@ DRAIN_SECONDS = 1  # for requests on their way to the previous front
 
 
 class Live(NamedTuple):
-    """The live release. Without containers, it is the one that .env names; all empty before the first release."""
+    """The live release; all empty if there is none. It has no containers if they were removed by hand."""
 
     deploy_id: str
     tag: str
@@ -42,9 +42,8 @@ def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) ->
         first deploy, before the switch   none       nobody     none
         first deploy, after it            none       front-new  new
 
-    If neither names a running release, the stopped containers of DEPLOY_ID are kept, or any release that runs
-    without them. A release is never kept only because it runs if it may be one that was not verified: while upstream
-    is "nobody", or if it is newer than stopped containers of DEPLOY_ID.
+    Otherwise any running release is kept, unless it may not have been verified: while upstream is "nobody", or if
+    it is newer than stopped containers of DEPLOY_ID. Otherwise the stopped containers of DEPLOY_ID are kept.
     """
     running = [container.deploy_id for container in containers if container.is_running]
     others = [] if upstream == state.NO_FRONT else running

@@ -38,7 +38,8 @@ def is_unchanged(attempt: Attempt) -> bool:
         return False
     try:
         # They may still be starting after a reboot.
-        health.wait_until_healthy([container.id for container in live.containers], settings)
+        ids = [container.id for container in live.containers]
+        health.wait_until_healthy(ids, settings, may_have_restarted=True)
         compose.start_missing(project, ["proxy"], engine.containers(settings.project))
         _verify(live.containers, attempt.image, attempt.tag)
         health.verify_version(_find_proxy(settings), attempt.tag)
@@ -55,7 +56,7 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     attempt.steps.begin("wait", "until healthy")
     health.wait_until_healthy(created, attempt.settings)
     attempt.steps.begin("verify")
-    front = _verify(attempt.containers(), attempt.image, attempt.tag)
+    front = _verify(attempt.find_containers(), attempt.image, attempt.tag)
     attempt.steps.begin("switch")
     state.write_upstream(attempt.directory, state.FRONT_PREFIX + attempt.project.deploy_id)
     health.verify_version(_find_proxy(attempt.settings), attempt.tag)
@@ -136,7 +137,7 @@ def _create(attempt: Attempt) -> list[str]:
     result = compose.run(attempt.project, "up", "--no-start", "--no-deps", "--no-recreate", *scale, "api", "front")
     if result.code:
         raise Refused("Compose cannot create the new containers: see above")
-    created = attempt.containers()
+    created = attempt.find_containers()
     expected = attempt.settings.api_replicas + 1
     if len(created) != expected:
         raise Refused(

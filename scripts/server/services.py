@@ -19,7 +19,7 @@ def apply(directory: Path) -> int:
             state.end_orphans(directory)
             live = repair(directory, current)
             if not live.containers:
-                raise Refused("no release is live: the first deploy starts these services")
+                raise Refused("no release has containers: deploy one; a deploy starts these services")
             project = Project(directory, current, live.tag, live.deploy_id)
             services = compose.configuration(project)["services"]
             names = [name for name in services if name not in ("api", "front", *compose.ONE_SHOTS)]

@@ -14,19 +14,24 @@ def show(directory: Path, settings: Settings) -> int:
     """Print the status and return the exit code. Raises EngineError."""
     containers = [one for one in release_containers(settings) if one.deploy_id == settings.deploy_id]
     tag = containers[0].tag if containers else ""
-    entry = history.find_entry(directory, settings.deploy_id)
+    entry = history.find_live_entry(directory, settings.deploy_id)
     stopped = [container.name for container in containers if not container.is_running]
     say(f"live: {tag or 'nothing'}" + (f" since {entry.time}, by {entry.by}" if tag and entry else ""))
     if stopped:
         say(f"not running: {', '.join(stopped)}; to start the release again, run 'sudo {directory}/deploy.sh'")
     if (upstream := state.upstream(directory)).startswith(state.FRONT_PREFIX):
-        say(f"requests go to {upstream}: a deploy runs or was interrupted; 'sudo {directory}/deploy.sh' finishes it")
+        say(f"requests go to {upstream}: a deploy is running; if not, 'sudo {directory}/deploy.sh' cleans up")
     if tag != settings.image_tag:
         say(f"IMAGE_TAG in .env is '{settings.image_tag}': to make that live, run 'sudo {directory}/deploy.sh'")
     project = f"label=com.docker.compose.project={settings.project}"
     commands.docker(directory, "ps", "--all", "--filter", project, "--format", TABLE)
     say(f"last attempt: {history.last_line(directory) or 'none'}")
-    say("to roll back, run one of these lines (most recently live first):")
-    for candidate in history.rollback_candidates(directory, tag, settings.keep_releases):
+    candidates = history.rollback_candidates(directory, tag, settings.keep_releases)
+    say(
+        "to roll back, run one of these lines (most recently live first):"
+        if candidates
+        else "no release to roll back to"
+    )
+    for candidate in candidates:
         print(f"sudo sed -i 's/^IMAGE_TAG=.*/IMAGE_TAG={candidate}/' {directory}/.env && sudo {directory}/deploy.sh")
     return 0

@@ -2,10 +2,12 @@
 
 import pytest
 from server import deploy, engine, history, repair, rollout, state
-from server.errors import Refused
+from server.errors import Interrupted, Refused
 from server.settings import read
 
 from tests.server.conftest import NEW, OLD, container
+
+IS_UNCHANGED = rollout.is_unchanged
 
 
 @pytest.fixture
@@ -85,6 +87,20 @@ def test_error_in_the_diagnostics_does_not_stop_the_revert(directory, containers
     assert run(directory) == 1
     assert [one.tag for one in containers] == [OLD, OLD]
     assert "no diagnostics: 'Health'" in capsys.readouterr().out
+
+
+def test_interrupt_is_not_taken_for_a_reason_to_replace_the_live_release(directory, containers, monkeypatch, capsys):
+    """While the live release is confirmed, for example at boot."""
+    containers += [container("100", OLD, "api"), container("100", OLD, "front")]
+
+    def interrupt(*_, **__):
+        raise Interrupted("interrupted")
+
+    monkeypatch.setattr(rollout, "is_unchanged", IS_UNCHANGED)
+    monkeypatch.setattr(rollout.health, "wait_until_healthy", interrupt)
+    monkeypatch.setattr(rollout.compose, "hashes", lambda *_: {})
+    assert deploy.run(directory, OLD, "a person", refuse_older=True) == 1
+    assert capsys.readouterr().out.endswith(f"refused: interrupted\n==> still live: {OLD}\n")
 
 
 def test_refused_first_deploy_leaves_nothing(directory, containers):

@@ -37,10 +37,10 @@ def test_it_waits_until_all_are_healthy(containers, settings):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (inspected("unhealthy"), "the new api is unhealthy"),
-        (inspected(None), "the new api has no health check"),
-        (inspected("starting", running=False), "the new api is crashing"),
-        (inspected("healthy", restarts=1), "the new api is crashing"),
+        (inspected("unhealthy"), "the api is unhealthy"),
+        (inspected(None), "the api has no health check"),
+        (inspected("starting", running=False), "the api is crashing"),
+        (inspected("healthy", restarts=1), "the api is crashing"),
     ],
 )
 def test_a_container_that_cannot_become_healthy_is_refused_at_once(containers, settings, found, message):
@@ -55,6 +55,11 @@ def test_it_does_not_wait_for_ever(containers, settings, monkeypatch):
     containers.append(inspected("starting"))
     with pytest.raises(Refused, match=r"not healthy within 60 s \(HEALTH_SECONDS in .env\)"):
         health.wait_until_healthy(["one"], settings)
+
+
+def test_live_container_may_have_restarted_long_ago(containers, settings):
+    containers.append(inspected("healthy", restarts=1))
+    health.wait_until_healthy(["one"], settings, may_have_restarted=True)
 
 
 @pytest.fixture

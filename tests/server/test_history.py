@@ -74,8 +74,8 @@ def test_truncated_line_does_not_swallow_the_next_one(directory):
 
 def test_a_refused_attempt_was_never_live(directory):
     append(directory, id="200", tag=NEW, outcome="refused")
-    assert history.find_entry(directory, "200") is None
-    assert history.find_entry(directory, "100").tag == OLD
+    assert history.find_live_entry(directory, "200") is None
+    assert history.find_live_entry(directory, "100").tag == OLD
 
 
 def test_ids_only_increase(directory):

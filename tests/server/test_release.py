@@ -112,9 +112,12 @@ def test_nothing_is_pruned_without_an_engine(directory, settings, monkeypatch, c
     assert "old releases were not pruned" in capsys.readouterr().out
 
 
-def test_nothing_is_pruned_without_a_log(directory, settings, monkeypatch):
-    """Without it, nothing tells which releases a rollback needs."""
+@pytest.mark.parametrize("lines", [(), (NEW,)])
+def test_nothing_is_pruned_after_the_log_was_lost(directory, settings, monkeypatch, lines):
+    """Without it, nothing tells which releases a rollback needs; the first deploy after that writes one line."""
     (directory / "deploys.log").unlink()
+    for tag in lines:
+        append(directory, id="200", tag=tag)
     monkeypatch.setattr(engine, "tags", lambda repository: {OLD})
     monkeypatch.setattr(engine, "untag", lambda name: pytest.fail(name))
     release.prune(directory, settings, NEW)
@@ -125,7 +128,7 @@ def test_nothing_is_pruned_without_a_log(directory, settings, monkeypatch):
 def dumps(tmp_path):
     """Three dumps of 10 MiB, oldest first."""
     for number in (98, 99, 100):
-        with (tmp_path / f"{number}.dump").open("wb") as dump:
+        with (tmp_path / f"{number:010}.dump").open("wb") as dump:
             dump.truncate(10 << 20)
     return tmp_path
 
@@ -133,11 +136,11 @@ def dumps(tmp_path):
 @pytest.mark.parametrize(
     ("free", "keep", "live", "left"),
     [
-        (112, 3, {"100"}, ["100", "99", "98"]),
-        (111, 3, {"100"}, ["100", "99"]),  # the oldest is deleted early enough
-        (103, 3, {"100"}, ["100", "99"]),
-        (93, 1, {"100"}, ["100"]),  # the last one is never deleted
-        (103, 1, {"98"}, ["100", "99"]),  # nor is the first since the live deploy
+        (112, 3, {"0000000100"}, ["0000000100", "0000000099", "0000000098"]),
+        (111, 3, {"0000000100"}, ["0000000100", "0000000099"]),  # the oldest is deleted early enough
+        (103, 3, {"0000000100"}, ["0000000100", "0000000099"]),
+        (93, 1, {"0000000100"}, ["0000000100"]),  # the last one is never deleted
+        (103, 1, {"0000000098"}, ["0000000100", "0000000099"]),  # nor is the first since the live deploy
     ],
 )
 def test_old_dumps_are_deleted_to_make_room(dumps, free, keep, live, left):
@@ -146,7 +149,8 @@ def test_old_dumps_are_deleted_to_make_room(dumps, free, keep, live, left):
 
 
 @pytest.mark.parametrize(
-    ("free", "keep", "live"), [(101, 3, {"100"}), (111, 4, {"100"}), (91, 1, {"100"}), (101, 1, {"98"})]
+    ("free", "keep", "live"),
+    [(101, 3, {"0000000100"}), (111, 4, {"0000000100"}), (91, 1, {"0000000100"}), (101, 1, {"0000000098"})],
 )
 def test_without_room_for_a_dump_nothing_is_deleted(dumps, free, keep, live):
     with pytest.raises(Refused, match=f"{free} MiB is free on the disk, the dump needs about 12 MiB"):
@@ -156,15 +160,15 @@ def test_without_room_for_a_dump_nothing_is_deleted(dumps, free, keep, live):
 
 def test_the_first_dump_since_the_live_deploy_is_kept(dumps):
     """Retries of a migration that fails half-way must not prune the only clean dump."""
-    assert [dump.stem for dump in migrations.prunable(dumps, 1, {"100"})] == ["99", "98"]
-    assert [dump.stem for dump in migrations.prunable(dumps, 1, set())] == ["99"]
-    assert [dump.stem for dump in migrations.prunable(dumps, 1, {"98"})] == ["98"]
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, {"0000000100"})] == ["0000000099", "0000000098"]
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, set())] == ["0000000099"]
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, {"0000000098"})] == ["0000000098"]
 
 
 def test_dumps_of_other_programs_are_not_pruned(dumps):
-    (dumps / "2026-11-25.dump").touch()
-    (dumps / "nightly.dump").touch()
-    assert [dump.stem for dump in migrations.prunable(dumps, 1, {"100"})] == ["99", "98"]
+    for name in ("2026-11-25", "nightly", "20261125", "20261125031500"):
+        (dumps / f"{name}.dump").touch()
+    assert [dump.stem for dump in migrations.prunable(dumps, 1, {"0000000100"})] == ["0000000099", "0000000098"]
 
 
 @pytest.mark.parametrize(
@@ -191,5 +195,6 @@ def test_partly_removed_release_is_not_mistaken_for_one(directory, settings, mon
     monkeypatch.setattr(engine, "untag", lambda name: None)
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     (directory / "releases" / THIRD).mkdir()
+    append(directory, tag=NEW)
     release.prune(directory, settings, OLD)
     assert {folder.name for folder in (directory / "releases").iterdir()} == {OLD, f"{THIRD}.new"}

@@ -27,7 +27,7 @@ def first_deploy(rehearsal: Rehearsal) -> None:
     run("docker", "push", "--quiet", image)
     done = rehearsal.deploy_by_key(tag)
     expect(done.returncode == 1 and "boom" in done.stdout, f"not refused: {done.stdout}")
-    message = "refused: the new api is crashing\n==> still live: nothing"
+    message = "refused: the api is crashing\n==> still live: nothing"
     expect(message in done.stdout, f"the output does not contain {message!r}: {done.stdout}")
     containers = [line.split()[0] for line in server.containers()]
     expect(containers == ["quai-db-1", "quai-proxy-1"], f"the refused first release left {containers}")

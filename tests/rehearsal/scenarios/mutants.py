@@ -112,7 +112,7 @@ MUTANTS = (
     (
         "the diagnostics",
         "deploy",
-        "        diagnostics.show(directory, attempt.containers())\n",
+        "        diagnostics.show(directory, attempt.find_containers())\n",
         "        pass\n",
         faulty_releases,
     ),
@@ -167,8 +167,8 @@ MUTANTS = (
     (
         "the kept rollback candidates",
         "release",
-        "        keep |= set(history.rollback",
-        "        set(history.rollback",
+        "        keep |= set(candidates)\n",
+        "",
         pruning,
     ),
     ("the pruning", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", pruning),

@@ -29,7 +29,7 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     is_used = "[ $(wc -l </tmp/log) -gt 99 ]"
     exits = f'CMD ["sh", "-c", "python -m service >/tmp/log 2>&1 & until {is_used}; do sleep 0.1; done; kill $!; wait"]'
     with rehearsal.reads_only():
-        expect_refused(rehearsal, "exits after the switch", "the new api is crashing", exits, last_step="watch")
+        expect_refused(rehearsal, "exits after the switch", "the api is crashing", exits, last_step="watch")
     message = "consecutive probes while serving: /healthz of quai-front-"
     with rehearsal.reads_only():
         expect_refused(
@@ -46,7 +46,7 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     compose_file = "RUN echo 'services: [' >/release/docker-compose.prod.yml"
     expect_refused(rehearsal, "broken compose file", "does not match .env", compose_file)
     caddyfile = "RUN echo '{' >>/release/front/Caddyfile"
-    expect_refused(rehearsal, "broken Caddyfile", "the new front is crashing", caddyfile)
+    expect_refused(rehearsal, "broken Caddyfile", "the front is crashing", caddyfile)
     caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
     expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile, last_step="verify")
     program = "RUN echo 'if' >>/release/deploy.sh"
