@@ -82,7 +82,7 @@ def settings_during_a_deploy(rehearsal: Rehearsal) -> None:
 
 
 def services_during_a_deploy(rehearsal: Rehearsal) -> None:
-    """`deploy.sh services` waits for a deploy, then applies what has changed for proxy and database only."""
+    """`deploy.sh services` waits for a deploy, then applies changed settings to proxy and database only."""
     server = rehearsal.server
     with rehearsal.without_traffic():
         inspect_proxy = "docker inspect --format '{{.Id}} {{.Config.Env}}' quai-proxy-1"
@@ -131,11 +131,8 @@ def upgrade_from_version_1(rehearsal: Rehearsal) -> None:
     old, new = "of version 1", "after version 1"
 
     def deploy(name: str, *lines: str) -> None:
-        tag = build_variant(rehearsal, name, *lines)
-        done = rehearsal.deploy_by_key(tag)
-        expect(done.returncode == 0, f"{name}: refused: {done.stdout}")
-        # Without a plain `docker compose up`: it would recreate the proxy, whose definition differs.
-        rehearsal.expect_only_release(tag)
+        # A plain `docker compose up` would recreate the proxy, whose definition differs.
+        deploy_and_expect_live(rehearsal, name, *lines, plain_up=False)
 
     def roll_back_to(name: str) -> None:
         rehearsal.server.set(IMAGE_TAG=rehearsal.commits[name])
@@ -145,14 +142,16 @@ def upgrade_from_version_1(rehearsal: Rehearsal) -> None:
     def release_files() -> list[str]:
         return rehearsal.server.exec(f"ls {DIR}/releases/current").split()
 
-    deploy(old, *version_1_lines())
-    expect("server" not in release_files(), f"this is not version 1: {release_files()}")
-    deploy(new)  # by version 1
-    expect("server" in release_files(), f"the deploy program is missing: {release_files()}")
-    roll_back_to(old)
-    roll_back_to(new)
-    for live, step, other in ((new, "watch", old), (old, "wait", new)):
-        kill_deploy(rehearsal, f"killed deploy {live}", f"==> {step}")
-        link_current(rehearsal, rehearsal.commits[other])  # so that the other program cleans up
-        roll_back_to(other)
-    deploy("the end of version 1")
+    try:
+        deploy(old, *version_1_lines())
+        expect("server" not in release_files(), f"this is not version 1: {release_files()}")
+        deploy(new)  # by version 1
+        expect("server" in release_files(), f"the deploy program is missing: {release_files()}")
+        roll_back_to(old)
+        roll_back_to(new)
+        for live, step, other in ((new, "watch", old), (old, "wait", new)):
+            kill_deploy(rehearsal, f"killed deploy {live}", f"==> {step}")
+            link_current(rehearsal, rehearsal.commits[other])  # so that the other program cleans up
+            roll_back_to(other)
+    finally:
+        deploy("the end of version 1")

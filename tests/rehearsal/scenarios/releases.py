@@ -14,7 +14,7 @@ from tests.rehearsal.dockerfiles import (
 )
 from tests.rehearsal.failures import expect
 from tests.rehearsal.rehearsal import Rehearsal
-from tests.rehearsal.server import DIR
+from tests.rehearsal.server import DIR, Server
 from tests.rehearsal.variants import deploy_and_expect_live, expect_refused
 
 DUMP_SPACE_MB = 6000  # it writes a file of 4000 MiB, and dumps of up to 1500 MiB
@@ -103,24 +103,32 @@ def restore_after_data_loss(rehearsal: Rehearsal) -> None:
     with rehearsal.without_traffic():
         before, old = count_notes(), server.setting("IMAGE_TAG")
         file = "/app/service/migrations/versions/0999_data_loss.py"
-        deploy_and_expect_live(rehearsal, "data loss", f"COPY <<END {file}\n{DATA_LOSS_MIGRATION}\nEND")
-        after = count_notes()
-        expect(before != "0" and after == "0", f"{after} of {before} notes are left")
-        with rehearsal.expect_unchanged("a release that cannot run on the schema"):
-            server.set(IMAGE_TAG=old)
-            output = server.run(f"{DIR}/deploy.sh").stdout
-        dump = server.exec(f"cd {DIR}/backups; ls *.dump | tail -n 1").removesuffix(".dump")
-        page = (ROOT / "docs/rollback-and-restore.md").read_text()
-        commands = re.search(r"### How to restore .*?```console\n(.*?)```", page, re.DOTALL).group(1)
-        for line in commands.replace("\\\n", "").splitlines():
-            command = line.partition("   #")[0].replace("<id>", dump).replace("<commit>", old)
-            server.exec(f"cd {DIR}; {command}")
+        try:
+            deploy_and_expect_live(rehearsal, "data loss", f"COPY <<END {file}\n{DATA_LOSS_MIGRATION}\nEND")
+            after = count_notes()
+            expect(before != "0" and after == "0", f"{after} of {before} notes are left")
+            with rehearsal.expect_unchanged("a release that cannot run on the schema"):
+                server.set(IMAGE_TAG=old)
+                output = server.run(f"{DIR}/deploy.sh").stdout
+        finally:
+            if count_notes() != before:
+                restore_last_dump(server, old)
         restored = count_notes()
         expect(restored == before, f"{restored} of {before} notes were restored")
         rehearsal.expect_same_records()
         rehearsal.expect_only_release(old)
         for message in ("restore the backup", "refused: this release cannot run on the database"):
             expect(message in output, f"the output does not contain {message!r}: {output}")
+
+
+def restore_last_dump(server: Server, commit: str) -> None:
+    """Run the commands of docs/rollback-and-restore.md, with the last dump and the release that was live before it."""
+    dump = server.exec(f"cd {DIR}/backups; ls *.dump | tail -n 1").removesuffix(".dump")
+    page = (ROOT / "docs/rollback-and-restore.md").read_text()
+    commands = re.search(r"### How to restore .*?```console\n(.*?)```", page, re.DOTALL).group(1)
+    for line in commands.replace("\\\n", "").splitlines():
+        command = line.partition("   #")[0].replace("<id>", dump).replace("<commit>", commit)
+        server.exec(f"cd {DIR}; {command}")
 
 
 def unusual_releases(rehearsal: Rehearsal) -> None:
