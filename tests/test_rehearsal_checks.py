@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.rehearsal.failures import Failed, expect
+from tests.rehearsal.failures import Failed, describe_error, expect
 from tests.rehearsal.fakes import TAG, FolderServer
 from tests.rehearsal.production import find_problem, parse
 from tests.rehearsal.rehearsal import Rehearsal
@@ -63,7 +63,10 @@ def test_settings_are_restored_after_a_failure(rehearsal):
     assert rehearsal.server.setting("HEALTH_SECONDS") == "20"
 
 
-def test_each_error_fails_its_scenario_and_the_run_continues(rehearsal):
+def test_each_error_fails_its_scenario_and_the_run_continues(rehearsal, monkeypatch):
+    reconciled = []
+    monkeypatch.setattr(rehearsal, "deploy_by_hand", lambda: reconciled.append(len(rehearsal.run["scenarios"])))
+
     def named(name, action):
         def scenario(rehearsal):
             action()
@@ -82,6 +85,15 @@ def test_each_error_fails_its_scenario_and_the_run_continues(rehearsal):
     not_started = "RuntimeError: the load generator did not start; its error is above"
     assert results == [None, missing, "StopIteration: ", None, not_started]
     assert [scenario["passed"] for scenario in rehearsal.run["scenarios"]] == [not error for error in results]
+    assert reconciled == [2, 3, 5]  # after each scenario that failed
+    ends = [scenario["ended"] for scenario in rehearsal.run["scenarios"]]
+    assert ends == [*(scenario["started"] for scenario in rehearsal.run["scenarios"][1:]), rehearsal.run["ended"]]
+
+
+def test_failure_is_described_with_the_failure_before_it():
+    error = TimeoutError("no end")
+    error.__context__ = Failed("not live")
+    assert describe_error(error) == "not live; then TimeoutError: no end"
 
 
 def test_lines_are_read_while_the_command_runs():

@@ -13,7 +13,15 @@ import pytest
 from tests.rehearsal.__main__ import parse_options
 from tests.rehearsal.fakes import TAG, FaultyServer, FolderServer, sample_run, scheduled_rate, send_load
 from tests.rehearsal.rehearsal import Rehearsal
-from tests.rehearsal.report import add_figures, build_bins, build_verdict, count_replacements, print_table, write_report
+from tests.rehearsal.report import (
+    add_figures,
+    build_bins,
+    build_verdict,
+    count_replacements,
+    last_deploy_seconds,
+    print_table,
+    write_report,
+)
 from tests.rehearsal.scenarios import SCENARIOS
 from tests.rehearsal.scenarios.mutants import MUTANTS
 from tests.rehearsal.server import wait_for
@@ -180,13 +188,22 @@ def test_table_for_the_terminal(capsys):
     print_table(add_figures(run, records))
     headings, first, second, error, total = capsys.readouterr().out.splitlines()
     assert headings.split()[:4] == ["scenario", "result", "requests", "failed"]
-    assert headings.split("  ")[-3:] == ["longest (ms)", "deploy (s)", "live after"]
+    assert headings.split("  ")[-3:] == ["longest (ms)", "last deploy (s)", "live after"]
     assert first.split() == ["first", "passed", "2,000", "0", "400", "-", "-", "4", "-", "aaaaaaa"]
     assert second.split() == ["second", "FAILED", "2,000", "1", "399", "-", "-", "250", "4.2", "bbbbbbb"]
     assert error.strip() == "one request failed"
     assert total.split()[1:] == ["FAILED", "4,000", "1", "799", "0", "0", "250"]
     print_table(run)
     assert "\033" not in capsys.readouterr().out
+
+
+def test_only_the_last_complete_deploy_is_timed():
+    def steps(*names):
+        return [{"name": name, "at": 10.0 * at} for at, name in enumerate(names)]
+
+    assert last_deploy_seconds(steps("repair", "live", "repair", "wait", "refused", "repair")) == 20
+    assert last_deploy_seconds(steps("repair", "wait")) is None
+    assert last_deploy_seconds([]) is None
 
 
 def test_replacements_are_the_deploys_that_went_live_after_the_first():

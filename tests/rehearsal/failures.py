@@ -17,8 +17,10 @@ class Commits(dict[str, str]):
 
 
 def describe_error(error: Exception) -> str:
-    """Return the message of a failure; for any other error, with its type."""
-    return str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+    """Return the message of a failure, or of another error with its type; after that of the failure before it."""
+    message = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+    earlier = error.__context__
+    return f"{describe_error(earlier)}; then {message}" if isinstance(earlier, Failed) else message
 
 
 def expect(condition: bool, message: str) -> None:

@@ -10,7 +10,7 @@ from http.client import HTTPException
 
 from tests.rehearsal.failures import Commits, describe_error, expect, say
 from tests.rehearsal.production import find_problem, read_production
-from tests.rehearsal.report import count_replacements
+from tests.rehearsal.report import count_replacements, last_deploy_seconds
 from tests.rehearsal.repository import STEP, Repository
 from tests.rehearsal.running import Running
 from tests.rehearsal.server import DIR, Server
@@ -53,10 +53,12 @@ class Rehearsal:
                 self._run_scenario(scenario)
                 if scenario is scenarios[0] and not self.run["scenarios"][0]["passed"]:
                     break
-        self.run["ended"] = time.time()
+        self._end_last_scenario(time.time())
 
     def _run_scenario(self, scenario: Callable[["Rehearsal"], None]) -> None:
-        entry = {"name": scenario.__doc__.strip("."), "started": time.time(), "passed": False, "error": None}
+        started = time.time()
+        self._end_last_scenario(started)
+        entry = {"name": scenario.__doc__.strip("."), "started": started, "passed": False, "error": None}
         entry |= {"steps": [], "deploy_seconds": None, "live_before": self.live_tag() if self.commits else None}
         self.run["scenarios"].append(entry)
         print(f"rehearsal: {entry['name']} ...", flush=True)
@@ -65,16 +67,21 @@ class Rehearsal:
                 self.start_traffic()  # an earlier scenario failed to
             scenario(self)
             entry["passed"] = True
+        if not entry["passed"] and self.run["scenarios"][0]["passed"]:
+            with self._record_failure(entry):
+                self.deploy_by_hand()  # so that the containers follow .env, which the scenario may have restored
         if self.traffic:
             time.sleep(SETTLE_SECONDS)
             if not self.traffic.running:
                 with self._record_failure(entry):
                     self.stop_traffic()
-        entry |= {"ended": time.time(), "live_after": self.live_tag()}
-        starts = [step["at"] for step in entry["steps"] if step["name"] == "repair"]
-        ends = [step["at"] for step in entry["steps"] if step["name"] in ("live", "refused")]
-        if starts and ends:
-            entry["deploy_seconds"] = ends[-1] - starts[0]
+        entry |= {"live_after": self.live_tag(), "deploy_seconds": last_deploy_seconds(entry["steps"])}
+
+    def _end_last_scenario(self, now: float) -> None:
+        """Set the end of the run until now. A scenario ends where the next begins: each request belongs to one."""
+        self.run["ended"] = now
+        for entry in self.run["scenarios"][-1:]:
+            entry["ended"] = now
 
     @contextmanager
     def _record_failure(self, entry: dict) -> Iterator[None]:
@@ -244,6 +251,7 @@ class Rehearsal:
         if self.traffic:
             with self._record_failure(last):
                 self.stop_traffic()
+        self._end_last_scenario(time.time())
         with self._record_failure(last):
             self.run["replacements"] = count_replacements(self.server.deploy_log())
         summary = Summary(self.records)

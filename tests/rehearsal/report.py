@@ -45,6 +45,13 @@ def count_replacements(deploys: Sequence[dict]) -> int:
     return max(0, sum(deploy["outcome"] in WENT_LIVE for deploy in deploys) - 1)
 
 
+def last_deploy_seconds(steps: Sequence[dict]) -> float | None:
+    """Return the seconds of the last complete deploy, from `repair` to `live` or `refused`; None without one."""
+    ends = [step["at"] for step in steps if step["name"] in ("live", "refused")]
+    starts = [step["at"] for step in steps if step["name"] == "repair" and ends and step["at"] <= ends[-1]]
+    return ends[-1] - starts[-1] if starts else None
+
+
 def describe_count(number: int, noun: str) -> str:
     """Return "1 deploy" or "2 deploys"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -114,7 +121,7 @@ def build_table(run: dict) -> list[list[str]]:
         return [name, result, *cells]
 
     headings = ["scenario", "result", "requests", "failed", "acknowledged", "lost", "duplicated"]
-    headings += ["longest (ms)", "deploy (s)", "live after"]
+    headings += ["longest (ms)", "last deploy (s)", "live after"]
     rows = [headings]
     for scenario in run["scenarios"]:
         seconds = None if scenario["deploy_seconds"] is None else f"{scenario['deploy_seconds']:.1f}"
