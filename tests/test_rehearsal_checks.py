@@ -2,11 +2,12 @@
 
 import pytest
 
-from tests.rehearsal.failures import Failed, describe_error, expect
+from tests.rehearsal.failures import BUILT_BY, Failed, describe_error, expect
 from tests.rehearsal.fakes import TAG, FolderServer
 from tests.rehearsal.production import find_problem, parse
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.running import Running
+from tests.rehearsal.scenarios import SCENARIOS
 
 
 @pytest.fixture
@@ -81,13 +82,17 @@ def test_each_error_fails_its_scenario_and_the_run_continues(rehearsal, monkeypa
     rehearsal.run_scenarios([named("passes", lambda: None), needs_release, errors, build, no_load], [""])
     assert rehearsal.end_traffic().requests == 0
     results = [scenario["error"] for scenario in rehearsal.run["scenarios"]]
-    missing = "the release 'code' is missing: also name the earlier scenario that builds it"
+    missing = "no scenario of this run built the release 'code': add code_change to --only"
     not_started = "RuntimeError: the load generator did not start; its error is above"
     assert results == [None, missing, "StopIteration: ", None, not_started]
     assert [scenario["passed"] for scenario in rehearsal.run["scenarios"]] == [not error for error in results]
     assert reconciled == [2, 3, 5]  # after each scenario that failed
     ends = [scenario["ended"] for scenario in rehearsal.run["scenarios"]]
     assert ends == [*(scenario["started"] for scenario in rehearsal.run["scenarios"][1:]), rehearsal.run["ended"]]
+
+
+def test_scenarios_that_build_releases_exist():
+    assert set(BUILT_BY.values()) <= {scenario.__name__ for scenario in SCENARIOS}
 
 
 def test_failure_is_described_with_the_failure_before_it():

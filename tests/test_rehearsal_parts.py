@@ -157,7 +157,7 @@ def test_report_finds_one_failure_in_thousands(tmp_path):
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count('<li class="failure">') == 1
     assert "Failed: 1 of 4,000 requests failed, 0 of 799 acknowledged writes were lost, 0 duplicated" in page
-    assert "in 1 release replacement. Failed scenarios: second." in page
+    assert "during 1 release replacement. Failed scenarios: second." in page
     assert "a &lt;machine&gt;" in page
     assert page.count("</script>") == 1
     assert "://" not in page  # the page makes no requests
@@ -188,7 +188,7 @@ def test_table_for_the_terminal(capsys):
     print_table(add_figures(run, records))
     headings, first, second, error, total = capsys.readouterr().out.splitlines()
     assert headings.split()[:4] == ["scenario", "result", "requests", "failed"]
-    assert headings.split("  ")[-3:] == ["longest (ms)", "last deploy (s)", "live after"]
+    assert headings.split("  ")[-3:] == ["longest (ms)", "last deploy (s)", "live at the end"]
     assert first.split() == ["first", "passed", "2,000", "0", "400", "-", "-", "4", "-", "aaaaaaa"]
     assert second.split() == ["second", "FAILED", "2,000", "1", "399", "-", "-", "250", "4.2", "bbbbbbb"]
     assert error.strip() == "one request failed"
@@ -246,6 +246,11 @@ def test_failed_requests_of_all_loads_are_counted(server, tmp_path):
         "--mutants nope: no name contains 'nope'; the names are: the lock, ",
         "--part 1/2: --part requires --kills",
         "--only code --kills 0: not allowed with argument --only",
+        "--rate 0: expected --rate above 0",
+        "--kills -1: expected --rate above 0, --kills of 0 or more",
+        "--soak 0: expected --rate above 0, --kills of 0 or more, --soak of 1 or more",
+        "--kills 2 --part 4/4: --part 4/4 of --kills 2 has no kill",
+        "--kills 2 --part 3/2: expected K/M with 1 <= K <= M",
     ],
 )
 def test_options_without_effect_are_rejected(rejected, capsys):
@@ -253,6 +258,11 @@ def test_options_without_effect_are_rejected(rejected, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse_options(arguments.split())
     assert message in capsys.readouterr().err
+
+
+def test_parts_of_the_kill_matrix_are_accepted():
+    assert parse_options(["--kills", "2", "--part", "3/4"]).part == (3, 4)
+    assert parse_options(["--kills", "0", "--part", "4/4"]).part == (4, 4)
 
 
 def test_points_marks_how_the_program_treats_a_signal(tmp_path):

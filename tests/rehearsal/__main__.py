@@ -16,6 +16,7 @@ from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.report import add_figures, describe_count, print_table, write_report
 from tests.rehearsal.repository import Repository
 from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, soak
+from tests.rehearsal.scenarios.endurance import count_kills
 from tests.rehearsal.scenarios.mutants import MUTANTS, mutation_tests
 from tests.rehearsal.server import Server, use_docker_config
 
@@ -32,7 +33,9 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAME",
         help="after the first deploy, run only scenarios whose name contains NAME",
     )
-    selection.add_argument("--kills", type=int, metavar="N", help="only kill deploys, N times; 0: at every point")
+    selection.add_argument(
+        "--kills", type=int, metavar="N", help="run only the kill matrix: N kills and a few signals; 0: every point"
+    )
     selection.add_argument(
         "--soak", type=int, metavar="N", help="only a random series of N deploys, rollbacks, faulty releases and kills"
     )
@@ -40,7 +43,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         "--mutants",
         nargs="*",
         metavar="NAME",
-        help="only mutation tests: the deploy program without one of its guards (those whose name contains NAME)",
+        help="only mutation tests: the deploy program without one of its checks (those whose name contains NAME)",
     )
     parser.add_argument(
         "--part",
@@ -53,9 +56,13 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.part and options.kills is None:
         parser.error("--part requires --kills")
+    if options.rate <= 0 or (options.kills or 0) < 0 or (options.soak is not None and options.soak < 1):
+        parser.error("expected --rate above 0, --kills of 0 or more, --soak of 1 or more")
+    if options.kills and options.part and options.part[0] > count_kills(options.kills):
+        parser.error(f"--part {options.part[0]}/{options.part[1]} of --kills {options.kills} has no kill")
     scenarios = [scenario.__name__ for scenario in SCENARIOS]
-    guards = [name for name, *_ in MUTANTS]
-    for option, names, known in (("--only", options.only, scenarios), ("--mutants", options.mutants or [], guards)):
+    checks = [name for name, *_ in MUTANTS]
+    for option, names, known in (("--only", options.only, scenarios), ("--mutants", options.mutants or [], checks)):
         for name in names:
             if not any(name in one for one in known):
                 parser.error(f"{option}: no name contains {name!r}; the names are: {', '.join(known)}")
@@ -87,7 +94,7 @@ def parse_part(text: str) -> tuple[int, int]:
     """Return (2, 3) for "2/3"; ArgumentTypeError if there is no such part."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a part like 2/3")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected K/M with 1 <= K <= M")
     return int(match[1]), int(match[2])
 
 
@@ -107,16 +114,19 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
             scenarios, names = (SCENARIOS[0], scenario), [scenario.__name__]
     rehearsal.run_scenarios(scenarios, names)
     summary = rehearsal.end_traffic()
-    if options.mutants is not None:  # without a guard, requests fail
+    if options.mutants is not None:  # requests may fail here; they do not count
         return int(not all(scenario["passed"] for scenario in rehearsal.run["scenarios"]))
     for scenario in rehearsal.run["scenarios"]:
         if failures := summary.failures_between(scenario["started"], scenario["ended"]):
             scenario["passed"] = False
-            scenario["error"] = f"{len(failures)} requests failed; {scenario['error'] or 'otherwise it passed'}"
+            scenario["error"] = (
+                f"{describe_count(len(failures), 'request')} failed; {scenario['error'] or 'otherwise it passed'}"
+            )
             print(f"rehearsal: {scenario['name']!r}, first failed requests:")
             for failure in failures[:5]:
                 steps = [step["name"] for step in scenario["steps"] if step["at"] <= failure["at"]]
-                print(f"  {failure['at'] - scenario['started']:.2f} s, in {steps[-1:]}: {failure}")
+                after = f", after step {steps[-1]}" if steps else ""
+                print(f"  {failure['at'] - scenario['started']:.2f} s{after}: {failure}")
     run = rehearsal.run | {
         "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
         "stand_ins": stand_ins,

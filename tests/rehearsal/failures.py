@@ -1,5 +1,7 @@
 """How a scenario fails: expectations, errors, and their messages."""
 
+BUILT_BY = {"code": "code_change", "page": "configuration_and_page_change", "forward": "roll_forward"}  # scenarios
+
 
 class Failed(Exception):
     """A scenario did not end as expected; the message says how."""
@@ -13,7 +15,8 @@ class Commits(dict[str, str]):
     """The commits of releases, by name."""
 
     def __missing__(self, name: str) -> str:
-        raise MissingRelease(f"the release {name!r} is missing: also name the earlier scenario that builds it")
+        scenario = BUILT_BY.get(name, "the one that does")
+        raise MissingRelease(f"no scenario of this run built the release {name!r}: add {scenario} to --only")
 
 
 def describe_error(error: Exception) -> str:

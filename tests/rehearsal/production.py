@@ -65,7 +65,7 @@ def find_problem(production: Production, commit: str) -> str:
     names = [f"quai-api-{number + 1}" for number in range(int(values["replicas"]))] + ["quai-front-1"]
     others = ["quai-db-1", "quai-proxy-1"]
     if sorted(one.name for one in found) != sorted(names + others):
-        return f"expected the containers {names + others}, found {found}"
+        return f"expected the containers {names + others} and nothing else, found {found}"
     for one in found:
         if one.name in names:
             is_image = one.name == "quai-front-1" or one.image.endswith(f":{commit}")

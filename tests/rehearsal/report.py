@@ -121,7 +121,7 @@ def build_table(run: dict) -> list[list[str]]:
         return [name, result, *cells]
 
     headings = ["scenario", "result", "requests", "failed", "acknowledged", "lost", "duplicated"]
-    headings += ["longest (ms)", "last deploy (s)", "live after"]
+    headings += ["longest (ms)", "last deploy (s)", "live at the end"]
     rows = [headings]
     for scenario in run["scenarios"]:
         seconds = None if scenario["deploy_seconds"] is None else f"{scenario['deploy_seconds']:.1f}"
@@ -163,7 +163,7 @@ def build_verdict(run: dict) -> str:
         counts = f"{run['lost']:,} of {writes} were lost, {run['duplicated']:,} duplicated"
     return (
         f"{result}: {figures['failed']:,} of {figures['requests']:,} requests failed, "
-        f"{counts}, in {describe_count(run['replacements'], 'release replacement')}."
+        f"{counts}, during {describe_count(run['replacements'], 'release replacement')}."
         + (f" Failed scenarios: {', '.join(failed_names)}." if failed_names else "")
     )
 

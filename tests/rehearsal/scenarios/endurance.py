@@ -152,6 +152,11 @@ def kill_and_redeploy(rehearsal: Rehearsal, kill: Kill, tags: dict[str, str]) ->
         deploy_release(rehearsal, next(tags[name] for name in GOOD_RELEASES if tags[name] not in (old, new)))
 
 
+def count_kills(number: int) -> int:
+    """Return how many deploys `--kills` with this number kills, other than 0: some more, by other signals."""
+    return number + max(1, number // 4)
+
+
 def kill_matrix(rehearsal: Rehearsal) -> None:
     """A deploy is killed, at points taken from the running program; the next deploy repairs."""
     tags = prepare_releases(rehearsal)
@@ -169,12 +174,11 @@ def kill_matrix(rehearsal: Rehearsal) -> None:
     chosen = [*kills, *signals]
     if count := rehearsal.kills:
         chance = random.Random(rehearsal.seed)  # noqa: S311 - no secret
-        chosen = [
-            *chance.sample(kills, min(count, len(kills))),
-            *chance.sample(signals, min(max(1, count // 4), len(signals))),
-        ]
+        few = count_kills(count) - count
+        chosen = [*chance.sample(kills, min(count, len(kills))), *chance.sample(signals, min(few, len(signals)))]
     part, parts = rehearsal.part
     chosen = chosen[part - 1 :: parts]
+    expect(bool(chosen), f"part {part} of {parts} has no kill")
     say(
         f"{len(good_points)} points of a deploy, {len(bad_points)} more of a refused one, {len(chosen)} kills, "
         f"seed {rehearsal.seed}"
