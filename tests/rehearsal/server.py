@@ -44,7 +44,7 @@ def wait_for(name: str, check: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def use_docker_config(folder: Path) -> None:
-    """Use a separate Docker configuration: without the logins of the user, and with the other settings."""
+    """Use a copy of the user's Docker configuration without its logins."""
     original = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
     folder.mkdir()
     for name in ("cli-plugins", "contexts"):
@@ -58,7 +58,7 @@ def use_docker_config(folder: Path) -> None:
 
 
 class Server:
-    """A server and its registry, as containers of this engine; `close()` removes everything."""
+    """A server and its registry, as containers of this engine; `close()` removes them."""
 
     def __init__(self, bases: dict[str, str], folder: Path) -> None:
         self.bases, self.folder = bases, folder
@@ -71,7 +71,7 @@ class Server:
         self.secrets: dict[str, str] = {}
 
     def start(self) -> None:
-        """Start the server with its engine, and the registry in its network: its address is localhost on both sides."""
+        """Start the server and the registry: both this machine and the server reach the registry at localhost."""
         import bcrypt  # here, so that unit tests without this dependency can import the module
 
         arguments = {name: self.bases[name] for name in ("DEBIAN_IMAGE", "REGISTRY_IMAGE")}
@@ -121,12 +121,17 @@ class Server:
         wait_for("the registry", is_available)
 
     def close(self) -> None:
-        """Remove the server, its registry, its volumes, and the images built for it."""
-        subprocess.run(
-            ["docker", "rm", "--force", "--volumes", f"{self.name}-registry", self.name],
-            capture_output=True,
-            check=False,
+        """Remove the server, its registry, its volumes, and the images pushed to it.
+
+        The image of the server stays: the next one starts faster with it.
+        """
+        names = (f"{self.name}-registry", self.name)
+        done = subprocess.run(
+            ["docker", "rm", "--force", "--volumes", *names], capture_output=True, text=True, check=False, timeout=600
         )
+        problems = [line for line in done.stderr.splitlines() if "No such container" not in line]
+        if done.returncode and problems:
+            print(f"not removed: {' '.join(problems)}; to remove them: docker rm -fv {' '.join(names)}", flush=True)
         tagged = ("--filter=dangling=false", "--format={{.Repository}}:{{.Tag}}")
         images = [
             name for name in run("docker", "images", *tagged, f"{self.registry}/*").split() if "<none>" not in name
