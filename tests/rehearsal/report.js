@@ -90,7 +90,7 @@ function drawSteps(palette) {
 
 function drawBars(palette, groups) {
   const floor = layout.marks - 4, height = floor - layout.bars;
-  const most = Math.max(1, ...groups.map((g) => g.all / (g.end - g.bin)));
+  const most = groups.reduce((most, g) => Math.max(most, g.all / (g.end - g.bin)), 1);
   const tick = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((n) => most / n <= 4) || 2000;
   for (let n = 0; n <= most; n += tick) {
     const y = floor - n / most * height;
@@ -112,7 +112,7 @@ function drawBars(palette, groups) {
 
 function drawLatency(palette, groups) {
   const floor = layout.axis - 4, height = floor - layout.latency - 4;
-  const decades = Math.max(2, Math.ceil(Math.log10(Math.max(1, ...bins.max_ms))));
+  const decades = Math.max(2, Math.ceil(Math.log10(bins.max_ms.reduce((most, ms) => Math.max(most, ms), 1))));
   const toY = (ms) => floor - Math.max(0, Math.log10(Math.max(1, ms))) / decades * height;
   for (let n = 0; n <= decades; n++) {
     line(left, toY(10 ** n), left + width(), toY(10 ** n), palette.line);
