@@ -56,7 +56,7 @@ connection = psycopg.connect(os.environ["DB_CONN"].replace("+psycopg", ""))
 connection.execute("LOCK TABLE notes")
 connection.execute("SELECT pg_sleep(600)")  # PostgreSQL does not notice by itself that the client is gone
 """
-# A migration for Alembic, which no earlier release can run on.
+# An Alembic migration; no earlier release runs on its schema.
 DATA_LOSS_MIGRATION = """
 import sqlalchemy as sa
 from alembic import op

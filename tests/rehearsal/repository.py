@@ -65,7 +65,7 @@ class Repository:
 
     @contextmanager
     def reverted(self) -> Iterator[None]:
-        """Revert the commit that is made meanwhile, or discard the changes if there is no commit."""
+        """Revert the commit made inside the block, or discard the changes if there is no commit."""
         before = self.git("rev-parse", "HEAD")
         try:
             yield
