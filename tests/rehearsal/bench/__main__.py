@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -28,8 +29,9 @@ def main() -> int:
     options = parse_options(sys.argv[1:], __doc__)
     if options.docs:
         insert(PAGE.read_text(), "")  # fails now if it has no markers, not after an hour
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended by SIGTERM"))  # so that the server is removed
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    machine = f"{cores} cores, {platform.machine()}, {platform.system()}, load {load:.1f} before"
+    machine = f"{cores} cores, {platform.machine()}, {platform.system()}, load average {load:.1f} before the run"
     say(machine + (": busy, so all times will be too long" if load > cores / 2 else ""))
     say("base images")
     bases = base_images(PINS)
@@ -43,6 +45,9 @@ def main() -> int:
                 say(f"{len(ROWS)} measurements of {options.load} s over {CONNECTIONS} keep-alive connections")
                 print(table_text(load_table(measure_load(bench.server, options.load))))
                 return 0
+            releases = bench.make_releases(bases, [*options.strategies, *options.replica_strategies])
+            strategies = [bench.measure(name, options.replacements) for name in options.strategies]
+            replicas = [bench.measure_replicas(name, options.replicas) for name in options.replica_strategies]
             result = {
                 "date": datetime.now(UTC).strftime("%Y-%m-%d"),
                 "command": shlex.join(["scripts/nox", "-s", "bench", *(["--", *sys.argv[1:]] if sys.argv[1:] else [])]),
@@ -53,11 +58,9 @@ def main() -> int:
                 "crash_seconds": CRASH_SECONDS,
                 "pause_seconds": PAUSE_SECONDS,
                 "window_seconds": {"crash": CRASH_WINDOW_SECONDS, "kill": KILL_WINDOW_SECONDS},
-                **bench.make_releases(bases, [*options.strategies, *options.replica_strategies]),
-                "strategies": [bench.measure(name, options.replacements) for name in options.strategies],
-                "replicas": [
-                    one for name in options.replica_strategies for one in bench.measure_replicas(name, options.replicas)
-                ],
+                **releases,
+                "strategies": strategies,
+                "replicas": [one for measured in replicas for one in measured],
             }
             return write(result, docs=options.docs)
         finally:
