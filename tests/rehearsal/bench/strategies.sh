@@ -128,7 +128,7 @@ main() {
     replace) select_file; replace ;;
     kill) kill_replacement "$4" ;;
     write_files) write_files ;;
-    *) sed -n '2,5s/^# *//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+    *) sed -n '2,6s/^# *//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
   esac
 }
 
