@@ -92,7 +92,7 @@ def test_the_tables_of_incidents_say_what_runs_afterwards():
 
 
 def test_deploy_programs_are_compared_with_the_startup():
-    assert startup_table(result())[1:] == [["`deploy.sh`", "2.0 s", "1.6 x the startup", "1.5 s"]]
+    assert startup_table(result())[1:] == [["`deploy.sh`", "2.0 s", "1.6 times the startup", "1.5 s"]]
     first = result()["strategies"][2] | {"name": "v1", "label": "v1", "command_seconds": [9.0]}
     assert [row[0] for row in startup_table({"strategies": [first, *result()["strategies"]]})[1:]] == [
         *("v1", "`deploy.sh`"),
@@ -105,7 +105,9 @@ def test_replica_table_shows_the_slowest_startup():
 
 
 def test_highest_replica_count_is_compared_with_lowest():
-    assert replica_ratios(result()) == ["A deploy of 4 replicas by `deploy.sh` takes 1.5 x as long as one of 1."]
+    assert replica_ratios(result()) == [
+        "A deploy of 4 replicas by `deploy.sh` takes 1.5 times as long as with 1 replica."
+    ]
     first = [one | {"strategy": "v1", "label": "v1"} for one in result()["replicas"]]
     both = {"replicas": [*first, *result()["replicas"]]}
     assert len(replica_ratios(both)) == 2

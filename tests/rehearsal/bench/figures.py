@@ -77,7 +77,7 @@ def only_new_seconds(records: Iterable[dict], mark: dict, until: float) -> float
 def count(records: Sequence[dict], summary: Summary, stored: Iterable[str]) -> dict:
     """Requests and failures among some records, and writes that were lost or duplicated in the whole run.
 
-    `stored` is what the database holds, also of other runs.
+    `stored` are the notes in the database, including notes of other runs.
     """
     sent = {record["note"] for record in summary.records}
     lost, duplicated = lost_and_duplicated(summary.acknowledged, (text for text in stored if text in sent))
@@ -125,7 +125,7 @@ def describe(containers: Iterable[Container], records: Sequence[dict], old: str,
     """What runs and serves, in words: "old release", "new release, crash-looping; 40 % of requests fail".
 
     `records` are the requests after the incident. Containers of a release that should not be there are named;
-    stopped tasks of Swarm are its history and are not.
+    stopped tasks of Swarm are its history and are not named.
     """
     names = {old: "old release", new: "new release"}
     present = [one for one in containers if one.tag in names and (one.is_active or not one.is_task)]
@@ -157,7 +157,7 @@ def _regular(containers: Iterable[Container], tag: str) -> list[Container]:
 
 
 def compare_with_startup(strategy: dict) -> dict | None:
-    """Medians of a deploy program against the startup of the container; None where a figure is missing.
+    """Medians of a deploy program against the startup of the container; None if a figure is missing.
 
     "ratio": until only the new release answers, as a multiple of the startup. "other_seconds": the command without
     the watch and the startup.
@@ -175,7 +175,7 @@ def compare_with_startup(strategy: dict) -> dict | None:
 
 
 def new_bytes(before: dict, after: dict) -> int:
-    """Bytes that pushing an image sends when its registry has another: the blobs that only its manifest names."""
+    """Bytes sent when `after` is pushed to a registry that has `before`: the blobs that only `after` names."""
     known = {blob["digest"] for blob in (before["config"], *before["layers"])}
     blobs = {blob["digest"]: blob["size"] for blob in (after["config"], *after["layers"])}
     return sum(bytes_ for digest, bytes_ in blobs.items() if digest not in known)

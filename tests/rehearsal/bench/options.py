@@ -26,7 +26,7 @@ def parse_options(arguments: list[str], description: str | None) -> argparse.Nam
         "--strategies",
         default=",".join(DEFAULT_STRATEGIES),
         metavar="NAMES",
-        help=f"separated by commas, of {', '.join(STRATEGIES)} (default: all but v1, the deploy program in Bash)",
+        help=f"comma-separated names from: {', '.join(STRATEGIES)} (default: all but v1, the deploy program in Bash)",
     )
     parser.add_argument(
         "--replicas",
@@ -38,7 +38,7 @@ def parse_options(arguments: list[str], description: str | None) -> argparse.Nam
         "--replica-strategies",
         default="this",
         metavar="NAMES",
-        help="what to measure replicas with: this, v1, or v1,this (default: %(default)s)",
+        help="deploy programs to measure with replicas: this, v1, or v1,this (default: %(default)s)",
     )
     parser.add_argument(
         "--load", type=int, metavar="SECONDS", help="only measure the requests/s of the sample, with wrk"

@@ -1,7 +1,7 @@
 """Lines of a Dockerfile that make a release crash while it serves."""
 
 CRASH_SECONDS = 2  # from the first answer of the release until its process is killed
-# Serves, and is killed: by then the release was healthy. PID 1 gets only the signals that it handles.
+# Serves until it is healthy, then its process is killed. PID 1 gets only the signals that it handles.
 CRASHING_SERVER = """
 import os, signal, subprocess, sys, time, urllib.request
 service = subprocess.Popen([sys.executable, "-m", "service"])

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from tests.rehearsal.bench.figures import compare_with_startup
+from tests.rehearsal.report import describe_count
 
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 TEXT_COLUMN = "running afterwards"  # aligned to the left; the others hold numbers
@@ -123,7 +124,7 @@ def startup_table(result: dict) -> Rows:
     for one in result["strategies"]:
         if one["name"] in ("v1", "this") and (compared := compare_with_startup(one)):
             seconds = [f"{compared[name]:.1f} s" for name in ("startup_seconds", "other_seconds")]
-            rows.append([one["label"], seconds[0], f"{compared['ratio']:.1f} x the startup", seconds[1]])
+            rows.append([one["label"], seconds[0], f"{compared['ratio']:.1f} times the startup", seconds[1]])
     return rows
 
 
@@ -136,8 +137,8 @@ def replica_ratios(result: dict) -> list[str]:
         if measured and fewest["replicas"] < most["replicas"]:
             ratio = most["command_seconds"][0] / fewest["command_seconds"][0]
             sentences.append(
-                f"A deploy of {most['replicas']} replicas by {label} takes {ratio:.1f} x as long as one of "
-                f"{fewest['replicas']}."
+                f"A deploy of {most['replicas']} replicas by {label} takes {ratio:.1f} times as long as with "
+                f"{describe_count(fewest['replicas'], 'replica')}."
             )
     return sentences
 
@@ -190,7 +191,7 @@ def terminal(result: dict) -> str:
         "A good release:": good_table(result),
         f"A release that crashes after {result['crash_seconds']} s:": crash_table(result),
         f"A deploy that is killed half-way, and repeated after {result['pause_seconds']} s:": kill_table(result),
-        "Against the startup of the container (medians):": startup_table(result),
+        "Compared with the startup of the container (medians):": startup_table(result),
         "Replicas:": replica_table(result),
     }
     blocks = [f"{title}\n{table_text(rows)}" for title, rows in parts.items() if len(rows) > 1]
@@ -213,9 +214,9 @@ def markdown(result: dict, picture: str) -> str:
         ),
         "**A release that crashes.**\n"
         + paragraph(
-            f"It becomes healthy and serves; {crash} s after its first answer its process is killed, after each "
-            f"restart again. Requests are counted from the start of the deploy until {windows['crash']} s after its "
-            "end. Two requests in five ask for `/version`; if the new release answered none of these, it crashed "
+            f"It becomes healthy and serves; {crash} s after its first answer its process is killed, and again "
+            f"after each restart. Requests are counted from the start of the deploy until {windows['crash']} s after "
+            "its end. Two requests in five ask for `/version`; if the new release answered none of these, it crashed "
             "before the strategy sent it requests. A write in a process that is killed cannot be saved by any strategy."
         ),
         table_markdown(crash_table(result)),
@@ -242,7 +243,7 @@ def markdown(result: dict, picture: str) -> str:
     blocks += [
         paragraph(
             f"After a change of one line of code, {size(result['code_change_bytes'])} (compressed) are pushed to the "
-            f"registry. The image has {size(result['image_bytes'])} uncompressed, {size(added)} more than its base of "
+            f"registry. The image is {size(result['image_bytes'])} uncompressed, {size(added)} more than its base of "
             f"{size(result['base_bytes'])}."
         ),
         f"Measured on {result['date']} by `{result['command']}`.",

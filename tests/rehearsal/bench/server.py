@@ -125,7 +125,7 @@ class Bench:
 
     @contextmanager
     def load(self) -> Iterator[Callable[[], tuple[Summary, list[str]]]]:
-        """Send requests; the function that it gives stops them, and returns the requests and the stored writes."""
+        """Send requests; yield a function that stops them and returns the requests and the stored writes."""
         tag, file = self.releases["this"][0], self.server.folder / "requests.jsonl"
         traffic = Traffic(self.server.url, self.server.setting("API_TOKEN"), tag, self.rate, file)
 
@@ -198,7 +198,7 @@ class Bench:
         """All figures of a strategy: of good replacements, of a release that crashes, of a deploy that is killed."""
         good = attempt(strategy, lambda: self.measure_good(strategy, times))
         crash = attempt(f"{strategy}, a release that crashes", lambda: self.measure_crash(strategy))
-        kill = {"error": "no time to kill it after: its good replacements were not measured"}
+        kill = {"error": "not killed: its good replacements, which set the time of the kill, were not measured"}
         if not good["error"]:
             switches = [seconds_until_switch(steps) for steps in good["step_seconds"]]
             seconds = median(switches or good["command_seconds"]) / 2
@@ -227,7 +227,7 @@ def attempt(name: str, action: Callable[[], dict]) -> dict:
     except ERRORS as error:
         failed = isinstance(error, subprocess.CalledProcessError)
         reason = f"a command failed with exit code {error.returncode}" if failed else repr(error)
-        say(f"{name}: FAILED: {reason}; its output is above")
+        say(f"{name}: FAILED: {reason}{'; its output is above' if failed else ''}")
         return {"error": reason}
     afterwards = f"; afterwards: {found['running']}" if "running" in found else ""
     say(f"{name}: {found['failed']} of {found['requests']} requests failed{afterwards}")
