@@ -11,14 +11,9 @@ from tests.rehearsal.repository import STEP
 DEPLOY_LIMIT = 120  # seconds for each of these deploys, also on a busy machine
 
 
-def build_variant(rehearsal: Rehearsal, name: str, *lines: str, position: int | None = None) -> str:
-    """Build and push a release that differs from the last merge by these lines, and return its tag.
-
-    `position` is its place on main, by default that of the last merge.
-    """
-    commits, image = rehearsal.commits, f"{rehearsal.server.registry}/quai"
-    base = next(commits[merge] for merge in ("forward", "page", "code", "first") if merge in commits)
-    tag = hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
+def build_image(registry: str, base: str, name: str, *lines: str, position: int | None = None) -> str:
+    """Build and push a release that differs from the release `base` by these lines, and return its tag."""
+    image, tag = f"{registry}/quai", hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
     dockerfile = [
         f"FROM {image}:{base}",
         f"ENV RELEASE={tag}",
@@ -29,8 +24,18 @@ def build_variant(rehearsal: Rehearsal, name: str, *lines: str, position: int | 
     ]
     run("docker", "build", "--quiet", "--tag", f"{image}:{tag}", "-", input="\n".join(dockerfile))
     run("docker", "push", "--quiet", f"{image}:{tag}")
-    commits[name] = tag
     return tag
+
+
+def build_variant(rehearsal: Rehearsal, name: str, *lines: str, position: int | None = None) -> str:
+    """Build and push a release that differs from the last merge by these lines, and return its tag.
+
+    `position` is its place on main, by default that of the last merge.
+    """
+    commits = rehearsal.commits
+    base = next(commits[merge] for merge in ("forward", "page", "code", "first") if merge in commits)
+    commits[name] = build_image(rehearsal.server.registry, base, name, *lines, position=position)
+    return commits[name]
 
 
 def expect_refused(rehearsal: Rehearsal, name: str, message: str, *lines: str, last_step: str = "") -> None:

@@ -7,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPException
 from statistics import median
 
@@ -26,7 +27,7 @@ from tests.rehearsal.dockerfiles import version_1_lines
 from tests.rehearsal.repository import Repository, runner_environment
 from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import Summary, Traffic
-from tests.rehearsal.variants import build_variant
+from tests.rehearsal.variants import build_image
 
 SETTLE_SECONDS = 2.0  # of load before the first replacement, and after each
 ANSWER_SECONDS = 60  # time limit for the first answer of a new release
@@ -44,7 +45,6 @@ class Bench:
 
     def __init__(self, server: Server, rate: float) -> None:
         self.server, self.rate = server, rate
-        self.commits: dict[str, str] = {}
         self.releases: dict[str, tuple[str, str]] = {}
         self.crash_tags: dict[str, str] = {}
 
@@ -80,14 +80,14 @@ class Bench:
 
     def _derive_releases(self, tags: Sequence[str], strategies: Sequence[str]) -> None:
         """Build the releases that differ from a commit by some lines of its Dockerfile."""
-        self.commits["first"] = tags[1]  # build_variant() derives from it
+        build = partial(build_image, self.server.registry, tags[1])
         self.releases = dict.fromkeys(STRATEGIES, (tags[0], tags[1]))
-        self.crash_tags = dict.fromkeys(STRATEGIES, build_variant(self, "crashes", *crash_lines()))
+        self.crash_tags = dict.fromkeys(STRATEGIES, build("crashes", *crash_lines()))
         if "v1" in strategies:
             lines = version_1_lines()
-            old, new = (build_variant(self, f"version 1, {number}", *lines) for number in (1, 2))
+            old, new = (build(f"version 1, {number}", *lines) for number in (1, 2))
             self.releases["v1"] = (old, new)
-            self.crash_tags["v1"] = build_variant(self, "version 1, crashes", *lines, *crash_lines())
+            self.crash_tags["v1"] = build("version 1, crashes", *lines, *crash_lines())
         else:
             del self.releases["v1"]
 
