@@ -62,7 +62,7 @@ def find_problem(production: Production, commit: str) -> str:
     expected = {"tag": commit, "link": commit, "upstream": "front"}
     if different := {name: values.get(name) for name in expected if values.get(name) != expected[name]}:
         return f"expected {expected}, found {different}; the containers are {found}"
-    names = [f"quai-api-{number + 1}" for number in range(int(values["replicas"]))] + ["quai-front-1"]
+    names = [f"quai-api-{number + 1}" for number in range(int(values["replicas"] or 1))] + ["quai-front-1"]
     others = ["quai-db-1", "quai-proxy-1"]
     if sorted(one.name for one in found) != sorted(names + others):
         return f"expected the containers {names + others} and nothing else, found {found}"
