@@ -20,7 +20,7 @@ def deploy() -> None:
         summarize(f"### Connection lost: `{commit}`\n\n{failure}")
         raise
     except Failure as failure:
-        summarize(f"### Not deployed: `{commit}`\n\n{failure}")
+        summarize(f"### Deploy failed: `{commit}`\n\n{failure}")
         raise
     try:
         answer = wait_for_release(public_url, commit)

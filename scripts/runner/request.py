@@ -79,6 +79,8 @@ def request_deploy(commit: str) -> None:
         lines, exit_code = stream(ssh_command(target, key, known_hosts, f"deploy {commit}"))
     if not succeeded(commit, lines, exit_code):
         reason = "\n".join(steps(lines)[-2:]) or "the server printed nothing"
+        if any(step.startswith(f"{commit} is live, but") for step in steps(lines)):
+            raise Failure(f"{reason}\nRun this command again, and see docs/troubleshooting.md")
         if exit_code == SSH_FAILED and lines:
             raise ConnectionLost(
                 f"the SSH connection was lost; the deploy of {commit} may still be running:\n{reason}\n"

@@ -79,7 +79,7 @@ def _record_interrupted(directory: Path, current: Settings, live: Live) -> None:
     try:
         _record(Attempt(project, "unknown", live, Steps()), history.LIVE, "")
     except OSError as error:
-        say(f"the live release is not recorded: {error}")
+        say(f"the live release was not recorded in deploys.log: {error}")
 
 
 def _abort(directory: Path, tag: str, error: Exception) -> int:
@@ -89,7 +89,9 @@ def _abort(directory: Path, tag: str, error: Exception) -> int:
     try:
         deploy_id = settings.read(directory).deploy_id
         last = history.find_live_entry(directory, deploy_id)
-        if tag and last and last.tag != tag:
+        if tag and deploy_id and not last:
+            say(f"IMAGE_TAG in .env is not restored: deploys.log does not say what deploy {deploy_id} made live")
+        elif tag and last and last.tag != tag:
             settings.write_release(directory, last.tag, deploy_id, only_if=(tag, deploy_id))
     except (OSError, UsageError) as problem:
         say(f"IMAGE_TAG in .env could not be restored: {problem}")
@@ -176,7 +178,7 @@ def _revert(attempt: Attempt, error: BaseException) -> int:
     try:
         _record(attempt, history.REFUSED, reason)
     except OSError as problem:
-        say(f"not recorded: {problem}")
+        say(f"this attempt was not recorded in deploys.log: {problem}")
     if not problems:
         release.prune(attempt.directory, attempt.settings, attempt.live.tag)
     history.notify(attempt.directory, attempt.settings)

@@ -2,7 +2,7 @@
 
 
 class UsageError(Exception):
-    """Invalid arguments or settings; nothing was changed. Exit code 2, one line on stderr."""
+    """Invalid arguments or settings; nothing was changed. Exit code 2, or 1 if found under the lock."""
 
 
 class Refused(Exception):

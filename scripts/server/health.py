@@ -41,8 +41,8 @@ def wait_until_healthy(containers: Sequence[str], settings: Settings, *, may_hav
         time.sleep(POLL_SECONDS)
 
 
-def _is_healthy(container: str, may_have_restarted: bool) -> bool:
-    """Return False while it is starting. Raises Refused if it has failed."""
+def _is_healthy(container: str, may_have_restarted: bool = False) -> bool:
+    """Return False while it is starting or unhealthy. Raises Refused if it cannot become healthy."""
     try:
         found = engine.inspect(container)
     except engine.EngineError as error:
@@ -55,8 +55,6 @@ def _is_healthy(container: str, may_have_restarted: bool) -> bool:
     health = state.get("Health")
     if not health:
         raise Refused(f"the {service} has no health check, so its readiness is unknown: add HEALTHCHECK to its image")
-    if health["Status"] == "unhealthy":
-        raise Refused(f"the {service} is unhealthy")
     return bool(health["Status"] == "healthy")
 
 
@@ -97,7 +95,8 @@ def watch(containers: Sequence[str], front: engine.Container, tag: str, settings
     end, failed = time.monotonic() + settings.watch_seconds, 0
     while time.monotonic() < end or failed:
         time.sleep(WATCH_INTERVAL)
-        wait_until_healthy(containers, settings)
+        if not all(_is_healthy(container) for container in containers):
+            raise Refused("the new release became unhealthy while serving")
         response = probe(front.address, HEALTH_PATH)
         if 200 <= response.status < 400:
             problem = _find_version_problem(front, tag)

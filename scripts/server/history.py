@@ -132,7 +132,7 @@ def notify(directory: Path, settings: Settings) -> None:
                 say(f"NOTIFY_URL {problem}: will be retried with the next deploy")
                 break
             sent += 1
-            # A new file each time: one that another user created can be replaced, not written.
+            # A new file each time: this user may replace, but not write to, a file that root created.
             replace(file, f"{sent}\n")
     except (OSError, ValueError) as error:
         say(f"NOTIFY_URL was not notified: cannot read or replace {file} (it must contain one number): {error}")

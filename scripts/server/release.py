@@ -15,7 +15,7 @@ from server.settings import COMMIT, Settings
 POSITION = "quai.position"  # the number of first-parent commits on main, a label of the image
 MIGRATIONS = "quai.migrations"  # a digest of the migrations' files, a label of the image
 CREATED = "org.opencontainers.image.created"  # the time of the commit, RFC 3339
-DISK_MESSAGE = "free some space, for example with 'docker image prune'"
+DISK_MESSAGE = "free some space; 'docker system df' shows what Docker uses"
 MIB = 1 << 20
 PROGRAM_SECONDS = 60  # time limit of `deploy.sh --help` of a new release
 

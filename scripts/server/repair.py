@@ -42,8 +42,9 @@ def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) ->
         first deploy, before the switch   none       nobody     none
         first deploy, after it            none       front-new  new
 
-    Otherwise any running release is kept, unless it may not have been verified: while upstream is "nobody", or if
-    it is newer than stopped containers of DEPLOY_ID. Otherwise the stopped containers of DEPLOY_ID are kept.
+    If all containers of "old" are stopped, "new" is kept once requests go to it. If neither names a running release,
+    any other is kept that was verified: not while upstream is "nobody", and not one that is newer than stopped
+    containers of DEPLOY_ID. Otherwise these are kept.
     """
     running = [container.deploy_id for container in containers if container.is_running]
     others = [] if upstream == state.NO_FRONT else running

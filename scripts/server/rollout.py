@@ -15,7 +15,7 @@ from server.state import say
 
 @dataclass(frozen=True)
 class Plan:
-    """What `_prepare` found: the services of the compose file, the outcome of a success, and the migrations."""
+    """What `_prepare` found: the services, the outcome to record on success, and whether the release may start early."""
 
     services: dict[str, Any]
     outcome: str
@@ -25,7 +25,7 @@ class Plan:
 def is_unchanged(attempt: Attempt) -> bool:
     """Return whether the live release has this tag and these settings, runs completely and serves its version.
 
-    A proxy that does not run is started.
+    Waits up to HEALTH_SECONDS: it may still be starting after a reboot. A proxy that does not run is started.
     """
     live, settings = attempt.live, attempt.settings
     project = attempt.with_live_containers().project
@@ -37,7 +37,6 @@ def is_unchanged(attempt: Attempt) -> bool:
     if any(one.labels.get("com.docker.compose.config-hash") != hashes.get(one.service) for one in live.containers):
         return False
     try:
-        # They may still be starting after a reboot.
         ids = [container.id for container in live.containers]
         health.wait_until_healthy(ids, settings, may_have_restarted=True)
         compose.start_missing(project, ["proxy"], engine.containers(settings.project))
@@ -99,7 +98,7 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
     """Migrate if needed, and start the new containers next to the current ones. Return their ids.
 
     A release serves only after its migrations have run. If its migrations are those of the live release, it starts
-    before the check; should the check find one pending, it is killed, and starts again after the migration.
+    before the check. If the check finds a pending migration, it is killed, and started again after the migration.
     """
     existing = engine.containers(attempt.settings.project)
     others = [name for name in plan.services if name not in ("api", "front", "proxy", *compose.ONE_SHOTS)]

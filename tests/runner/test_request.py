@@ -117,12 +117,19 @@ def test_silent_server_is_reported(server):
         request.request_deploy(COMMIT)
 
 
+def test_failed_cleanup_of_a_live_release_is_not_reported_as_not_deployed(server):
+    server(f"print('==> {COMMIT} is live, but the cleanup failed (disk full): run the same command again')\nexit(1)")
+    with pytest.raises(Failure, match=f"{COMMIT} is live, but the cleanup failed") as failure:
+        request.request_deploy(COMMIT)
+    assert "was not deployed" not in str(failure.value)
+
+
 @pytest.mark.parametrize(
     ("script", "verified", "summary"),
     [
         (f"print('{LIVE.strip()}')", True, f"### Live: `{COMMIT}`"),
         (f"print('{LIVE.strip()}')", False, f"### Not verified: `{COMMIT}`"),
-        ("raise SystemExit(1)", True, f"### Not deployed: `{COMMIT}`"),
+        ("raise SystemExit(1)", True, f"### Deploy failed: `{COMMIT}`"),
         ("print('==> watch'); raise SystemExit(255)", True, f"### Connection lost: `{COMMIT}`"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a deploy leaves in .env and in the log when it fails or was killed."""
+"""What a deploy leaves in .env and in the log when it fails or is killed."""
 
 import pytest
 from server import deploy, engine, history, repair, rollout, state

@@ -37,7 +37,6 @@ def test_it_waits_until_all_are_healthy(containers, settings):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (inspected("unhealthy"), "the api is unhealthy"),
         (inspected(None), "the api has no health check"),
         (inspected("starting", running=False), "the api is crashing"),
         (inspected("healthy", restarts=1), "the api is crashing"),
@@ -55,6 +54,12 @@ def test_it_does_not_wait_for_ever(containers, settings, monkeypatch):
     containers.append(inspected("starting"))
     with pytest.raises(Refused, match=r"not healthy within 60 s \(HEALTH_SECONDS in .env\)"):
         health.wait_until_healthy(["one"], settings)
+
+
+def test_unhealthy_container_may_become_healthy_within_the_time_limit(containers, settings):
+    """Docker's own limit can be shorter than HEALTH_SECONDS."""
+    containers += [inspected("unhealthy"), inspected()]
+    health.wait_until_healthy(["one"], settings)
 
 
 def test_live_container_may_have_restarted_long_ago(containers, settings):
@@ -99,6 +104,12 @@ def test_release_is_refused_if_the_previous_one_answers(watched):
 
 def test_the_health_path_is_requested_through_the_front(watched):
     assert watched() == [("127.0.0.1", "/healthz")] * 10
+
+
+def test_container_that_becomes_unhealthy_is_refused_at_once(watched, containers):
+    containers += [inspected(), inspected("unhealthy")]
+    with pytest.raises(Refused, match="the new release became unhealthy while serving"):
+        watched()
 
 
 def test_one_failed_probe_is_not_enough(watched):
@@ -146,7 +157,7 @@ def test_a_watch_does_not_end_with_a_failed_probe(watched):
         ),
     ],
 )
-def test_evidence_describes_the_exit(containers, monkeypatch, found, events, lines):
+def test_diagnostics_describe_the_exit(containers, monkeypatch, found, events, lines):
     containers.append(found)
     monkeypatch.setattr(
         diagnostics,

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from server import __main__ as commands
+from server import __main__
 from server.__main__ import Command, main, parse
 from server.errors import UsageError
 
@@ -77,9 +77,9 @@ def deployed(directory, monkeypatch):
     """What a command line deploys; the current directory is restored."""
     got = []
     monkeypatch.chdir(directory)
-    monkeypatch.setattr(commands, "follow", lambda _, action: action())
+    monkeypatch.setattr(__main__, "follow", lambda _, action: action())
     monkeypatch.setattr(
-        commands.deploy, "run", lambda _, tag, actor, refuse_older: got.append((tag, refuse_older)) or 0
+        __main__.deploy, "run", lambda _, tag, actor, refuse_older: got.append((tag, refuse_older)) or 0
     )
     return got
 
