@@ -15,7 +15,7 @@ from server.state import say
 
 @dataclass(frozen=True)
 class Plan:
-    """What `_prepare` found: the services, the outcome to record on success, and whether the release may start early."""
+    """What `_prepare` found: the services, the outcome to record on success, and whether it may start early."""
 
     services: dict[str, Any]
     outcome: str
