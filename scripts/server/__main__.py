@@ -88,10 +88,10 @@ def run(directory: Path, command: Command, arguments: Sequence[str]) -> int:
         return follow(directory, lambda: deploy.run(directory, command.tag, actor, refuse_older=True))
     if not re.fullmatch(settings.COMMIT, current.image_tag):
         raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
-    # If IMAGE_TAG does not name the live release, that release is requested. If it does, it is read again under the
-    # lock: a deploy that is running may change it.
+    # If IMAGE_TAG names another release than the live one, request that release. Otherwise IMAGE_TAG is read under
+    # the lock: a deploy that is running may change it.
     live = history.find_live_entry(directory, current.deploy_id)
-    tag = "" if live and live.tag == current.image_tag else current.image_tag
+    tag = current.image_tag if live and live.tag != current.image_tag else ""
     return follow(directory, lambda: deploy.run(directory, tag, actor, refuse_older=False))
 
 

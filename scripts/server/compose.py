@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -109,6 +109,11 @@ def check_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> N
         )
 
 
+def other_services(services: Iterable[str]) -> list[str]:
+    """Return the services that a deploy does not replace, such as proxy and database."""
+    return [name for name in services if name not in ("api", "front", *ONE_SHOTS)]
+
+
 def hashes(project: Project, *names: str) -> dict[str, str]:
     """Return the configuration hash of each of these services; empty on failure."""
     result = run(project, "config", "--hash", ",".join(names), capture=True)
@@ -117,7 +122,7 @@ def hashes(project: Project, *names: str) -> dict[str, str]:
 
 
 def pull_missing(project: Project, services: Mapping[str, Any]) -> None:
-    """Pull the images of services that are not on this server. Raises Refused."""
+    """Pull those images of the services that are not on this server. Raises Refused."""
     images = {service["image"] for service in services.values() if "image" in service}
     if any(engine.image(image) is None for image in images):
         result = run(project, "pull", "--quiet", "--policy", "missing")

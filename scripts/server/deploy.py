@@ -87,12 +87,12 @@ def _abort(directory: Path, tag: str, error: Exception) -> int:
     ignore_signals()
     say(f"refused: {error}")
     try:
-        deploy_id = settings.read(directory).deploy_id
-        last = history.find_live_entry(directory, deploy_id)
-        if tag and deploy_id and not last:
-            say(f"IMAGE_TAG in .env is not restored: deploys.log does not say what deploy {deploy_id} made live")
+        current = settings.read(directory)
+        last = history.find_live_entry(directory, current.deploy_id)
+        if tag in ("", current.image_tag) and current.deploy_id and not last:
+            say(f"IMAGE_TAG in .env is not restored: deploys.log has no live release with the id {current.deploy_id}")
         elif tag and last and last.tag != tag:
-            settings.write_release(directory, last.tag, deploy_id, only_if=(tag, deploy_id))
+            settings.write_release(directory, last.tag, current.deploy_id, only_if=(tag, current.deploy_id))
     except (OSError, UsageError) as problem:
         say(f"IMAGE_TAG in .env could not be restored: {problem}")
     say("nothing was deployed")

@@ -63,7 +63,7 @@ def rollback_candidates(directory: Path, live: str, keep: int) -> list[str]:
 
 
 def new_id(directory: Path, seconds: int) -> str:
-    """Return an id for an attempt: `seconds`, the current time, or one more than the highest id if that is larger."""
+    """Return an id for an attempt: the current time `seconds`, or one more than the highest id, if that is larger."""
     before = [int(one.id) for one in entries(directory) if one.id.isdecimal()]
     return str(max([seconds, *(number + 1 for number in before)]))
 

@@ -42,9 +42,9 @@ def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) ->
         first deploy, before the switch   none       nobody     none
         first deploy, after it            none       front-new  new
 
-    If all containers of "old" are stopped, "new" is kept once requests go to it. If neither names a running release,
-    any other is kept that was verified: not while upstream is "nobody", and not one that is newer than stopped
-    containers of DEPLOY_ID. Otherwise these are kept.
+    If all containers of "old" are stopped, "new" is kept once requests go to it. If neither DEPLOY_ID nor upstream
+    names a running release, another running release is kept if it was verified: none is while upstream is "nobody",
+    and none that is newer than the stopped containers of DEPLOY_ID. Otherwise those stopped containers are kept.
     """
     running = [container.deploy_id for container in containers if container.is_running]
     others = [] if upstream == state.NO_FRONT else running
@@ -75,6 +75,8 @@ def repair(directory: Path, settings: Settings) -> Live:
     keep = {container.id for container in live.containers}
     engine.remove(container.id for container in containers if container.id not in keep)
     state.write_upstream(directory, "front")
+    if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():
+        state.link_current(directory, live.tag)
     return live
 
 

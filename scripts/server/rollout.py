@@ -15,7 +15,7 @@ from server.state import say
 
 @dataclass(frozen=True)
 class Plan:
-    """What `_prepare` found: the services, the outcome to record on success, and whether it may start early."""
+    """What `_prepare` found: the services, the outcome to record, and whether the migrations are the live ones."""
 
     services: dict[str, Any]
     outcome: str
@@ -23,9 +23,9 @@ class Plan:
 
 
 def is_unchanged(attempt: Attempt) -> bool:
-    """Return whether the live release has this tag and these settings, runs completely and serves its version.
+    """Return whether the live release has this tag and these settings, has all its containers running and serves.
 
-    Waits up to HEALTH_SECONDS: it may still be starting after a reboot. A proxy that does not run is started.
+    Waits up to HEALTH_SECONDS: it may still be starting after a reboot. Starts other services that do not run.
     """
     live, settings = attempt.live, attempt.settings
     project = attempt.with_live_containers().project
@@ -37,9 +37,10 @@ def is_unchanged(attempt: Attempt) -> bool:
     if any(one.labels.get("com.docker.compose.config-hash") != hashes.get(one.service) for one in live.containers):
         return False
     try:
+        existing = engine.containers(settings.project)
+        compose.start_missing(project, compose.other_services(compose.configuration(project)["services"]), existing)
         ids = [container.id for container in live.containers]
         health.wait_until_healthy(ids, settings, may_have_restarted=True)
-        compose.start_missing(project, ["proxy"], engine.containers(settings.project))
         _verify(live.containers, attempt.image, attempt.tag)
         health.verify_version(_find_proxy(settings), attempt.tag)
     except Refused as error:
@@ -98,11 +99,12 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
     """Migrate if needed, and start the new containers next to the current ones. Return their ids.
 
     A release serves only after its migrations have run. If its migrations are those of the live release, it starts
-    before the check. If the check finds a pending migration, it is killed, and started again after the migration.
+    before the check. If the check finds a pending migration, the new containers are killed, and started again after
+    the migration.
     """
     existing = engine.containers(attempt.settings.project)
-    others = [name for name in plan.services if name not in ("api", "front", "proxy", *compose.ONE_SHOTS)]
-    compose.start_missing(attempt.project, others, existing)
+    others = compose.other_services(plan.services)
+    compose.start_missing(attempt.project, [name for name in others if name != "proxy"], existing)
     # From here on, both fronts have the network name `front`: use the name that only the current one has.
     state.write_upstream(attempt.directory, attempt.live.front)
     created: list[str] = []

@@ -21,8 +21,7 @@ def apply(directory: Path) -> int:
             if not live.containers:
                 raise Refused("no release has containers: deploy one; a deploy starts these services")
             project = Project(directory, current, live.tag, live.deploy_id)
-            services = compose.configuration(project)["services"]
-            names = [name for name in services if name not in ("api", "front", *compose.ONE_SHOTS)]
+            names = compose.other_services(compose.configuration(project)["services"])
             state.say(f"applying the settings of {', '.join(names)}")
             if compose.run(project, "up", "--detach", "--no-deps", "--wait", *names).code:
                 raise Refused("some services are not healthy: see above")

@@ -99,6 +99,7 @@ def test_interrupt_is_not_taken_for_a_reason_to_replace_the_live_release(directo
     monkeypatch.setattr(rollout, "is_unchanged", IS_UNCHANGED)
     monkeypatch.setattr(rollout.health, "wait_until_healthy", interrupt)
     monkeypatch.setattr(rollout.compose, "hashes", lambda *_: {})
+    monkeypatch.setattr(rollout.compose, "configuration", lambda _: {"services": {}})
     assert deploy.run(directory, OLD, "a person", refuse_older=True) == 1
     assert capsys.readouterr().out.endswith(f"refused: interrupted\n==> still live: {OLD}\n")
 
@@ -119,10 +120,46 @@ def test_live_release_of_a_killed_deploy_is_recorded(directory, containers):
     """It was killed after .env was written and before its line was."""
     containers += [container("300", OLD, "api"), container("300", OLD, "front")]
     (directory / ".env").write_text((directory / ".env").read_text().replace("DEPLOY_ID=100", "DEPLOY_ID=300"))
+    (directory / "releases" / OLD / "deploy.sh").touch()
+    state.link_current(directory, NEW)
     assert run(directory) == 1
+    assert state.current_tag(directory) == OLD
     lines = [(entry.id, entry.tag, entry.outcome) for entry in history.entries(directory)]
     assert lines[1] == ("300", OLD, "live")
     assert lines[2][1:] == (NEW, "refused")
+
+
+@pytest.mark.parametrize(("requested", "is_shown"), [(NEW, False), (OLD, True)])
+def test_image_tag_that_cannot_be_restored_is_reported(directory, monkeypatch, capsys, requested, is_shown):
+    """The log is lost, and IMAGE_TAG is OLD: whether OLD was live is unknown; NEW was only requested."""
+    (directory / "deploys.log").unlink()
+    monkeypatch.setattr(deploy.signal, "signal", lambda *_: None)
+
+    def fail(*_):
+        raise Refused("another deploy is still running")
+
+    monkeypatch.setattr(state, "lock", fail)
+    assert deploy.run(directory, requested, "a person", refuse_older=False) == 1
+    assert ("IMAGE_TAG in .env is not restored" in capsys.readouterr().out) == is_shown
+
+
+def test_stopped_services_are_started_before_the_live_release_is_checked(directory, containers, monkeypatch):
+    """The release itself may need them, for example the database."""
+    containers += [container("100", OLD, "api"), container("100", OLD, "front")]
+    started = []
+    services = dict.fromkeys(("api", "front", "proxy", "db", "worker", "check", "backup", "migrate"))
+    monkeypatch.setattr(rollout, "is_unchanged", IS_UNCHANGED)
+    monkeypatch.setattr(rollout.compose, "hashes", lambda *_: {})
+    monkeypatch.setattr(rollout.compose, "configuration", lambda _: {"services": services})
+    monkeypatch.setattr(rollout.compose, "start_missing", lambda _, names, existing: started.extend(names))
+
+    def refuse(*_, **__):
+        assert started == ["proxy", "db", "worker"]
+        raise Refused("not healthy")
+
+    monkeypatch.setattr(rollout.health, "wait_until_healthy", refuse)
+    assert deploy.run(directory, OLD, "a person", refuse_older=True) == 1
+    assert started == ["proxy", "db", "worker"]
 
 
 def test_nothing_is_pruned_when_the_revert_failed(directory, containers, monkeypatch, capsys):

@@ -97,6 +97,13 @@ def test_the_tag_of_the_live_release_is_read_again_under_the_lock(directory, dep
     assert deployed == [("", False)]
 
 
+def test_the_tag_of_an_unrecorded_release_is_read_again_under_the_lock(directory, deployed):
+    """At boot, after a power failure before the line was written: a deploy may be running."""
+    (directory / "deploys.log").unlink()
+    assert main([str(directory)]) == 0
+    assert deployed == [("", False)]
+
+
 def test_a_commit_is_deployed_unless_it_is_older(directory, deployed, monkeypatch):
     monkeypatch.setenv("SSH_ORIGINAL_COMMAND", f"deploy {COMMIT}")
     assert main([str(directory), "--ssh"]) == 0
