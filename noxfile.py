@@ -1,6 +1,3 @@
-# /// script
-# dependencies = ["nox[uv]"]
-# ///
 """The commands of this project: developers and workflows run the same ones."""
 
 import sys
@@ -125,7 +122,3 @@ def lock(session: nox.Session) -> None:
         *("--custom-compile-command=nox -s lock", "--group=service", "--output-file=requirements.txt"),
         *session.posargs,
     )
-
-
-if __name__ == "__main__":
-    nox.main()
