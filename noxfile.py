@@ -28,9 +28,9 @@ def files(*patterns: str) -> list[str]:
 
 
 def run_module(session: nox.Session, module: str, *arguments: str, python: str = "python") -> None:
-    """Run a module of this repository, and give it time to clean up after Ctrl-C.
+    """Run a module of this repository; after Ctrl-C, wait up to CLEANUP_SECONDS for it to clean up.
 
-    `external`: the Python may be that of nox. `stderr=None`: nox would merge stderr into stdout.
+    `external=True` permits a Python outside the session's environment. `stderr=None` keeps stderr apart from stdout.
     """
     session.run(python, "-m", module, *arguments, external=True, stderr=None, interrupt_timeout=CLEANUP_SECONDS)
 
