@@ -14,7 +14,7 @@ from server.settings import Settings
 from server.state import now, replace, say
 
 LIVE, ROLLBACK, REFUSED = "live", "rollback", "refused"
-WENT_LIVE = (LIVE, ROLLBACK, "rolled_back")  # version 1 wrote the last one for ROLLBACK
+WENT_LIVE = (LIVE, ROLLBACK, "rolled_back")  # version 1 (in Bash) wrote the last one for ROLLBACK
 NOTIFY_SECONDS = 5  # for one request
 NOTIFY_LINES = 20  # maximum per deploy
 RETRIED = (401, 403, 404, 408, 429)  # misconfigured or temporary; other 4xx are final

@@ -61,7 +61,8 @@ def label(image: Any | None, name: str) -> str:
 def is_older(image: Any, other: Any | None) -> bool:
     """Return whether an image's commit comes before the other's on main; False if that is unknown.
 
-    The positions decide. Images of version 1 have none; then the times of the commits decide.
+    The positions decide. Images of version 1 (the previous program, in Bash) have none; then the times of the commits
+    decide.
     """
     ours, theirs = label(image, POSITION), label(other, POSITION)
     if ours.isdecimal() and theirs.isdecimal():
