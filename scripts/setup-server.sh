@@ -11,7 +11,7 @@ Usage: sudo scripts/setup-server.sh --image IMAGE [options]
 
 Run it on the server, in a clone of the repository.
 
-  --image IMAGE   image of the releases, without a tag: ghcr.io/owner/quai
+  --image IMAGE   image of the releases, in lower case, without a tag: ghcr.io/owner/quai
   --site ADDRESS  domain name to serve, with automatic HTTPS (default: ':80', plain HTTP)
   --host NAME     name or address at which GitHub can reach this server (default: the host name)
   --port PORT     SSH port of this server (default: 22)
@@ -45,7 +45,7 @@ read_options() {
     printf -v "${1#--}" '%s' "$2" # sets the local variable of main with the name of the option
     shift 2
   done
-  [[ $image =~ ^[a-z0-9][a-z0-9._:/-]*$ && ${image##*/} != *:* ]] || fail "--image must be an image name without a tag, such as ghcr.io/owner/quai; got '$image'"
+  [[ $image =~ ^[a-z0-9][a-z0-9._:/-]*$ && ${image##*/} != *:* ]] || fail "--image must be an image name in lower case, without a tag, such as ghcr.io/owner/quai; got '$image'"
   image=${image#docker.io/}
   [[ $site != *://* ]] || fail "--site must be an address without a scheme, such as api.example.com; got '$site'"
   dir=${dir%/}
