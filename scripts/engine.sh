@@ -54,9 +54,10 @@ install_engine() {
   . /etc/os-release
   local required
   required=$(packages) || fail "no Docker engine is running, and $PRETTY_NAME is not Debian or Ubuntu; install one: https://docs.docker.com/engine/install/"
+  required+=" iptables ca-certificates"
   require_root
 
-  say "no Docker engine is running: installing system packages: $required iptables"
+  say "no Docker engine is running: installing system packages: $required"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
   if [[ $VERSION_CODENAME == bookworm ]]; then
@@ -64,7 +65,7 @@ install_engine() {
     apt-get update -qq
   fi
   # shellcheck disable=SC2086  # a list of package names
-  apt-get install -qq -y --no-install-recommends $required iptables ca-certificates >/dev/null
+  apt-get install -qq -y --no-install-recommends $required >/dev/null
 }
 
 is_dockerd_running() { [[ $(readlink "/proc/$(cat /run/docker.pid 2>/dev/null)/exe") == */dockerd ]]; }
