@@ -27,8 +27,8 @@ def deploy() -> None:
     except Failure as failure:
         summarize(f"### Not verified: `{commit}`\n\nThe server reports it as live, but {failure}")
         raise
-    started = answer.get("started_at", "an unknown time")
-    summarize(f"### Live: `{commit}`\n\n{public_url} serves this commit, which started at {started}.")
+    since = f", which started at {answer['started_at']}" if "started_at" in answer else ""
+    summarize(f"### Live: `{commit}`\n\n{public_url} serves this release{since}.")
 
 
 def summarize(text: str, environment: Mapping[str, str] = os.environ) -> None:

@@ -149,6 +149,23 @@ def test_summary_reports_the_result(server, monkeypatch, tmp_path, script, verif
     assert (tmp_path / "summary").read_text().startswith(summary)
 
 
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [
+        ({"started_at": "2026-01-02T03:04:05Z"}, "serves this release, which started at 2026-01-02T03:04:05Z."),
+        ({}, "serves this release."),
+    ],
+)
+def test_summary_says_since_when_the_release_runs_if_version_returns_it(
+    server, monkeypatch, tmp_path, version, sentence
+):
+    server(f"print('{LIVE.strip()}')")
+    monkeypatch.setattr(deploy, "wait_for_release", lambda public_url, commit: version)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    deploy.deploy()
+    assert (tmp_path / "summary").read_text() == f"### Live: `{COMMIT}`\n\nthe PUBLIC_URL {sentence}\n"
+
+
 def test_application_log_cannot_inject_workflow_commands(monkeypatch, capfd):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     script = "import sys; sys.stdout.buffer.write(b'::set-env name=A::b \\xff\\n==> done\\n')"
