@@ -72,8 +72,8 @@ def test_token_of_the_workflow_is_not_sent_to_another_registry(logins, monkeypat
     assert logins == []
 
 
-def test_workflow_passes_its_token_apart_from_the_password():
-    """An expression with `||` would send the token to the registry of IMAGE, whichever it is."""
+def test_workflows_pass_their_token_in_github_token_only():
+    """REGISTRY_PASSWORD: ${{ secrets.REGISTRY_PASSWORD || github.token }} would send it to any registry."""
     for workflow in (ROOT / ".github/workflows").glob("*.yml"):
         for line in workflow.read_text().splitlines():
             assert "github.token" not in line or line.strip().startswith("GITHUB_TOKEN: ${{ github.token }}")

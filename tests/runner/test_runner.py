@@ -189,7 +189,10 @@ def test_the_smoke_test_gets_new_secrets_and_free_ports():
 
 @pytest.fixture
 def docker(monkeypatch, tmp_path):
-    """The docker commands of the smoke test, run where a .env.prod is; `docker.failing` is a word of one that fails."""
+    """Replace docker by a list that records the smoke test's commands, in a directory with a .env.prod.
+
+    A command that contains the word `docker.failing` fails with exit code 7.
+    """
 
     class Docker(list):
         failing = "none"

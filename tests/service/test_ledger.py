@@ -38,7 +38,7 @@ def send_webhook(client, **more):
 
 
 def time_ago(hours, minutes=0):
-    """Return the time that long ago in RFC 3339."""
+    """Return the time this many hours and minutes ago, in RFC 3339."""
     return (datetime.now(UTC) - timedelta(hours=hours, minutes=minutes)).isoformat()
 
 
