@@ -82,7 +82,7 @@ def page(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def image(session: nox.Session) -> None:
-    """Build and smoke-test the image of this commit; `-- --help`: options to push it, or to move the `latest` tag."""
+    """Build and smoke-test the image of this commit; `-- --help`: options to push it, build twice, or move `latest`."""
     run_module(session, "scripts.runner", "image", *session.posargs, python=sys.executable)
 
 

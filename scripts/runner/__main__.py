@@ -36,7 +36,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     action = image.add_mutually_exclusive_group()
     action.add_argument("--push", action="store_true", help="then push it as IMAGE:<commit>")
     action.add_argument("--latest", action="store_true", help="build nothing; move IMAGE:latest to this commit's image")
-    image.add_argument("--twice", action="store_true", help="build it twice without cache; both must have the same id")
+    action.add_argument(
+        "--twice",
+        action="store_true",
+        help="build it twice, without cache, instead of once; fail unless both builds have the same id",
+    )
 
     commands.add_parser(
         "deploy",
@@ -56,8 +60,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         commands.choices[options.command].error(f"unknown arguments: {' '.join(unknown)}")
-    if options.command == "image" and options.latest and options.twice:
-        image.error("argument --twice: not allowed with argument --latest")
     if options.command == "postgres" and not options.words:
         postgres.error("the command to run is missing")
     return options

@@ -280,6 +280,7 @@ def test_help_lists_the_commands():
         ["image", "--no-such-option"],
         ["image", "--push", "--latest"],
         ["image", "--latest", "--twice"],
+        ["image", "--push", "--twice"],
         ["deploy", "now"],
         ["postgres"],
     ],
