@@ -14,7 +14,7 @@ from service.settings import read_settings_or_exit
 def main() -> None:
     """Serve until SIGTERM, finish the requests in flight, and exit with status 0; 2 for an invalid setting."""
     parser = argparse.ArgumentParser(prog="python -m service", description="Serve the API on API_PORT.")
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: 0.0.0.0)")  # noqa: S104 - only the front can reach a container
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: 0.0.0.0)")  # noqa: S104 - see forwarded_allow_ips
     parser.add_argument("--reload", action="store_true", help="restart when the code changes")
     options = parser.parse_args()
     settings = read_settings_or_exit()
@@ -30,7 +30,9 @@ def main() -> None:
         timeout_keep_alive=75,
         access_log=False,  # RequestMiddleware logs each request
         log_config=LOG_CONFIG,
-        forwarded_allow_ips="*",  # only the front can reach a container
+        # The compose files publish no port of the API: besides the host, only containers of this Compose project reach
+        # it. nox -s dev listens on 127.0.0.1.
+        forwarded_allow_ips="*",
         server_header=False,
     )
 
