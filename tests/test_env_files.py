@@ -71,6 +71,13 @@ def test_development_without_docker_has_the_caddy_version_of_production():
     assert dev[1] == re.search(r"caddy:([\d.]+)", pinned_images("docker-compose.prod.yml")["FRONT_IMAGE"])[1]
 
 
+def test_front_of_development_connects_to_the_port_of_the_api():
+    """API_PORT is in .env.dev, so both services must read that file."""
+    text = (ROOT / "docker-compose.dev.yml").read_text()
+    services = dict(re.findall(r"^  (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE))
+    assert {name for name, content in services.items() if "env_file: [.env.dev]" in content} == {"front", "api"}
+
+
 def test_dependabot_can_update_the_base_image():
     """Dependabot updates images in FROM lines, not in ARG lines."""
     assert re.search(r"^FROM [\w./-]+:[\w.-]+@sha256:[0-9a-f]{64} AS ", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
