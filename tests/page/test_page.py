@@ -479,6 +479,26 @@ def test_responses_to_an_earlier_token_are_ignored(site, visit):
     expect(page.get_by_role("heading", name="This ledger requires a token")).to_be_hidden()
 
 
+def test_ledger_is_hidden_when_its_token_is_revoked(site, visit):
+    site.stop()
+    site.start(READ_ACCESS="token")
+    page = visit(site, ready="requires a token")
+    page.expected_errors.append(UNAUTHORIZED_401)
+    sign_in(page, TOKEN)
+    expect(page.get_by_role("table")).to_be_visible()
+    site.stop()
+    new = TOKEN[::-1]
+    site.start(API_TOKEN=new)
+    page.clock.run_for(16_000)
+    expect(page.get_by_role("alert")).to_have_text("Access denied: a valid bearer token is required.")
+    expect(page.get_by_role("table")).to_be_hidden()
+    expect(page.get_by_role("heading", name="Roll back")).to_be_hidden()
+    expect(page.get_by_text("as of")).to_be_hidden()
+    sign_in(page, new)
+    expect(page.get_by_role("table")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_empty_ledger_explains_the_setup_after_signing_in(empty, visit):
     empty.stop()
     empty.start(READ_ACCESS="token")

@@ -334,9 +334,10 @@ function showError(error, next = `Retrying every ${RETRY_MS / 1000} s.`) {
   if (!updatedAt) element("updated").textContent = "";
 }
 
+/** Ask for a token. Hide the ledger: it may be visible if the token was revoked. */
 function showSignIn(error) {
-  element("error").hidden = true;
-  element("updated").textContent = "";
+  element("error").hidden = element("ledger").hidden = true;
+  element("updated").textContent = updatedAt = "";
   element("sign-in-error").textContent = token ? `Access denied: ${error.message}.` : "";
   element("sign-in").hidden = false;
   token = "";
