@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from tests.rehearsal.server import DIR, Server
 
+OTHER_PROJECT = "another"  # the name of a container that a scenario starts
+
 # One "name=value" per line; then files that a deploy leaves only if it is interrupted, and containers with tabs.
 SCRIPT = f"""
 cd {DIR}; . ./.env
@@ -27,9 +29,9 @@ class FoundContainer(NamedTuple):
     one_shot: str
 
     @property
-    def is_started_by_hand(self) -> bool:
-        """Whether an administrator runs this backup: those of a deploy have the label."""
-        return "-backup-run-" in self.name and not self.one_shot
+    def may_exist(self) -> bool:
+        """Whether it may exist next to a release: a backup started by hand (without the label), or another project."""
+        return self.name == OTHER_PROJECT or ("-backup-run-" in self.name and not self.one_shot)
 
 
 class Production(NamedTuple):
@@ -58,7 +60,7 @@ def read_production(server: Server) -> Production:
 def find_problem(production: Production, commit: str) -> str:
     """Return how the server differs from one that runs this release and nothing else; empty if it does not."""
     values, leftovers, containers = production
-    found = [one for one in containers if not one.is_started_by_hand]
+    found = [one for one in containers if not one.may_exist]
     expected = {"tag": commit, "link": commit, "upstream": "front"}
     if different := {name: values.get(name) for name in expected if values.get(name) != expected[name]}:
         return f"expected {expected}, found {different}; the containers are {found}"

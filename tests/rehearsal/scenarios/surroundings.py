@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from scripts.runner.process import run
 from tests.rehearsal.dockerfiles import CRASH
 from tests.rehearsal.failures import Failed, expect, say
+from tests.rehearsal.production import OTHER_PROJECT
 from tests.rehearsal.rehearsal import SETTLE_SECONDS, Rehearsal
 from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import is_failed
@@ -167,7 +168,7 @@ def pruning(rehearsal: Rehearsal) -> None:
     try:
         for name in names[:2]:
             deploy_and_expect_live(rehearsal, name)
-        server.exec(f"docker run --detach --name another {image}:{commits[names[1]]} sleep 600")
+        server.exec(f"docker run --detach --name {OTHER_PROJECT} {image}:{commits[names[1]]} sleep 600")
         server.exec(f"docker tag {image}:{commits[names[0]]} another/project:1")
         server.set(KEEP_RELEASES="1")
         for name in names[2:]:
@@ -176,13 +177,13 @@ def pruning(rehearsal: Rehearsal) -> None:
         folders = server.exec(f"ls {DIR}/releases").split()
         containers = server.exec("docker ps --format '{{.Names}}'").splitlines()
     finally:
-        server.exec("docker rm --force another || true; docker rmi another/project:1 || true")
+        server.exec(f"docker rm --force {OTHER_PROJECT} || true; docker rmi another/project:1 || true")
         server.set(KEEP_RELEASES=original)
     found = {line.split()[1] for line in images if line.startswith(f"{image} ")}
     expected = {commits[name] for name in names[1:]}
     expect(found == expected, f"found the images {found}, expected {expected}")
     expect(
-        "another/project 1" in images and "another" in containers,
+        "another/project 1" in images and OTHER_PROJECT in containers,
         f"the image or the container of another project was removed: {images}, {containers}",
     )
     found = {name for name in folders if len(name) == 40}
