@@ -19,9 +19,9 @@ Run it on the server, in a clone of the repository.
   --dir DIR       directory of the application (default: /srv/quai)
   --new-key       replace the deploy key
 
-Installs a Docker engine if none is running, and python3 if it is missing (system packages). Creates
-the user, the directory with .env and deploy.sh, a systemd unit that reconciles with .env at boot, and
-an SSH key that can only request a deploy or the status. Finally prints the commands that configure
+Starts Docker, or installs it, and python3 if it is missing (system packages). Creates the user, the
+directory with .env and deploy.sh, a systemd unit that deploys the release named in .env at boot, and an
+SSH key that can only request a deploy or the status. Finally prints the commands that configure
 GitHub.
 
 A second run keeps .env, the deploy key (without --new-key), the deployed releases and the database. It
@@ -74,7 +74,7 @@ refuse_second_application() {
   done
 }
 
-# An existing .env is not changed. Refuse options that contradict it, because the printed commands would, too.
+# An existing .env is not changed. Refuse options that differ from it: the commands printed for GitHub would not match the server.
 check_env() {
   local current
   if [[ -e $dir/.env ]]; then
@@ -128,14 +128,15 @@ keep_containers_running() {
   fi
 }
 
-# Reconciles with .env at boot, even if the server rebooted in the middle of a deploy.
+# At boot: deploys the release named in .env, also if the server rebooted in the middle of a deploy.
 make_unit() {
-  local units=/etc/systemd/system unit
-  unit=quai.service
+  local units=/etc/systemd/system unit=quai.service
   mkdir -p "$units/multi-user.target.wants"
   cat >"$units/$unit" <<TEXT
 [Unit]
-Description=Reconcile $dir with its .env
+Description=Deploy the release named in $dir/.env
+# Before the first deploy there is none.
+ConditionPathExists=$dir/docker-compose.prod.yml
 Requires=docker.service
 After=docker.service
 
@@ -186,7 +187,8 @@ make_key() {
 }
 
 print_next() {
-  local name=$host url=http://$host registry=${image%%/*}
+  local name=$host url=http://$host registry=${image%%/*} login="root@$host"
+  [[ ${SUDO_USER-root} == root ]] || login="$SUDO_USER@$host sudo -n"
   [[ $host != *:* ]] || url="http://[$host]" # an IPv6 address
   [[ $registry == *[.:]* ]] || registry='' # Docker Hub
   [[ $port == 22 ]] || name="[$host]:$port"
@@ -211,8 +213,8 @@ gh variable set PUBLIC_URL --env production --body '$url'
 TEXT
   if [[ -e $key ]]; then
     cat <<TEXT
-ssh -p $port root@$host cat $key | gh secret set DEPLOY_KEY --env production
-ssh -p $port root@$host rm $key $key.pub
+ssh -p $port $login cat $key | gh secret set DEPLOY_KEY --env production
+ssh -p $port $login rm $key $key.pub
 TEXT
   else
     echo "(DEPLOY_KEY was created by an earlier run; --new-key replaces it)"

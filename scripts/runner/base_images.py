@@ -22,7 +22,7 @@ PINS = {
 def pinned(file: Path, name: str) -> str | None:
     """Return the image that a file pins for a variable, or None if the file does not use the variable.
 
-    The variable's default is an image, or a stage of the Dockerfile that consists of the image.
+    The variable's default is an image, or the name of a stage of the Dockerfile that is only `FROM <image>`.
     """
     text = file.read_text()
     default = re.search(rf"(?:ARG {name}=|\${{{name}:-)([\w./:@-]+)", text)
@@ -42,10 +42,11 @@ def base_images(pins: Mapping[str, tuple[str, str]] = PINS, stand_ins: bool = Tr
     for name, (file, _) in pins.items():
         if image := os.environ.get(name) or pinned(ROOT / file, name):
             images[name] = image
-    missing = [name for name, image in images.items() if not _ensure_available(image)]
-    if not missing:
+    problems = {name: problem for name, image in images.items() if (problem := _ensure_available(image))}
+    if not problems:
         return images
-    say(f"cannot pull {images[missing[0]]}")
+    missing = list(problems)
+    say(f"cannot pull {images[missing[0]]}: {problems[missing[0]]}")
     if not stand_ins:
         raise Failure(
             f"{images[missing[0]]} cannot be pulled, and an image that is built or tested with stand-ins is not pushed."
@@ -53,17 +54,20 @@ def base_images(pins: Mapping[str, tuple[str, str]] = PINS, stand_ins: bool = Tr
         )
     say("using stand-ins built from Debian packages")
     debian = f"{PREFIX}/debian:trixie"
-    if not _ensure_available(debian):
+    if _ensure_available(debian):
         _build_debian(debian)
     return images | {name: _build_stand_in(pins[name][1], debian) for name in missing}
 
 
-def _ensure_available(image: str) -> bool:
-    commands = [["image", "inspect"]] if image.startswith(PREFIX) else [["image", "inspect"], ["pull", "--quiet"]]
-    return any(
-        subprocess.run(["docker", *command, image], capture_output=True, check=False).returncode == 0
-        for command in commands
-    )
+def _ensure_available(image: str) -> str:
+    """Pull an image that the engine does not have; return why it is unavailable, or an empty text."""
+    error = ""
+    for command in [["image", "inspect"]] if image.startswith(PREFIX) else [["image", "inspect"], ["pull", "--quiet"]]:
+        done = subprocess.run(["docker", *command, image], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return ""
+        error = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return error
 
 
 def _build_debian(name: str) -> None:

@@ -68,7 +68,7 @@ def engine(monkeypatch):
     for name in base_images.PINS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(base_images, "ensure_engine", lambda: None)
-    monkeypatch.setattr(base_images, "_ensure_available", available.__contains__)
+    monkeypatch.setattr(base_images, "_ensure_available", lambda image: "" if image in available else "no route")
     monkeypatch.setattr(base_images, "_build_debian", lambda name: None)
     monkeypatch.setattr(base_images, "_build_stand_in", lambda stage, debian: f"stand-in {stage}")
     return available
@@ -83,6 +83,12 @@ def test_the_environment_takes_precedence_and_stand_ins_are_the_last_resort(engi
         "FRONT_IMAGE": "stand-in caddy",
         "DB_IMAGE": "mirror/postgres:17",
     }
+
+
+def test_the_reason_for_stand_ins_is_shown(engine, capsys):
+    base_images.base_images()
+    image = base_images.pinned(ROOT / "Dockerfile", "PYTHON_IMAGE")
+    assert f"cannot pull {image}: no route\n" in capsys.readouterr().out
 
 
 def test_pushed_image_is_never_built_on_a_stand_in(engine):
