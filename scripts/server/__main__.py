@@ -21,9 +21,9 @@ Usage: deploy.sh                  deploy the release that IMAGE_TAG in .env name
        deploy.sh --ssh            handle a request from the deploy key: 'deploy <commit>' or 'status' only
        deploy.sh --help           show this help
 
-A release goes live only after it is healthy next to the current one. Otherwise it is removed, its log is
-shown, and the exit code is 1 (2: invalid arguments or settings). After an interruption, run the same command
-again: it cleans up first.
+A release starts next to the current one and goes live only when it is healthy. Otherwise it is removed, its
+log is shown, and the exit code is 1 (2: invalid arguments or settings). After an interruption, run the same
+command again: it cleans up first.
 """
 KEY_ACTOR = "the deploy key"
 

@@ -63,9 +63,10 @@ class Attempt:
 
     def find_containers(self, service: str = "") -> list[Container]:
         """Return the containers that this attempt created, of all services or of one."""
-        own = [one for one in release_containers(self.settings) if one.deploy_id == self.project.deploy_id]
+        containers = release_containers(self.settings)
+        own = [container for container in containers if container.deploy_id == self.project.deploy_id]
         return [container for container in own if service in ("", container.service)]
 
     def with_live_containers(self) -> "Attempt":
-        """Return this attempt for the containers that are live already, instead of new ones."""
+        """Return a copy of this attempt that refers to the live containers, not to new ones."""
         return replace(self, project=replace(self.project, deploy_id=self.live.deploy_id))

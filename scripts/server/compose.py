@@ -71,7 +71,7 @@ def _command() -> list[str]:
 def configuration(project: Project) -> dict[str, Any]:
     """Return the resolved compose file of the release.
 
-    Raises Refused if the file and .env do not fit together. Only the name of a missing variable is shown:
+    Raises Refused if the file and .env do not match. Only the name of a missing variable is shown:
     another message may quote a line of .env, with a secret in it.
     """
     result = run(project, "config", "--format", "json", capture=True)
@@ -127,7 +127,7 @@ def pull_missing(project: Project, services: Mapping[str, Any]) -> None:
     if any(engine.image(image) is None for image in images):
         result = run(project, "pull", "--quiet", "--policy", "missing")
         if result.code:
-            raise Refused("the image of another service cannot be pulled (FRONT_IMAGE, DB_IMAGE): see above")
+            raise Refused("an image other than the release's cannot be pulled (FRONT_IMAGE, DB_IMAGE): see above")
 
 
 def start_missing(project: Project, names: Sequence[str], existing: Sequence[engine.Container]) -> None:
@@ -149,7 +149,7 @@ def start_missing(project: Project, names: Sequence[str], existing: Sequence[eng
 def run_one_shot(
     project: Project,
     service: str,
-    seconds: float = commands.COMMAND_SECONDS,
+    seconds: float,
     output: int | IO[bytes] | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> int:

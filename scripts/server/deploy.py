@@ -22,9 +22,10 @@ FAILURES = (Refused, Interrupted, EngineError, OSError)
 
 
 def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
-    """Make a release live and return the exit code; without a tag, the one that IMAGE_TAG names once the lock is held.
+    """Make a release live and return the exit code; without a tag, the one that IMAGE_TAG names.
 
-    With `refuse_older` the release must not be older than the live one. Runs in a session of its own.
+    IMAGE_TAG is read when the lock is acquired. With `refuse_older` the release must not be older than the live one.
+    The caller runs this in a separate session (see follow).
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -103,7 +104,7 @@ def _execute(attempt: Attempt, refuse_older: bool) -> int:
     """Roll out and write .env; revert if one of the two fails. Then finish. Return the exit code."""
     serving, outcome = attempt, history.LIVE
     try:
-        if rollout.is_unchanged(attempt):
+        if rollout.confirm_live(attempt):
             serving = attempt.with_live_containers()
         else:
             outcome = rollout.roll_out(attempt, refuse_older)

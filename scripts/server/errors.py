@@ -14,4 +14,4 @@ class TimedOut(Refused):
 
 
 class Interrupted(Exception):
-    """A signal ended the deploy. Not a kind of Refused: what handles a refusal must not continue after a signal."""
+    """A signal ended the deploy. Not a Refused: code that catches Refused and continues must not catch a signal."""

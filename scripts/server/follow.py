@@ -19,7 +19,7 @@ POLL_SECONDS = 0.05
 def follow(directory: Path, action: Callable[[], int]) -> int:
     """Run `action` in a session of its own, print its log until it ends, and return its exit code.
 
-    SIGINT, SIGHUP and SIGTERM stop printing, not the action; the exit code is 1 then.
+    SIGINT, SIGHUP and SIGTERM stop printing, not the action; then the exit code is 1.
     """
     log = _new_log(directory / "logs")
     worker = os.fork()

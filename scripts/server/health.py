@@ -58,9 +58,9 @@ def _is_healthy(container: str, may_have_restarted: bool = False) -> bool:
     return bool(health["Status"] == "healthy")
 
 
-def probe(address: str, path: str, seconds: float = PROBE_SECONDS) -> Response:
-    """Send one GET to port FRONT_PORT of a container."""
-    connection = http.client.HTTPConnection(address, FRONT_PORT, timeout=seconds)
+def probe(address: str, path: str) -> Response:
+    """Send one GET to port FRONT_PORT of a container; status 0 without a response within PROBE_SECONDS."""
+    connection = http.client.HTTPConnection(address, FRONT_PORT, timeout=PROBE_SECONDS)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

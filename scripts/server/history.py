@@ -48,23 +48,27 @@ def _lines(directory: Path) -> list[str]:
 
 def find_live_entry(directory: Path, deploy_id: str) -> Entry | None:
     """Return the line of the attempt with this id if it went live; else None."""
-    return next((one for one in entries(directory) if one.id == deploy_id and one.outcome in WENT_LIVE), None)
+    return next((entry for entry in _live_entries(directory) if entry.id == deploy_id), None)
 
 
 def live_ids(directory: Path) -> set[str]:
     """Return the ids of the attempts that went live."""
-    return {entry.id for entry in entries(directory) if entry.outcome in WENT_LIVE}
+    return {entry.id for entry in _live_entries(directory)}
+
+
+def _live_entries(directory: Path) -> list[Entry]:
+    return [entry for entry in entries(directory) if entry.outcome in WENT_LIVE]
 
 
 def rollback_candidates(directory: Path, live: str, keep: int) -> list[str]:
     """Return the tags of at most `keep` releases that were live, newest first, without the live one."""
-    newest = reversed([one.tag for one in entries(directory) if one.outcome in WENT_LIVE and one.tag != live])
+    newest = reversed([entry.tag for entry in _live_entries(directory) if entry.tag != live])
     return list(dict.fromkeys(newest))[:keep]
 
 
 def new_id(directory: Path, seconds: int) -> str:
     """Return an id for an attempt: the current time `seconds`, or one more than the highest id, if that is larger."""
-    before = [int(one.id) for one in entries(directory) if one.id.isdecimal()]
+    before = [int(entry.id) for entry in entries(directory) if entry.id.isdecimal()]
     return str(max([seconds, *(number + 1 for number in before)]))
 
 
@@ -75,7 +79,7 @@ def last_line(directory: Path) -> str:
 
 def is_recorded(directory: Path, deploy_id: str) -> bool:
     """Return whether the log has a line of this attempt."""
-    return any(one.id == deploy_id for one in entries(directory))
+    return any(entry.id == deploy_id for entry in entries(directory))
 
 
 def record(
@@ -90,9 +94,9 @@ def record(
     seconds: Mapping[str, float],
 ) -> None:
     """Append the line of an attempt. `seconds` is the duration of each step, `committed` is RFC 3339 or empty."""
-    reason = "".join(one if one.isprintable() else " " for one in reason).strip()
-    actor = "".join(one for one in actor if one.isalnum() or one in " @._-")
-    what = "live again (rollback)" if outcome == ROLLBACK else outcome
+    reason = "".join(character if character.isprintable() else " " for character in reason).strip()
+    actor = "".join(character for character in actor if character.isalnum() or character in " @._-")
+    what = {LIVE: "is live", ROLLBACK: "is live again (rollback)", REFUSED: "was refused"}[outcome]
     entry = {
         "id": deploy_id,
         "time": now(),
@@ -102,7 +106,7 @@ def record(
         "reason": reason,
         "committed": committed,
         "seconds": {step: round(value, 2) for step, value in seconds.items()},
-        "text": f"{image} is {what}{f': {reason}' if reason else ''}",
+        "text": f"{image} {what}{f': {reason}' if reason else ''}",
     }
     with (directory / "deploys.log").open("a", encoding="utf-8") as log:
         log.write(("" if _ends_with_newline(directory) else "\n") + json.dumps(entry) + "\n")
@@ -122,9 +126,9 @@ def notify(directory: Path, settings: Settings) -> None:
     file = directory / "notified"
     try:
         lines = _lines(directory)
-        if not file.exists():  # NOTIFY_URL is new: send only the last line
-            replace(file, f"{len(lines) - 1}\n")
-        sent = min(int(file.read_text()), len(lines))
+        if not file.exists() or int(file.read_text()) > len(lines):  # NOTIFY_URL or the log is new: send the last line
+            replace(file, f"{max(0, len(lines) - 1)}\n")
+        sent = int(file.read_text())
         for line in lines[sent : sent + NOTIFY_LINES]:
             status = _post(settings, line)
             if _needs_retry(status):

@@ -103,7 +103,7 @@ def make_room(folder: Path, keep: int, live_ids: Collection[str], min_free_mb: i
 
 
 def prunable(folder: Path, keep: int, live_ids: Collection[str]) -> list[Path]:
-    """Return all dumps but the newest `keep`, and but the first dump since the last one whose deploy went live.
+    """Return the dumps to delete: all but the newest `keep`, and the first since the last dump whose deploy went live.
 
     If a migration fails half-way, each retry dumps a half-migrated database; only the first dump is clean.
     """

@@ -15,27 +15,29 @@ from server.state import say
 
 @dataclass(frozen=True)
 class Plan:
-    """What `_prepare` found: the services, the outcome to record, and whether the migrations are the live ones."""
+    """What `_prepare` found: the services, the outcome to record, and whether the live one has its migrations."""
 
     services: dict[str, Any]
     outcome: str
     has_same_migrations: bool
 
 
-def is_unchanged(attempt: Attempt) -> bool:
-    """Return whether the live release has this tag and these settings, has all its containers running and serves.
+def confirm_live(attempt: Attempt) -> bool:
+    """Return whether the live release can stay: it has this tag and these settings, and all its containers serve.
 
-    Waits up to HEALTH_SECONDS: it may still be starting after a reboot. Starts other services that do not run.
+    Starts other services that do not run. Waits up to HEALTH_SECONDS: after a reboot all may still be starting.
     """
     live, settings = attempt.live, attempt.settings
     project = attempt.with_live_containers().project
     if live.tag != attempt.tag or not project.release.is_dir():
         return False
-    if len(live.containers) != settings.api_replicas + 1 or not all(one.is_running for one in live.containers):
+    running = [container for container in live.containers if container.is_running]
+    if not len(running) == len(live.containers) == settings.api_replicas + 1:
         return False
     hashes = compose.hashes(project, "api", "front")
-    if any(one.labels.get("com.docker.compose.config-hash") != hashes.get(one.service) for one in live.containers):
-        return False
+    for container in running:
+        if container.labels.get("com.docker.compose.config-hash") != hashes.get(container.service):
+            return False
     try:
         existing = engine.containers(settings.project)
         compose.start_missing(project, compose.other_services(compose.configuration(project)["services"]), existing)
@@ -132,7 +134,7 @@ def _create(attempt: Attempt) -> list[str]:
     """Create the new containers, without starting them, and return their ids."""
     existing = release_containers(attempt.settings)
     scale = [
-        f"--scale={service}={sum(one.service == service for one in existing) + count}"
+        f"--scale={service}={sum(container.service == service for container in existing) + count}"
         for service, count in (("api", attempt.settings.api_replicas), ("front", 1))
     ]
     result = compose.run(attempt.project, "up", "--no-start", "--no-deps", "--no-recreate", *scale, "api", "front")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from server.errors import Refused
 
-CHILD_MARK = "QUAI_DEPLOY_IN"  # in the environment of the children of a lock holder: its directory
+CHILD_MARK = "QUAI_DEPLOY_IN"  # environment variable of the lock holder's children: the directory of .env
 LOCK_SECONDS = 900  # how long a deploy waits for another one
 FRONT_PREFIX = "front-"  # with the id of a deploy: the network name of its front, as in docker-compose.prod.yml
 NO_FRONT = "nobody"  # the upstream while a first release starts; no host has this name

@@ -7,7 +7,7 @@ from server.settings import read
 
 from tests.server.conftest import NEW, OLD, container
 
-IS_UNCHANGED = rollout.is_unchanged
+CONFIRM_LIVE = rollout.confirm_live
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def containers(directory, monkeypatch):
     monkeypatch.setattr(engine, "tags", lambda repository: set())
     monkeypatch.setattr(engine, "untag", lambda name: None)
     monkeypatch.setattr(repair, "DRAIN_SECONDS", 0)
-    monkeypatch.setattr(rollout, "is_unchanged", lambda attempt: False)
+    monkeypatch.setattr(rollout, "confirm_live", lambda attempt: False)
     monkeypatch.setattr(rollout, "roll_out", refuse)
     monkeypatch.setattr(deploy.signal, "signal", lambda *_: None)
     state.write_upstream(directory, "front")
@@ -96,7 +96,7 @@ def test_interrupt_is_not_taken_for_a_reason_to_replace_the_live_release(directo
     def interrupt(*_, **__):
         raise Interrupted("interrupted")
 
-    monkeypatch.setattr(rollout, "is_unchanged", IS_UNCHANGED)
+    monkeypatch.setattr(rollout, "confirm_live", CONFIRM_LIVE)
     monkeypatch.setattr(rollout.health, "wait_until_healthy", interrupt)
     monkeypatch.setattr(rollout.compose, "hashes", lambda *_: {})
     monkeypatch.setattr(rollout.compose, "configuration", lambda _: {"services": {}})
@@ -148,7 +148,7 @@ def test_stopped_services_are_started_before_the_live_release_is_checked(directo
     containers += [container("100", OLD, "api"), container("100", OLD, "front")]
     started = []
     services = dict.fromkeys(("api", "front", "proxy", "db", "worker", "check", "backup", "migrate"))
-    monkeypatch.setattr(rollout, "is_unchanged", IS_UNCHANGED)
+    monkeypatch.setattr(rollout, "confirm_live", CONFIRM_LIVE)
     monkeypatch.setattr(rollout.compose, "hashes", lambda *_: {})
     monkeypatch.setattr(rollout.compose, "configuration", lambda _: {"services": services})
     monkeypatch.setattr(rollout.compose, "start_missing", lambda _, names, existing: started.extend(names))

@@ -158,6 +158,15 @@ def test_notified_file_is_replaced_not_overwritten(directory, hook):
     assert (directory / "notified").read_text() == "1\n"
 
 
+def test_a_new_log_is_sent_from_its_last_line(directory, hook):
+    """The old log was lost or rotated; `notified` counted its lines."""
+    (directory / "notified").write_text("50\n")
+    notify(directory)
+    append(directory, id="200")
+    notify(directory)
+    assert [deploy for deploy, _ in hook.got] == ["100", "200"]
+
+
 def test_invalid_count_is_reported(directory, hook, capsys):
     (directory / "notified").write_text("many\n")
     notify(directory)

@@ -29,13 +29,14 @@ from tests.rehearsal.scenarios.releases import (
     unusual_releases,
 )
 from tests.rehearsal.scenarios.surroundings import (
+    concurrent_deploys,
     database_outage,
     database_restart,
     dropped_connection,
     engine_restarts,
     pruning,
     reboots,
-    registry_outage_and_lock,
+    registry_outage,
     unwritable_env_file,
     webhooks,
 )
@@ -59,7 +60,8 @@ SCENARIOS = (
     faulty_migrations,
     restore_after_data_loss,
     unusual_releases,
-    registry_outage_and_lock,
+    registry_outage,
+    concurrent_deploys,
     unwritable_env_file,
     dropped_connection,
     webhooks,

@@ -15,10 +15,10 @@ from tests.rehearsal.scenarios.releases import (
     unusual_releases,
 )
 from tests.rehearsal.scenarios.surroundings import (
+    concurrent_deploys,
     dropped_connection,
     pruning,
     reboots,
-    registry_outage_and_lock,
     webhooks,
 )
 from tests.rehearsal.server import DIR
@@ -41,7 +41,7 @@ EARLY_WRITE = """    from server.settings import write_release
 """
 # For each check: its name, the module of scripts/server, its code, the replacement, and the scenario that must fail.
 MUTANTS = (
-    ("the lock", "state", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "None", registry_outage_and_lock),
+    ("the lock", "state", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "None", concurrent_deploys),
     ("the disk check", "release", "if free < settings.min_free_mb:", "if False:", invalid_input),
     ("the validation of settings", "settings", "if not re.fullmatch(pattern, found):", "if False:", invalid_input),
     (
@@ -55,15 +55,15 @@ MUTANTS = (
     (
         "the no-op for the live release",
         "deploy",
-        "if rollout.is_unchanged(attempt):",
+        "if rollout.confirm_live(attempt):",
         "if False:",
         commit_order,
     ),
     (
         "the detection of changed settings",
         "rollout",
-        "    if any(one.labels.get",
-        "    if False and any(one.labels.get",
+        "        if container.labels.get",
+        "        if False and container.labels.get",
         commit_order,
     ),
     (

@@ -54,8 +54,8 @@ def unwritable_env(server: Server) -> Iterator[None]:
         server.exec(f"rmdir {DIR}/.env.new")
 
 
-def registry_outage_and_lock(rehearsal: Rehearsal) -> None:
-    """The registry is down before or during the pull: refused. Two deploys at once: one after the other."""
+def registry_outage(rehearsal: Rehearsal) -> None:
+    """The registry is down before or during the pull: the release is refused."""
     large = build_variant(rehearsal, "large image", "RUN head -c 256M /dev/urandom >/blob")
     with rehearsal.expect_unchanged("a registry outage during the pull"), rehearsal.start_deploy(large) as deploy:
         deploy.read_until("==> pull")
@@ -65,13 +65,18 @@ def registry_outage_and_lock(rehearsal: Rehearsal) -> None:
         refused.returncode != 0 and "cannot be pulled" in refused.stdout,
         f"not refused during a registry outage: {refused.stdout}",
     )
-    tags = build_variant(rehearsal, "first of two"), build_variant(rehearsal, "second of two")
+    tag = build_variant(rehearsal, "registry outage")
     with rehearsal.expect_unchanged("a registry outage before the pull"), without_registry(rehearsal, "stop"):
-        refused = rehearsal.deploy_by_key(tags[0])
+        refused = rehearsal.deploy_by_key(tag)
     expect(
         refused.returncode != 0 and "cannot be pulled" in refused.stdout,
         f"not refused after a registry outage began: {refused.stdout}",
     )
+
+
+def concurrent_deploys(rehearsal: Rehearsal) -> None:
+    """Two deploys that are requested at once run one after the other."""
+    tags = build_variant(rehearsal, "first of two"), build_variant(rehearsal, "second of two")
     with rehearsal.start_deploy(tags[0]) as deploy:
         deploy.read_until("==> pull")
         second = rehearsal.deploy_by_key(tags[1])
@@ -125,7 +130,7 @@ def dropped_connection(rehearsal: Rehearsal) -> None:
 
 
 def webhooks(rehearsal: Rehearsal) -> None:
-    """NOTIFY_URL hangs: the deploy still goes live. It answers again: missed webhooks are sent again."""
+    """NOTIFY_URL hangs: the deploy still goes live, and the next deploy sends the missed webhook again."""
     server = rehearsal.server
     original = {name: server.setting(name) for name in ("NOTIFY_URL", "NOTIFY_TOKEN")}
     receiver, port, token = f"{server.name}-hook", 9000, secrets.token_hex(16)
