@@ -140,7 +140,7 @@ def compute_delivery_metrics(session: Session, days: int) -> dict[str, float | N
 
 
 def deployment_frequency(deploys: Sequence[Row], days: int) -> float | None:
-    """Return the number of live deploys per day. DORA: how often changes are deployed to production."""
+    """Return the number of deploys per day that went live. DORA: how often changes are deployed to production."""
     return sum(deploy.outcome == LIVE for deploy in deploys) / days if deploys else None
 
 
@@ -156,12 +156,12 @@ def lead_time(session: Session, since: datetime) -> float | None:
 
 
 def _failures(deploys: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Return each live deploy that was followed by a rollback, together with the rollback."""
+    """Return each deploy that went live and was followed by a rollback, together with the rollback."""
     return [pair for pair in pairwise(deploys) if [deploy.outcome for deploy in pair] == [LIVE, ROLLBACK]]
 
 
 def change_failure_rate(deploys: Sequence[Row]) -> float | None:
-    """Return the share (0 to 1) of live deploys that were followed by a rollback.
+    """Return the share (0 to 1) of the deploys that went live that were followed by a rollback.
 
     A refused deploy does not count, because it never served requests.
     DORA: the ratio of deployments that need immediate intervention, such as a rollback.
@@ -171,7 +171,7 @@ def change_failure_rate(deploys: Sequence[Row]) -> float | None:
 
 
 def time_to_restore(deploys: Sequence[Row]) -> float | None:
-    """Return the median seconds from when a deploy that was later rolled back went live until its rollback.
+    """Return the median seconds between going live and the rollback, of the deploys that were rolled back.
 
     DORA: the time to recover from a deployment that fails and needs immediate intervention.
     """

@@ -151,7 +151,7 @@ class RollbackCandidate(Stored):
 
 
 class RollbackCandidates(Stored):
-    """Releases that were live before, newest first."""
+    """Releases that were live before, most recently live first."""
 
     items: list[RollbackCandidate]
 

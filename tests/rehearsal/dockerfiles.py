@@ -58,9 +58,11 @@ connection.execute("SELECT pg_sleep(600)")  # PostgreSQL does not notice by itse
 """
 # An Alembic migration; no earlier release runs on its schema.
 DATA_LOSS_MIGRATION = """
+from pathlib import Path
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, floor = "0999", "0002", "0999"
+revision = floor = "0999"
+down_revision = max(file.name[:4] for file in Path(__file__).parent.glob("0*.py") if file.name[:4] < revision)
 def upgrade():
     op.execute("DELETE FROM notes")
     op.execute(sa.text("UPDATE schema_floor SET revision = :floor").bindparams(floor=floor))

@@ -20,7 +20,7 @@ class Commits(dict[str, str]):
 
 
 def describe_error(error: Exception) -> str:
-    """Return the message of a failure, or of another error with its type; after that of the failure before it."""
+    """Return the error's message, with its type unless it is Failed; a Failed that was being handled comes first."""
     message = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
     earlier = error.__context__
     return f"{describe_error(earlier)}; then {message}" if isinstance(earlier, Failed) else message

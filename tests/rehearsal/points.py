@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 AUDIT_EVENTS = ("subprocess.Popen", "os.rename", "os.remove", "os.mkdir", "os.symlink", "shutil.rmtree", "os.truncate")
-MAX_OCCURRENCES = 3  # of the same point; more of them are a loop
+MAX_OCCURRENCES = 3  # recorded per point; more come from a loop
 
 occurrences: Counter[str] = Counter()
 state = threading.local()
@@ -99,7 +99,7 @@ def describe_request(line: str) -> str:
 
 
 def report_after(owner: object, name: str, describe: Callable[..., str]) -> None:
-    """Replace a function by one that reaches a point after it returned, unless `describe` returns an empty text."""
+    """Replace a function with one that reaches a point after it returned, unless `describe` returns an empty text."""
     original = getattr(owner, name)
 
     def wrapper(*arguments, **options):

@@ -37,7 +37,7 @@ class Rehearsal:
         mutants: Sequence[str] = ("",),
     ) -> None:
         """`kills` and `soak` are numbers of deploys (0 kills: at every point), `part` (2, 3) is the second of three
-        parts of the kills, `seed` that of random choices, `mutants` are parts of the names of mutants to test.
+        parts of the kills, `seed` is the seed of random choices, `mutants` are parts of the names of mutants to test.
         """
         self.kills, self.soak, self.part, self.seed, self.mutants = kills, soak, part, seed, mutants
         self.server, self.repository, self.bases, self.rate = server, repository, bases, rate
@@ -69,7 +69,7 @@ class Rehearsal:
             entry["passed"] = True
         if not entry["passed"] and self.run["scenarios"][0]["passed"]:
             with self._record_failure(entry):
-                self.deploy_by_hand()  # so that the containers follow .env, which the scenario may have restored
+                self.deploy_by_hand()  # the scenario may have restored .env without a deploy
         if self.traffic:
             time.sleep(SETTLE_SECONDS)
             if not self.traffic.running:
@@ -78,7 +78,7 @@ class Rehearsal:
         entry |= {"live_after": self.live_tag(), "deploy_seconds": last_deploy_seconds(entry["steps"])}
 
     def _end_last_scenario(self, now: float) -> None:
-        """Set the end of the run until now. A scenario ends where the next begins: each request belongs to one."""
+        """Set the end of the run and of its last scenario: it ends where the next begins, so each request has one."""
         self.run["ended"] = now
         for entry in self.run["scenarios"][-1:]:
             entry["ended"] = now
@@ -241,12 +241,12 @@ class Rehearsal:
                 self.stop_traffic()
 
     def count_failed_requests(self) -> int:
-        """Return how many of all requests until now have failed, also of loads that were stopped since."""
+        """Return how many requests have failed so far, including those of loads that were stopped."""
         current = Summary.read(self.traffic.records).records if self.traffic else []
         return Summary(self.records + current).failed
 
     def end_traffic(self) -> Summary:
-        """Stop the load, count replacements and writes on the server; what cannot be done fails the last scenario."""
+        """Stop the load, count replacements and writes on the server. An error here fails the last scenario."""
         last = self.run["scenarios"][-1]
         if self.traffic:
             with self._record_failure(last):

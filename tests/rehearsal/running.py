@@ -55,7 +55,7 @@ class Running:
                 self._changed.notify_all()
 
     def read_until(self, text: str, seconds: float = STEP_SECONDS) -> None:
-        """Wait until the output contains this text. RuntimeError if it ends without, TimeoutError after `seconds`."""
+        """Wait for this text in the output. Raises RuntimeError if it ends first, TimeoutError after `seconds`."""
         with self._changed:
             is_done = self._changed.wait_for(lambda: text in self.output or self._is_complete, seconds)
         if not is_done:

@@ -144,7 +144,7 @@ class Server:
         return run("docker", "exec", self.name, "bash", "-euo", "pipefail", "-c", script, timeout=timeout)
 
     def run(self, *command: str) -> subprocess.CompletedProcess:
-        """Run a command as root on the server, which may fail."""
+        """Run a command, which may fail, as root on the server."""
         command = ("docker", "exec", self.name, *command)
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 

@@ -56,6 +56,8 @@ def parse_options(arguments: list[str], description: str | None) -> argparse.Nam
         options.replicas = [int(count) for count in options.replicas.split(",") if count]
     except ValueError:
         parser.error(f"--replicas {options.replicas!r}: expected numbers such as 1,2,4,8")
+    if options.load is not None and (options.load <= 0 or options.docs):
+        parser.error("--load must be above 0, and cannot be combined with --docs")
     if min([options.replacements, options.rate, *options.replicas]) <= 0:
         parser.error("replacements, rate and replicas must be above 0")
     return options

@@ -9,15 +9,15 @@ from tests.rehearsal.report import describe_count
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 TEXT_COLUMN = "running afterwards"  # aligned to the left; the others hold numbers
 REQUEST_HEADS = ("failed / requests", "writes lost", "writes duplicated", "longest request")
-GOOD_HEADS = ("strategy", *REQUEST_HEADS, "only the new release answers after", "the command takes")
+GOOD_HEADS = ("strategy", *REQUEST_HEADS, "until only the new release answers", "command duration")
 CRASH_HEADS = ("strategy", "answered by the new release", *REQUEST_HEADS, TEXT_COLUMN)
 KILL_HEADS = ("strategy", "killed after", *REQUEST_HEADS, TEXT_COLUMN)
-REPLICA_HEADS = ("replicas", "deploy takes", "rollback takes", "only the new release answers after")
+REPLICA_HEADS = ("replicas", "deploy takes", "rollback takes", "until only the new release answers")
 REPLICA_HEADS += ("slowest startup", "failed / requests")
 STARTUP_HEADS = (
     "strategy",
     "startup of the container",
-    "only the new release answers after",
+    "until only the new release answers",
     "the rest of the command",
 )
 

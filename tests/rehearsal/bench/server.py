@@ -1,4 +1,4 @@
-"""One throwaway server on which the strategies replace one release by another, under load."""
+"""One throwaway server on which the strategies replace one release with another, under load."""
 
 import json
 import os
@@ -163,7 +163,7 @@ class Bench:
         return figures(summary, marks, stored) | more
 
     def measure_crash(self, strategy: str) -> dict:
-        """Replace the live release by one that is killed after CRASH_SECONDS, again and again."""
+        """Replace the live release with one that is killed after CRASH_SECONDS, again and again."""
         old, _ = self.make_ready(strategy)
         incident = {"old": old, "new": self.crash_tags[strategy], "expected": old}
         with self.load() as stop:
@@ -180,7 +180,7 @@ class Bench:
         return found | {"killed_after_seconds": round(seconds, 3)}
 
     def _finish(self, strategy: str, incident: dict, window_seconds: float, stop: Callable) -> dict:
-        """Replace by the new release, which may fail, then send requests for `window_seconds`; return the figures."""
+        """Try to replace the live release, send requests for `window_seconds` more, and return the figures."""
         done = self.run_script("replace", strategy, incident["new"])
         incident["end"] = time.time()
         time.sleep(window_seconds)

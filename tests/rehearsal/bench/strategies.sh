@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Strategies to replace the API container, for server.py. Runs on the rehearsal's server, in the directory of .env.
 #   strategies.sh ready STRATEGY TAG REPLICAS [IMAGE...]   pull the images, make a release live from any state
-#   strategies.sh replace STRATEGY TAG                     replace the live release by this one
+#   strategies.sh replace STRATEGY TAG                     replace the live release with this one
 #   strategies.sh kill STRATEGY TAG SECONDS                the same, killed after SECONDS; prints the time of the kill
 #   strategies.sh write_files STRATEGY TAG                 write the compose file and the Caddyfile of a strategy
 set -euo pipefail

@@ -97,7 +97,7 @@ def remove_release(rehearsal: Rehearsal, tag: str) -> None:
 
 
 def record_points(rehearsal: Rehearsal, tag: str, code: int = 0) -> list[str]:
-    """Return the points where a deploy of this tag, with this exit code, can be killed, from the running program."""
+    """Deploy this tag, expect this exit code, and return the points at which the deploy can be killed."""
     remove_release(rehearsal, tag)
     file = "/var/tmp/points"  # noqa: S108 - on the throwaway server
     rehearsal.server.exec(f"rm -f {file}")
@@ -107,7 +107,7 @@ def record_points(rehearsal: Rehearsal, tag: str, code: int = 0) -> list[str]:
 
 
 def kill_deploy(rehearsal: Rehearsal, tag: str, point: str, signal: str) -> None:
-    """Deploy a release that is not live, with a signal at this point; expect the point and the end of the deploy."""
+    """Deploy a release that is not live, with a signal at this point. Expect that the deploy reaches it and ends."""
     server, live = rehearsal.server, rehearsal.server.setting("IMAGE_TAG")
     for _ in range(KILL_TRIES):
         remove_release(rehearsal, tag)
@@ -153,12 +153,12 @@ def kill_and_redeploy(rehearsal: Rehearsal, kill: Kill, tags: dict[str, str]) ->
 
 
 def count_kills(number: int) -> int:
-    """Return how many deploys `--kills` with this number kills, other than 0: some more, by other signals."""
+    """Return how many deploys `--kills N` interrupts, N > 0: N by SIGKILL, and a quarter as many by other signals."""
     return number + max(1, number // 4)
 
 
 def kill_matrix(rehearsal: Rehearsal) -> None:
-    """A deploy is killed, at points taken from the running program; the next deploy repairs."""
+    """A deploy is killed, at points taken from the running program; the next deploy cleans up."""
     tags = prepare_releases(rehearsal)
     deploy_release(rehearsal, tags["red"])
     good_points = record_points(rehearsal, tags["green"])
