@@ -36,7 +36,7 @@ add_trixie_source() {
 }
 
 packages() {
-  case "$ID-$VERSION_CODENAME" in
+  case "$ID-${VERSION_CODENAME-}" in
     debian-bookworm) printf '%s/trixie ' docker.io docker-cli containerd docker-compose docker-buildx ;;
     debian-*) echo docker.io docker-cli docker-compose docker-buildx ;;
     ubuntu-*) echo docker.io docker-compose-v2 docker-buildx ;;

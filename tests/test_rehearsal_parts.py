@@ -265,7 +265,7 @@ def test_parts_of_the_kill_matrix_are_accepted():
     assert parse_options(["--kills", "0", "--part", "4/4"]).part == (4, 4)
 
 
-def test_points_marks_how_the_program_treats_a_signal(tmp_path):
+def test_points_py_records_how_the_program_treats_a_signal(tmp_path):
     (tmp_path / "server").mkdir()
     program = (
         "import os, signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(3)); os.mkdir('new'); os.rmdir('new')"

@@ -121,7 +121,7 @@ def test_missing_env_file_is_explained(server):
 
 
 @pytest.mark.parametrize("quoted", ["{}", '"{}"', "'{}'"])
-def test_quoted_setting_is_parsed_like_compose(server, quoted):
+def test_quoted_setting_is_parsed_as_compose_parses_it(server, quoted):
     done = server(IMAGE_TAG=quoted.format(COMMIT))
     assert "the Docker engine is not responding" in done.stdout
 
@@ -158,12 +158,15 @@ def test_deploy_that_cannot_start_restores_the_tag(server, lock_held):
     assert f"\nIMAGE_TAG={live}\n" in (server.directory / ".env").read_text()
 
 
+IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false")
+
+
 def test_branches_are_created_once(tmp_path):
     def git(*command):
         return subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
     git("init", "--quiet", "--initial-branch=main")
-    git("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "--allow-empty", "--message=one")
+    git(*IDENTITY, "commit", "--quiet", "--allow-empty", "--message=one")
     first = run(ROOT / "scripts/branches.sh", "feature/one", cwd=tmp_path)
     branches = git("branch", "--format=%(refname:short)").split()
     again = run(ROOT / "scripts/branches.sh", "feature/one", cwd=tmp_path)
@@ -177,7 +180,7 @@ def test_branch_is_pushed_even_if_a_longer_name_ends_with_it(tmp_path):
         return subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
     git("init", "--quiet", "--initial-branch=main")
-    git("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "--allow-empty", "--message=one")
+    git(*IDENTITY, "commit", "--quiet", "--allow-empty", "--message=one")
     git("init", "--quiet", "--bare", "origin")
     git("remote", "add", "origin", f"{tmp_path}/origin")
     git("push", "--quiet", "origin", "main:feature/dev")

@@ -84,6 +84,7 @@ def main() -> int:
     """Run one command and return its exit code."""
     options = parse()
     os.chdir(ROOT)
+    os.umask(0o022)  # containers read the files that it creates
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("runner: terminated by SIGTERM"))  # run the finally blocks
     try:
         return run_command(options)

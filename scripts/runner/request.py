@@ -57,7 +57,12 @@ def stream(command: Sequence[str]) -> tuple[list[str], int]:
     if token:
         print(f"::stop-commands::{token}", flush=True)
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
@@ -78,10 +83,10 @@ def request_deploy(commit: str) -> None:
         known_hosts.write_text(target["DEPLOY_KNOWN_HOSTS"].strip() + "\n")
         lines, exit_code = stream(ssh_command(target, key, known_hosts, f"deploy {commit}"))
     if not succeeded(commit, lines, exit_code):
-        reason = "\n".join(steps(lines)[-2:]) or "the server printed nothing"
+        reason = "\n".join(steps(lines)[-2:]) or "".join(lines[-1:]).strip() or "the server printed nothing"
         if any(step.startswith(f"{commit} is live, but") for step in steps(lines)):
             raise Failure(f"{reason}\nRun this command again, and see docs/troubleshooting.md")
-        if exit_code == SSH_FAILED and lines:
+        if exit_code == SSH_FAILED and steps(lines):
             raise ConnectionLost(
                 f"the SSH connection was lost; the deploy of {commit} may still be running:\n{reason}\n"
                 "Run 'deploy.sh status' on the server, or run this command again: it waits for that deploy"

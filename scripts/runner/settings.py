@@ -32,7 +32,7 @@ def image_name(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def parse_env(text: str) -> dict[str, str]:
-    """Return the settings of an .env file, parsed like python-dotenv does, without interpolation."""
+    """Return the settings of an .env file, parsed as python-dotenv does, without interpolation."""
     settings = {}
     for line in SETTING.finditer(text):
         quoted = line["single"] if line["single"] is not None else line["double"]

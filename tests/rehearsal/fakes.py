@@ -1,4 +1,4 @@
-"""For the unit tests: a small HTTP server that fails on demand, a server that is a folder, and a sample run."""
+"""For the unit tests: a small HTTP server that fails on demand, a server simulated by a folder, and a sample run."""
 
 import json
 import threading

@@ -6,7 +6,7 @@ from tests.rehearsal.server import DIR, Server
 
 OTHER_PROJECT = "another"  # the name of a container that a scenario starts
 
-# One "name=value" per line; then files that a deploy leaves only if it is interrupted, and containers with tabs.
+# One "name=value" per line; then files that only an interrupted deploy leaves, and containers, separated by tabs.
 SCRIPT = f"""
 cd {DIR}; . ./.env
 printf '%s\\n' "tag=$IMAGE_TAG" "deploy_id=$DEPLOY_ID" "replicas=$API_REPLICAS"

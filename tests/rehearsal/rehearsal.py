@@ -190,7 +190,7 @@ class Rehearsal:
 
     @contextmanager
     def expect_unchanged(self, cause: str) -> Iterator[None]:
-        """Expect that production is the same before and after: containers, .env, pointer and files."""
+        """Expect that production is the same before and after: live tag, containers, .env, upstream and current."""
         before = self._production()
         expect(before[0] is not None, f"nothing is live before {cause}")
         yield

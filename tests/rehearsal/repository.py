@@ -40,6 +40,7 @@ class Repository:
         self.git("init", "--quiet", "--initial-branch=main")
         self.git("config", "user.name", "rehearsal")
         self.git("config", "user.email", "rehearsal@example.com")
+        self.git("config", "commit.gpgsign", "false")
         self.git("remote", "add", "origin", "https://github.com/example/quai.git")
         self.log.write_text("")
 

@@ -20,6 +20,7 @@ def repository(tmp_path, monkeypatch):
     git("init", "--quiet", "--initial-branch=main")
     git("config", "user.name", "a")
     git("config", "user.email", "a@example.com")
+    git("config", "commit.gpgsign", "false")
     commit("one")
     git("switch", "--quiet", "--create", "feature")
     commit("two")

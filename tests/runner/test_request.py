@@ -111,6 +111,18 @@ def test_missing_ssh_client_is_reported(server, monkeypatch, tmp_path):
         request.request_deploy(COMMIT)
 
 
+def test_a_message_on_stderr_is_the_reason(server):
+    server("import sys; sys.exit('deploy.sh: API_REPLICAS must be a number')")
+    with pytest.raises(Failure, match=r"exit code 1\):\ndeploy.sh: API_REPLICAS must be a number\n"):
+        request.request_deploy(COMMIT)
+
+
+def test_refused_key_is_not_reported_as_a_lost_connection(server):
+    server("import sys; print('Permission denied (publickey).', file=sys.stderr); sys.exit(255)")
+    with pytest.raises(Failure, match=r"was not deployed .*exit code 255\):\nPermission denied"):
+        request.request_deploy(COMMIT)
+
+
 def test_silent_server_is_reported(server):
     server("raise SystemExit(255)")
     with pytest.raises(Failure, match="the server printed nothing"):

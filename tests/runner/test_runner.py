@@ -32,7 +32,7 @@ def test_the_name_of_the_image_is_in_lower_case(environment, name):
     assert settings.image_name(environment) == name
 
 
-def test_summary_is_appended_to_on_github_only(tmp_path):
+def test_summary_is_written_on_github_only(tmp_path):
     deploy.summarize("nowhere", {})
     for text in ("one", "two"):
         deploy.summarize(text, {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary")})
@@ -121,7 +121,7 @@ def test_postgres_is_skipped_without_a_database(monkeypatch, capsys):
         ("A=9000\r", "9000"),
     ],
 )
-def test_env_file_is_parsed_like_the_service_does(tmp_path, line, value):
+def test_env_file_is_parsed_as_the_service_parses_it(tmp_path, line, value):
     (tmp_path / ".env").write_bytes(f"# A=comment\n{line}\nB=next\n".encode())
     assert settings.read_env_file(tmp_path / ".env") == {"A": value, "B": "next"}
     dotenv = pytest.importorskip("dotenv")
@@ -195,7 +195,7 @@ def test_the_smoke_test_gets_new_secrets_and_free_ports():
 
 @pytest.fixture
 def docker(monkeypatch, tmp_path):
-    """Replace docker by a list that records the smoke test's commands, in a directory with a .env.prod.
+    """Replace docker with a list that records the smoke test's commands, in a directory with a .env.prod.
 
     A command that contains the word `docker.failing` fails with exit code 7.
     """

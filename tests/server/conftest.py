@@ -13,7 +13,7 @@ OLD, NEW, THIRD = "1" * 40, "2" * 40, "3" * 40
 
 @pytest.fixture
 def directory(tmp_path) -> Path:
-    """With the .env of .env.prod, a live release OLD, and the log of its deploy."""
+    """The directory of a server: .env copied from .env.prod, a live release OLD, and the log of its deploy."""
     text = (ROOT / ".env.prod").read_text()
     text = text.replace("\nIMAGE_TAG=\n", f"\nIMAGE_TAG={OLD}\n").replace("\nDEPLOY_ID=\n", "\nDEPLOY_ID=100\n")
     (tmp_path / ".env").write_text(text)

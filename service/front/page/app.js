@@ -89,7 +89,7 @@ function createButton(text, hidden, key, click) {
 
 const createNotesButton = (tag, key) => createButton("Notes", ` on ${tag}`, key, () => openNotes(tag, key));
 
-const UNKNOWN = "unknown"; // instead of the live release, while reading the ledger requires a token
+const UNKNOWN = "unknown"; // in place of the live release, as long as reads require a token
 
 /** Show the running release and its deploy. `live` is null without a recorded live release, or UNKNOWN. */
 function renderLive(version, live, last) {

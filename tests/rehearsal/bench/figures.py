@@ -122,7 +122,7 @@ def incident_figures(summary: Summary, incident: dict, stored: Iterable[str]) ->
 
 
 def describe(containers: Iterable[Container], records: Sequence[dict], old: str, new: str, expected: str) -> str:
-    """What runs and serves, in words: "old release", "new release, crash-looping; 40 % of requests fail".
+    """What runs and serves, in words: "old release", "new release, crash-looping; 40% of requests fail".
 
     `records` are the requests after the incident. Containers of a release that should not be there are named;
     stopped tasks of Swarm are its history and are not named.
@@ -137,7 +137,7 @@ def describe(containers: Iterable[Container], records: Sequence[dict], old: str,
     if answering != [name for tag, name in names.items() if serving[tag]]:
         parts.append(f"answers: {' and '.join(answering) or 'none'}")
     if failed := sum(map(is_failed, records)):
-        parts.append(f"{max(0.01, failed / len(records)):.0%} of requests fail".replace("%", " %"))
+        parts.append(f"{max(0.01, failed / len(records)):.0%} of requests fail")
     live = expected if serving[expected] else next((tag for tag in names if serving[tag]), expected)
     if leftovers := [one for one in present if one not in _regular(present, live)]:
         described = (f"{one.name} ({names[one.tag]}, {one.state})" for one in leftovers)

@@ -24,6 +24,7 @@ from tests.rehearsal.bench.figures import (
 from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES
 from tests.rehearsal.bench.releases import crash_lines
 from tests.rehearsal.dockerfiles import version_1_lines
+from tests.rehearsal.report import describe_count
 from tests.rehearsal.repository import Repository, runner_environment
 from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import Summary, Traffic
@@ -209,7 +210,10 @@ class Bench:
         """The figures of one deploy and one rollback for each number of replicas."""
         return [
             {"strategy": strategy, "label": STRATEGIES[strategy], "replicas": number}
-            | attempt(f"{strategy}, {number} replicas", lambda number=number: self.measure_good(strategy, 2, number))
+            | attempt(
+                f"{strategy}, {describe_count(number, 'replica')}",
+                lambda number=number: self.measure_good(strategy, 2, number),
+            )
             for number in numbers
         ]
 

@@ -37,7 +37,7 @@ class Kill(NamedTuple):
 
 
 def prepare_releases(rehearsal: Rehearsal) -> dict[str, str]:
-    """Build releases of one position, so that none is older than another, and one that crashes; return their tags.
+    """Build releases with the same position (none is older than another) and one that crashes; return their tags.
 
     Each has a pending migration, so that its deploy takes all steps. Also install points.py on the server.
     """
@@ -120,7 +120,7 @@ def kill_deploy(rehearsal: Rehearsal, tag: str, point: str, signal: str) -> None
 
 
 def expect_ended(done: subprocess.CompletedProcess, signal: str, treatment: str) -> None:
-    """Expect the exit code and the message of a deploy, by how the program treated the signal."""
+    """Expect the exit code and the message of a deploy, depending on how the program treated the signal."""
     code, output = done.returncode, done.stdout
     if signal in ("KILL", "ALONE"):
         ended = code == KILLED_CODE

@@ -125,7 +125,7 @@ def commit_order(rehearsal: Rehearsal) -> None:
 
 
 def roll_back_under_load(rehearsal: Rehearsal) -> None:
-    """Rollback and roll forward with two replicas and twice the load, by the commands that status prints."""
+    """Roll back and roll forward with two replicas and twice the load, by the commands that status prints."""
     server = rehearsal.server
     token, file = server.setting("API_TOKEN"), server.folder / "more.jsonl"
     traffic = Traffic(server.url, token, rehearsal.commits["first"], rehearsal.rate, file)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from scripts.runner.process import ROOT, run
 from tests.rehearsal.failures import MissingRelease, describe_error, expect, say
 from tests.rehearsal.rehearsal import SETTLE_SECONDS, Rehearsal
+from tests.rehearsal.report import describe_count
 from tests.rehearsal.scenarios.by_hand import manual_backup, services_during_a_deploy
 from tests.rehearsal.scenarios.everyday import commit_order, invalid_input
 from tests.rehearsal.scenarios.releases import (
@@ -158,7 +159,7 @@ MUTANTS = (
     ("the time limit of NOTIFY_URL", "history", "NOTIFY_SECONDS = 5 ", "NOTIFY_SECONDS = 150 ", webhooks),
     ("the retry of webhooks", "history", "if _needs_retry(status):", "if False:", webhooks),
     (
-        "replacing (not overwriting) the file notified",
+        "replacing (not overwriting) the file `notified`",
         "history",
         'replace(file, f"{sent}\\n")',
         'file.write_text(f"{sent}\\n")',
@@ -260,4 +261,4 @@ def find_failure(rehearsal: Rehearsal, scenario: Callable[[Rehearsal], None]) ->
         return describe_error(error).partition("\n")[0][:150]
     time.sleep(SETTLE_SECONDS)
     failed = rehearsal.count_failed_requests() - before
-    return f"{failed} requests failed" if failed else ""
+    return f"{describe_count(failed, 'request')} failed" if failed else ""

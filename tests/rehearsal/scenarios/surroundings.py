@@ -282,7 +282,7 @@ def database_restart(rehearsal: Rehearsal) -> None:
         finally:
             rehearsal.stop_traffic()
             records = rehearsal.records[number:]
-            # The failures of these requests are expected: the report is without them.
+            # The failures of these requests are expected: the report omits them.
             rehearsal.records[number:] = [record for record in records if not is_failed(record)]
     failed = [record for record in records if is_failed(record)]
     say(f"{len(failed)} of {len(records)} requests failed while the database was unavailable")
