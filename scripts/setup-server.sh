@@ -19,10 +19,10 @@ Run it on the server, in a clone of the repository.
   --dir DIR       directory of the application (default: /srv/quai)
   --new-key       replace the deploy key
 
-Starts Docker, or installs it, and python3 if it is missing (system packages). Creates the user, the
-directory with .env and deploy.sh, a systemd unit that deploys the release named in .env at boot, and an
-SSH key that can only request a deploy or the status. Finally prints the commands that configure
-GitHub.
+Installs Docker and python3 from system packages if they are missing, and starts Docker. Creates the
+user, the directory with .env and deploy.sh, a systemd unit that deploys the release named in .env at
+boot, and an SSH key that can only request a deploy or the status. Finally prints the commands that
+configure GitHub.
 
 A second run keeps .env, the deploy key (without --new-key), the deployed releases and the database. It
 writes the systemd unit and the links deploy.sh and docker-compose.prod.yml again, and, before the first
@@ -128,7 +128,7 @@ keep_containers_running() {
   fi
 }
 
-# At boot: deploys the release named in .env, also if the server rebooted in the middle of a deploy.
+# At boot: deploys the release named in .env, even if the server rebooted in the middle of a deploy.
 make_unit() {
   local units=/etc/systemd/system unit=quai.service
   mkdir -p "$units/multi-user.target.wants"
@@ -213,8 +213,8 @@ gh variable set PUBLIC_URL --env production --body '$url'
 TEXT
   if [[ -e $key ]]; then
     cat <<TEXT
-ssh -p $port $login cat $key | gh secret set DEPLOY_KEY --env production
-ssh -p $port $login rm $key $key.pub
+ssh -p $port $login cat $key | gh secret set DEPLOY_KEY --env production &&
+  ssh -p $port $login rm $key $key.pub
 TEXT
   else
     echo "(DEPLOY_KEY was created by an earlier run; --new-key replaces it)"

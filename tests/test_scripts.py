@@ -293,7 +293,7 @@ def test_setup_prints_the_public_url(setup, site, url):
 @pytest.mark.parametrize(("user", "login"), [("root", "root@server"), ("admin", "admin@server sudo -n")])
 def test_setup_prints_the_command_that_reads_the_key_as_the_user_who_ran_it(setup, user, login):
     done = setup(f"key=/etc/hostname site=:80 SUDO_USER={user}; cut() {{ :; }}; print_next", "--host", "server")
-    assert f"ssh -p 22 {login} cat /etc/hostname | gh secret set DEPLOY_KEY --env production\n" in done.stdout
+    assert f"ssh -p 22 {login} cat /etc/hostname | gh secret set DEPLOY_KEY --env production &&\n" in done.stdout
 
 
 def test_setup_reloads_every_engine(setup):

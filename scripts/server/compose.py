@@ -104,8 +104,8 @@ def check_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> N
     changed = [name for name, network in new.get("networks", {}).items() if before.get(name, network) != network]
     if changed:
         raise Refused(
-            f"this release changes the network {' and '.join(changed)}, which would stop all containers on it: keep "
-            f"its definition, or plan an interruption: 'docker compose down' in {project.directory}, then deploy again"
+            f"this release changes networks ({', '.join(changed)}), which would stop all containers on them: keep "
+            f"their definition, or plan an interruption: 'docker compose down' in {project.directory}, then deploy"
         )
 
 

@@ -15,7 +15,7 @@ from server.state import say
 
 @dataclass(frozen=True)
 class Plan:
-    """What `_prepare` found: the services, the outcome to record, and whether the live one has its migrations."""
+    """What `_prepare` found: the services, the outcome to record, and whether the migrations are unchanged."""
 
     services: dict[str, Any]
     outcome: str

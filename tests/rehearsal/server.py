@@ -185,7 +185,7 @@ class Server:
         for name, value in re.findall(r"^gh variable set (\w+) --env production --body (.+)$", output, re.MULTILINE):
             [self.variables[name]] = shlex.split(value)
         for command, name in re.findall(
-            r"^ssh .*? (cat .+) \| gh secret set (\w+) --env production$", output, re.MULTILINE
+            r"^ssh .*? (cat .+) \| gh secret set (\w+) --env production &&$", output, re.MULTILINE
         ):
             self.secrets[name] = self.exec(command)
 
