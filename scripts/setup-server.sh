@@ -213,8 +213,9 @@ gh variable set PUBLIC_URL --env production --body '$url'
 TEXT
   if [[ -e $key ]]; then
     cat <<TEXT
+(set -o pipefail
 ssh -p $port $login cat $key | gh secret set DEPLOY_KEY --env production &&
-  ssh -p $port $login rm $key $key.pub
+  ssh -p $port $login rm $key $key.pub)
 TEXT
   else
     echo "(DEPLOY_KEY was created by an earlier run; --new-key replaces it)"

@@ -28,7 +28,7 @@ def api_port(folder: Path = Path(), environment: Mapping[str, str] = os.environ)
 def run_until_one_ends(programs: Mapping[str, tuple[Sequence[str], Mapping[str, str]]]) -> None:
     """Run programs, each with its environment, until one of them ends; then raise Failure.
 
-    The others are terminated, not killed, also after Ctrl-C and SIGTERM: the API must stop its own child process.
+    The others are terminated, not killed, even after Ctrl-C and SIGTERM: the API must stop its own child process.
     """
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:

@@ -53,5 +53,5 @@ def ensure_command(command: str, package: str) -> None:
 
 
 def ensure_engine() -> None:
-    """Make sure that a Docker engine with compose and buildx runs; scripts/engine.sh installs one if it can."""
+    """Make sure that a Docker engine with compose and buildx is running; scripts/engine.sh installs one if it can."""
     show(str(ROOT / "scripts/engine.sh"))

@@ -37,7 +37,7 @@ def log_in(image: str) -> None:
 
 
 def push(image: str) -> None:
-    """Push an image of the engine, given with its tag."""
+    """Push a local image; `image` includes the tag."""
     run("docker", "push", "--quiet", image)
     say(f"pushed {image}")
 

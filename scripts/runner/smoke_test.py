@@ -123,5 +123,5 @@ def smoke_test(name: str, commit: str, bases: Mapping[str, str]) -> None:
             ) from error
         answer = fetch(f"http://{address}/version")
     if answer.get("tag") != commit:
-        raise Failure(f'/version returned {answer}, expected {commit}: "tag" must be the environment variable RELEASE')
+        raise Failure(f'/version returned {answer}, expected {commit}: "tag" must be the value of the variable RELEASE')
     say(f"the image is healthy, and /version returned {commit}")

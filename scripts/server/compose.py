@@ -133,7 +133,7 @@ def pull_missing(project: Project, services: Mapping[str, Any]) -> None:
 def start_missing(project: Project, names: Sequence[str], existing: Sequence[engine.Container]) -> None:
     """Start those services that are not both running and healthy. Raises Refused.
 
-    A container that runs is not recreated. One that does not run is recreated if its definition has changed.
+    A running container is not recreated. One that is not running is recreated if its definition has changed.
     """
     ready = {container.service for container in existing if container.is_ready}
     running = {container.service for container in existing if container.state == "running"}

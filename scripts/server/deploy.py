@@ -63,7 +63,7 @@ def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
     steps.begin("repair")
     live = repair.repair(directory, current)
     if live.containers:
-        _record_interrupted(directory, current, live)
+        _record_unrecorded(directory, current, live)
     elif current.deploy_id:
         # Its containers were removed. It stays the release that .env names, unless this attempt succeeds.
         entry = history.find_live_entry(directory, current.deploy_id)
@@ -72,9 +72,9 @@ def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
     return Attempt(Project(directory, current, tag, deploy_id), actor, live, steps)
 
 
-def _record_interrupted(directory: Path, current: Settings, live: Live) -> None:
-    """Record the live release if its deploy was killed after it wrote .env: a rollback needs its line."""
-    if live.deploy_id != current.deploy_id or history.is_recorded(directory, live.deploy_id):
+def _record_unrecorded(directory: Path, current: Settings, live: Live) -> None:
+    """Record the live release if its deploy was killed before it did: a rollback needs the line."""
+    if history.is_recorded(directory, live.deploy_id):
         return
     project = Project(directory, current, live.tag, live.deploy_id)
     try:

@@ -60,7 +60,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def request(method: str, path: str, query: Mapping[str, str] | None = None, seconds: float = REQUEST_SECONDS) -> bytes:
-    """Send one request to the engine and return the response body. Raises EngineError, also after `seconds`."""
+    """Send one request to the engine and return the response body. Raises EngineError, including after `seconds`."""
     connection = _Connection("localhost", timeout=seconds)
     try:
         connection.request(method, path + (f"?{urlencode(query)}" if query else ""))

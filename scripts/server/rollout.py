@@ -25,7 +25,7 @@ class Plan:
 def confirm_live(attempt: Attempt) -> bool:
     """Return whether the live release can stay: it has this tag and these settings, and all its containers serve.
 
-    Starts other services that do not run. Waits up to HEALTH_SECONDS: after a reboot all may still be starting.
+    Starts other services that are not running. Waits up to HEALTH_SECONDS: after a reboot all may still be starting.
     """
     live, settings = attempt.live, attempt.settings
     project = attempt.with_live_containers().project

@@ -144,7 +144,7 @@ def write_release(directory: Path, tag: str, deploy_id: str, *, only_if: tuple[s
     """
     folder = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # a deploy that ends and one that stops waiting may write at the same time
+        fcntl.flock(folder, fcntl.LOCK_EX)  # one deploy may end while another stops waiting for the lock
         file = directory / ".env"
         text = before = file.read_text(encoding="utf-8")
         values = parse(text)

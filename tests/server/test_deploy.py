@@ -116,10 +116,12 @@ def test_refused_first_deploy_leaves_nothing(directory, containers):
     assert (read(directory).image_tag, read(directory).deploy_id) == ("", "")
 
 
-def test_live_release_of_a_killed_deploy_is_recorded(directory, containers):
-    """It was killed after .env was written and before its line was."""
+@pytest.mark.parametrize("deploy_id", ["300", ""])
+def test_live_release_of_a_killed_deploy_is_recorded(directory, containers, deploy_id):
+    """It was killed after .env was written, or, in a first deploy, after the switch."""
+    state.write_upstream(directory, "front-300")
     containers += [container("300", OLD, "api"), container("300", OLD, "front")]
-    (directory / ".env").write_text((directory / ".env").read_text().replace("DEPLOY_ID=100", "DEPLOY_ID=300"))
+    (directory / ".env").write_text((directory / ".env").read_text().replace("DEPLOY_ID=100", f"DEPLOY_ID={deploy_id}"))
     (directory / "releases" / OLD / "deploy.sh").touch()
     state.link_current(directory, NEW)
     assert run(directory) == 1
