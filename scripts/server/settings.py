@@ -154,5 +154,7 @@ def write_release(directory: Path, tag: str, deploy_id: str, *, only_if: tuple[s
             text = re.sub(rf"^[ \t]*(export[ \t]+)?{name}[ \t]*[=:].*", f"{name}={value}", text, flags=re.MULTILINE)
         if text != before:
             replace(file, text, mode=0o600)
+        elif (unfinished := directory / ".env.new").is_file():  # of a deploy that was interrupted in `replace`
+            unfinished.unlink()
     finally:
         os.close(folder)

@@ -114,3 +114,12 @@ def write(directory, **settings):
     """Append lines to .env: the last assignment wins."""
     with (directory / ".env").open("a") as file:
         file.write("".join(f"{name}={value}\n" for name, value in settings.items()))
+
+
+def test_unfinished_file_of_a_killed_deploy_is_removed(directory):
+    """It holds the secrets of .env."""
+    (directory / ".env.new").write_text("API_TOKEN=secret")
+    before = (directory / ".env").read_text()
+    write_release(directory, OLD, "100")
+    assert not (directory / ".env.new").exists()
+    assert (directory / ".env").read_text() == before
