@@ -77,10 +77,6 @@ class Summary:
         return sum(map(is_failed, self.records))
 
     @property
-    def posts(self) -> int:
-        return sum(record["method"] == "POST" for record in self.records)
-
-    @property
     def acknowledged(self) -> list[str]:
         """The notes whose POST got status 201, even if the response was incomplete."""
         return [record["note"] for record in self.records if record["note"] and record["status"] == 201]
