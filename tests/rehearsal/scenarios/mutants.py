@@ -196,7 +196,7 @@ MUTANTS = (
 def mutation_tests(rehearsal: Rehearsal) -> None:
     """Mutation tests: without a check of the deploy program, its scenario must fail."""
     server, commits = rehearsal.server, rehearsal.commits
-    commits |= {"forward": commits["first"], "code": build_variant(rehearsal, "old code", position=1)}
+    commits |= {"forward": commits["first"], "code": build_variant(rehearsal, "old code", position=0)}
     original = {name: server.setting(name) for name in SETTINGS} | {"HEALTH_SECONDS": "20"}
     chosen = [mutant for mutant in MUTANTS if any(part in mutant[0] for part in rehearsal.mutants)]
     problems = []
