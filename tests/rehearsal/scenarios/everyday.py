@@ -187,7 +187,8 @@ def key_restrictions(rehearsal: Rehearsal) -> None:
         terminal = server.ssh("status", options=("-tt",))
         expect("PTY allocation request failed" in terminal.stderr, f"the key gets a terminal: {terminal.stderr}")
         sftp = server.ssh("sftp", options=("-s",))  # sshd discards the stderr of a subsystem
-        expect(sftp.returncode != 0, f"the key gets sftp: {sftp.stdout}")
+        is_rejected = sftp.returncode == 2 or "subsystem request failed" in sftp.stderr
+        expect(is_rejected, f"the key gets sftp (exit code {sftp.returncode}): {sftp.stdout}{sftp.stderr}")
         reverse = server.ssh("status", options=("-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:80"))
         expect(
             "remote port forwarding failed" in reverse.stderr, f"the key gets remote port forwarding: {reverse.stderr}"
