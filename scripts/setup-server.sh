@@ -74,7 +74,8 @@ refuse_second_application() {
   done
 }
 
-# An existing .env is not changed. Refuse options that differ from it: the commands printed for GitHub would not match the server.
+# An existing .env is not changed. Refuse options that differ from it: the commands printed for GitHub would not
+# match the server.
 check_env() {
   local current
   if [[ -e $dir/.env ]]; then

@@ -42,25 +42,25 @@ def base_images(pins: Mapping[str, tuple[str, str]] = PINS, stand_ins: bool = Tr
     for name, (file, _) in pins.items():
         if image := os.environ.get(name) or pinned(ROOT / file, name):
             images[name] = image
-    problems = {name: problem for name, image in images.items() if (problem := _ensure_available(image))}
-    if not problems:
+    errors = {name: error for name, image in images.items() if (error := _pull_error(image))}
+    if not errors:
         return images
-    missing = list(problems)
-    say(f"cannot pull {images[missing[0]]}: {problems[missing[0]]}")
+    first = next(iter(errors))
+    say(f"cannot pull {images[first]}: {errors[first]}")
     if not stand_ins:
         raise Failure(
-            f"{images[missing[0]]} cannot be pulled, and an image that is built or tested with stand-ins is not pushed."
-            f" Try again when the registry is reachable, or set {missing[0]} to an image in another registry"
+            f"{images[first]} cannot be pulled, and an image that is built or tested with stand-ins is not pushed."
+            f" Try again when the registry is reachable, or set {first} to an image in another registry"
         )
     say("using stand-ins built from Debian packages")
     debian = f"{PREFIX}/debian:trixie"
-    if _ensure_available(debian):
+    if _pull_error(debian):
         _build_debian(debian)
-    return images | {name: _build_stand_in(pins[name][1], debian) for name in missing}
+    return images | {name: _build_stand_in(pins[name][1], debian) for name in errors}
 
 
-def _ensure_available(image: str) -> str:
-    """Pull an image that the engine does not have; return why it is unavailable, or an empty text."""
+def _pull_error(image: str) -> str:
+    """Pull an image unless the engine has it; return why it is unavailable, or an empty text."""
     error = ""
     for command in [["image", "inspect"]] if image.startswith(PREFIX) else [["image", "inspect"], ["pull", "--quiet"]]:
         done = subprocess.run(["docker", *command, image], capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ TABLE = "table {{.Names}}\t{{.Status}}\t{{.Image}}"
 
 def show(directory: Path, settings: Settings) -> int:
     """Print the status and return the exit code. Raises EngineError."""
-    containers = [each for each in release_containers(settings) if each.deploy_id == settings.deploy_id]
+    containers = [container for container in release_containers(settings) if container.deploy_id == settings.deploy_id]
     tag = containers[0].tag if containers else ""
     entry = history.find_live_entry(directory, settings.deploy_id)
     stopped = [container.name for container in containers if not container.is_running]
