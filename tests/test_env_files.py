@@ -12,9 +12,14 @@ COMPOSE_ITSELF = {"COMPOSE_PROJECT_NAME", "COMPOSE_FILE"}
 SETTING = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*"
 
 
-def compose_reads():
+def compose_reads(pattern=r"\$\{?([A-Za-z_][A-Za-z0-9_]*)"):
     text = (ROOT / "docker-compose.prod.yml").read_text().replace("$$", "")
-    return set(re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", text))
+    without_value = re.findall(r"^      ([A-Z][A-Z0-9_]*): *$", text, re.MULTILINE)
+    return {*re.findall(pattern, text), *without_value}
+
+
+def compose_requires():
+    return compose_reads(r"\$\{([A-Za-z_][A-Za-z0-9_]*):\?")
 
 
 def deploy_reads():
@@ -39,9 +44,14 @@ def is_placeholder(value):
     return "change-me" in value
 
 
-@pytest.mark.parametrize("file", SERVER_FILES)
-def test_a_server_file_names_each_setting_that_compose_and_the_deploy_read(file):
-    assert compose_reads() | deploy_reads() | COMPOSE_ITSELF == values(file).keys()
+def test_the_example_names_each_setting_that_compose_and_the_deploy_read():
+    assert compose_reads() | deploy_reads() | COMPOSE_ITSELF == values(".env.example").keys()
+
+
+def test_the_template_of_a_server_has_what_production_requires():
+    """Other settings have a default: to add one, name it in the compose file and in .env.example."""
+    assert compose_requires() > {"API_PORT", "IMAGE"}
+    assert compose_requires() <= values(".env.prod").keys() <= values(".env.example").keys()
 
 
 def test_the_deploy_reads_settings():

@@ -7,7 +7,7 @@ from pathlib import Path
 from scripts.runner.process import Failure, git
 from scripts.runner.request import VARIABLES, ConnectionLost, request_deploy
 from scripts.runner.settings import required
-from scripts.runner.verify import wait_for_release
+from scripts.runner.verify import health_path, wait_for_release
 
 
 def deploy() -> None:
@@ -23,12 +23,11 @@ def deploy() -> None:
         summarize(f"### Deploy failed: `{commit}`\n\n{failure}")
         raise
     try:
-        answer = wait_for_release(public_url, commit)
+        wait_for_release(public_url, health_path(commit), commit)
     except Failure as failure:
         summarize(f"### Not verified: `{commit}`\n\nThe server reports it as live, but {failure}")
         raise
-    since = f", which started at {answer['started_at']}" if "started_at" in answer else ""
-    summarize(f"### Live: `{commit}`\n\n{public_url} serves this release{since}.")
+    summarize(f"### Live: `{commit}`\n\n{public_url} serves this release.")
 
 
 def summarize(text: str, environment: Mapping[str, str] = os.environ) -> None:

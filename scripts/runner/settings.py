@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scripts.runner.process import Failure
 
+COMPOSE_FILE = "docker-compose.prod.yml"
 VARIABLES_PAGE = "'Secrets and variables' in docs/server.md"
 SETTING = re.compile(
     r"""^[ \t]*(?:export[ \t]+)?(?P<name>\w+)[ \t]*=[ \t]*
@@ -46,3 +47,8 @@ def parse_env(text: str) -> dict[str, str]:
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the settings of an .env file; empty if there is no such file."""
     return parse_env(path.read_text()) if path.exists() else {}
+
+
+def compose_environment(names: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment without the variables that would override these settings of .env."""
+    return {key: value for key, value in environment.items() if key not in names and not key.startswith("COMPOSE_")}

@@ -2,39 +2,76 @@
 
 import json
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple
 
-from scripts.runner.process import Failure, say
+from scripts.runner.process import Failure, run, say
+from scripts.runner.settings import COMPOSE_FILE, compose_environment, read_env_file
 
 VERIFY_SECONDS = 30.0
 POLL_SECONDS = 0.5
+HEALTH_PATH = "quai.health-path"  # a label of the service api
 
 
-def fetch(url: str) -> dict[str, Any]:
-    """Return the JSON object at a URL, or {"error": reason} without one."""
+class Answer(NamedTuple):
+    """An answer of the public URL; status 0 and the reason without one. `release` is the header X-Release."""
+
+    status: int
+    release: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """What was returned, for messages."""
+        if not self.status:
+            return f"did not respond ({self.reason})"
+        return f"returned {self.status} and {f'release {self.release}' if self.release else 'no header X-Release'}"
+
+
+def health_path(commit: str) -> str:
+    """Return the health path that the compose file of production names; empty without one.
+
+    The values that it requires are taken from .env.prod.
+    """
+    settings = read_env_file(Path(".env.prod"))
+    environment = compose_environment(settings) | {"IMAGE": "image", "IMAGE_TAG": commit}
+    command = ("docker", "compose", "--env-file", ".env.prod", "--file", COMPOSE_FILE, "config", "--format", "json")
+    api = json.loads(run(*command, env=environment))["services"].get("api", {})
+    return str((api.get("labels") or {}).get(HEALTH_PATH, ""))
+
+
+def fetch(url: str) -> Answer:
+    """Request a URL once."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - PUBLIC_URL, set by the owner
-            answer = json.load(response)
+            return Answer(response.status, response.headers.get("X-Release", ""))
+    except urllib.error.HTTPError as error:
+        return Answer(error.code, error.headers.get("X-Release", ""))
     except (OSError, ValueError, HTTPException) as error:
-        return {"error": str(error)}
-    return answer if isinstance(answer, dict) else {"error": f"not a JSON object: {answer!r}"}
+        return Answer(0, reason=str(error))
 
 
 def wait_for_release(
     public_url: str,
+    path: str,
     commit: str,
     seconds: float = VERIFY_SECONDS,
-    fetch_json: Callable[[str], dict[str, Any]] = fetch,
-) -> dict[str, Any]:
-    """Poll /version until it returns this commit, and return the answer. Raise Failure after `seconds`."""
-    url = public_url.rstrip("/") + "/version"
+    fetch_answer: Callable[[str], Answer] = fetch,
+) -> None:
+    """Poll the health path until this commit answers: with 2xx, or, without a health path, below 500.
+
+    Raise Failure after `seconds`.
+    """
+    url = public_url.rstrip("/") + (path or "/")
     deadline = time.monotonic() + seconds
-    while (answer := fetch_json(url)).get("tag") != commit:
+    while True:
+        answer = fetch_answer(url)
+        if answer.release == commit and 200 <= answer.status < (400 if path else 500):
+            break
         if time.monotonic() >= deadline:
-            raise Failure(f"{url} returned {answer}, expected {commit}: see docs/troubleshooting.md")
+            raise Failure(f"{url} {answer}, expected release {commit}: see docs/troubleshooting.md")
         time.sleep(min(POLL_SECONDS, seconds))
-    say(f"{url} returned {commit}")
-    return answer
+    say(f"{url} returned release {commit}")

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -12,7 +12,6 @@ from server.errors import Interrupted, Refused
 from server.settings import Settings
 
 ONE_SHOT = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
-ONE_SHOTS = ("check", "backup", "migrate")
 # The plugin is run directly: it is faster than `docker compose`, and killing it leaves no orphan.
 PLUGINS = (
     "/usr/local/lib/docker/cli-plugins",
@@ -107,11 +106,6 @@ def check_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> N
             f"this release changes networks ({', '.join(changed)}), which would stop all containers on them: keep "
             f"their definition, or plan an interruption: 'docker compose down' in {project.directory}, then deploy"
         )
-
-
-def other_services(services: Iterable[str]) -> list[str]:
-    """Return the services that a deploy does not replace, such as proxy and database."""
-    return [name for name in services if name not in ("api", "front", *ONE_SHOTS)]
 
 
 def hashes(project: Project, *names: str) -> dict[str, str]:

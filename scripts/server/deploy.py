@@ -3,12 +3,13 @@
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from server import diagnostics, engine, history, release, repair, rollout, settings, state
+from server import diagnostics, engine, history, release, repair, roles, rollout, settings, state
 from server.attempt import Attempt, Steps
 from server.compose import Project
 from server.engine import EngineError
@@ -134,8 +135,11 @@ def _finish(attempt: Attempt, outcome: str) -> None:
         _record(attempt, outcome, "")
     attempt.steps.begin("clean up")
     state.link_current(directory, attempt.tag)
-    containers = repair.release_containers(current)
-    engine.remove(container.id for container in containers if container.deploy_id != deploy_id)
+    previous = [one for one in repair.release_containers(current) if one.deploy_id != deploy_id]
+    # Single workers first: the slowest of the others delays the removal of all.
+    engine.remove(one.id for one in previous if roles.is_single(one.labels))
+    engine.in_parallel(engine.start, [one.id for one in attempt.find_containers() if roles.is_single(one.labels)])
+    engine.remove(one.id for one in previous)
     _rename_containers(attempt)
     state.write_upstream(directory, "front")
     release.prune(directory, current, attempt.tag)
@@ -143,12 +147,13 @@ def _finish(attempt: Attempt, outcome: str) -> None:
 
 
 def _rename_containers(attempt: Attempt) -> None:
-    """Name the containers <project>-api-1, -2 and <project>-front-1: Compose only increments their numbers."""
-    for service in ("api", "front"):
-        for number, container in enumerate(attempt.find_containers(service), 1):
-            name = f"{attempt.settings.project}-{service}-{number}"
-            if container.name != name:
-                engine.rename(container.id, name)
+    """Name the containers <project>-<service>-1, -2 and so on: Compose only increments their numbers."""
+    numbers = Counter[str]()
+    for container in attempt.find_containers():
+        numbers[container.service] += 1
+        name = f"{attempt.settings.project}-{container.service}-{numbers[container.service]}"
+        if container.name != name:
+            engine.rename(container.id, name)
 
 
 def _record(attempt: Attempt, outcome: str, reason: str) -> None:
@@ -211,7 +216,8 @@ def _restore(attempt: Attempt) -> dict[str, Exception]:
 
     restore("the upstream file", lambda: repair.move_upstream(directory, live.front))
     try:
-        diagnostics.show(directory, attempt.find_containers())
+        started = [one for one in attempt.find_containers() if not roles.is_single(one.labels)]
+        diagnostics.show(directory, started)
     except Exception as problem:
         say(f"no diagnostics: {problem}")
     restore(".env", lambda: settings.write_release(directory, live.tag, live.deploy_id))

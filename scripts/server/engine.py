@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 REQUEST_SECONDS = 60  # time limit of each read of a response of the engine
-STOP_SECONDS = 600  # time limit of stopping a container, grace period included
+STOP_SECONDS = 4 * 3600  # time limit of stopping a container, grace period included: a job may take long
 SOCKET = "/var/run/docker.sock"
 PARALLEL = 16  # requests at the same time
 

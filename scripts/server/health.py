@@ -1,32 +1,37 @@
-"""Whether containers are healthy, and whether a release responds with its version."""
+"""Whether containers are healthy, and whether a release responds through its front."""
 
-import http.client
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from server import engine
 from server.errors import Refused
+from server.probe import Site, parse_site, probe
 from server.settings import Settings
 
 FRONT_PORT = 8080
-HEALTH_PATH = "/healthz"
-VERSION_PATH = "/version"
-PROBE_SECONDS = 10  # time limit of each connection, request and read of a probe
+HEALTH_PATH = "quai.health-path"  # a label of the API's containers; its value is empty if there is no health path
+VERSION_PATH = "/version"  # of releases without that label
 POLL_SECONDS = 0.05
 WATCH_INTERVAL = 0.5  # seconds between two probes
 FAILED_PROBES = 2  # consecutive failures that refuse a watched release
 
 
-class Response(NamedTuple):
-    """The response to a probe; status 0 and an error message if there was none."""
+class Check(NamedTuple):
+    """How to find out whether a release responds: its tag, its health path and the site.
 
-    status: int
-    text: str
+    Releases of Quai 1 have no health path (None). Their /version returns the tag.
+    """
 
-    def __str__(self) -> str:
-        """What was returned, for messages."""
-        return f"returned {self.status}: {self.text[:200]}" if self.status else f"did not respond: {self.text[:200]}"
+    tag: str
+    health_path: str | None
+    site: Site
+
+
+def check_of(containers: Sequence[engine.Container], settings: Settings, tag: str) -> Check:
+    """Return the check for a release with these containers."""
+    paths = [container.labels.get(HEALTH_PATH) for container in containers if container.service == "api"]
+    return Check(tag, paths[0] if paths else None, parse_site(settings.site_address))
 
 
 def wait_until_healthy(containers: Sequence[str], settings: Settings, *, may_have_restarted: bool = False) -> None:
@@ -53,55 +58,44 @@ def _is_healthy(container: str, may_have_restarted: bool = False) -> bool:
     if not state["Running"] or (found["RestartCount"] and not may_have_restarted):
         raise Refused(f"the {service} is crashing")
     health = state.get("Health")
-    if not health:
-        raise Refused(f"the {service} has no health check, so its readiness is unknown: add HEALTHCHECK to its image")
-    return bool(health["Status"] == "healthy")
+    if not health and service in ("api", "front"):
+        raise Refused(
+            f"the {service} has no health check, so its readiness is unknown: add a healthcheck to it in "
+            "docker-compose.prod.yml"
+        )
+    return not health or bool(health["Status"] == "healthy")  # without a health check, a worker has to keep running
 
 
-def probe(address: str, path: str) -> Response:
-    """Send one GET to port FRONT_PORT of a container; status 0 without a response within PROBE_SECONDS."""
-    connection = http.client.HTTPConnection(address, FRONT_PORT, timeout=PROBE_SECONDS)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return Response(response.status, response.read(10_000).decode(errors="replace"))
-    except (OSError, http.client.HTTPException) as error:
-        return Response(0, str(error) or type(error).__name__)
-    finally:
-        connection.close()
-
-
-def verify_version(container: engine.Container, tag: str) -> None:
-    """Raise Refused unless the version path of a front, or of the proxy, returns this tag."""
-    if problem := _find_version_problem(container, tag):
+def verify(container: engine.Container, check: Check) -> None:
+    """Raise Refused unless a front, or the proxy, returns a response of this release."""
+    if problem := find_problem(container.name, container.address, check):
         raise Refused(problem)
 
 
-def _find_version_problem(container: engine.Container, tag: str) -> str:
-    """Return why the version path does not return this tag; empty if it does."""
-    response = probe(container.address, VERSION_PATH)
-    if response.status == 200 and f'"{tag}"' in response.text:
-        return ""
-    expected = f", expected {tag}" if response.status == 200 else ""
-    return f"{VERSION_PATH} of {container.name} {response}{expected}"
+def find_problem(name: str, address: str, check: Check) -> str:
+    """Return why a front, or the proxy, does not return a response of this release; empty if it does."""
+    path = VERSION_PATH if check.health_path is None else check.health_path
+    response = probe(address, FRONT_PORT, path, check.site)
+    if not response.is_ready:
+        return f"{path or '/'} of {name} {response}"
+    found = response.release or "none"
+    if check.health_path is None and f'"{check.tag}"' in response.text:
+        found = check.tag
+    return "" if found == check.tag else f"{path or '/'} of {name}: expected release {check.tag}, found {found}"
 
 
-def watch(containers: Sequence[str], front: engine.Container, tag: str, settings: Settings) -> None:
+def watch(containers: Sequence[str], front: engine.Container, check: Check, settings: Settings) -> None:
     """Watch a release that serves, for WATCH_SECONDS. Raises Refused if it crashes, or if its probes fail.
 
-    The version is requested, too: a front may send requests to the API of the previous release while its own
-    does not accept connections.
+    A front sends requests to the API of the previous release while its own does not accept connections. The header
+    of the response then names another release.
     """
     end, failed = time.monotonic() + settings.watch_seconds, 0
     while time.monotonic() < end or failed:
         time.sleep(WATCH_INTERVAL)
         if not all(_is_healthy(container) for container in containers):
             raise Refused("the new release became unhealthy while serving")
-        response = probe(front.address, HEALTH_PATH)
-        if 200 <= response.status < 400:
-            problem = _find_version_problem(front, tag)
-        else:
-            problem = f"{HEALTH_PATH} of {front.name} {response}"
+        problem = find_problem(front.name, front.address, check)
         failed = failed + 1 if problem else 0
         if failed == FAILED_PROBES:
             raise Refused(f"the new release failed {failed} consecutive probes while serving: {problem}")

@@ -3,22 +3,25 @@
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-from server import compose, engine, history, release, state
+from server import compose, engine, history, release, roles, state
 from server.compose import Project
 from server.errors import Refused, TimedOut
 
-PENDING = 3  # the exit code of `check` when there are pending migrations
+# A label of the service `check`: its exit code if the release cannot run on the schema of the database.
+INCOMPATIBLE = "quai.incompatible-exit-code"
+NOT_RUN = 125  # the exit codes from here on mean that a command did not run, or was killed
 ID = "[0-9]{10}"  # the id of a deploy: seconds since 1970
 GROWTH = 1.2  # how much larger than the last dump the next one may be, as a factor
 
 
-def are_pending(project: Project, services: Collection[str]) -> bool:
-    """Return whether the release has pending migrations; assume so without a `check` service.
+def are_pending(project: Project, services: Mapping[str, Any]) -> bool:
+    """Return whether the release has pending migrations: whether its `check` service exits with another code than 0.
 
-    Raises Refused when the release cannot run on the schema as it is.
+    Without this service, assume so. Raises Refused if the release cannot run on the schema as it is.
     """
     if "check" not in services:
         return True
@@ -27,9 +30,11 @@ def are_pending(project: Project, services: Collection[str]) -> bool:
         code = compose.run_one_shot(project, "check", seconds)
     except TimedOut:
         raise Refused(f"the check for migrations took more than {seconds} s (MIGRATE_SECONDS in .env)") from None
-    if code not in (0, PENDING):
+    if code >= NOT_RUN:
+        raise Refused(f"the check for migrations did not run (exit code {code}): see above")
+    if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE):
         raise Refused("this release cannot run on the database as it is: see above")
-    return code == PENDING
+    return code != 0
 
 
 def migrate(project: Project, services: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from server import compose, engine, release, state
+from server import compose, engine, release, roles, state
 from server.engine import Container
 from server.settings import Settings
 
@@ -27,7 +27,7 @@ class Live(NamedTuple):
 
 def release_containers(settings: Settings) -> list[Container]:
     """Return the containers of all releases, running or not, without proxy, database and one-shots."""
-    return engine.containers(settings.project, "quai.deploy")
+    return engine.containers(settings.project, roles.RELEASE)
 
 
 def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) -> Live:
@@ -74,10 +74,20 @@ def repair(directory: Path, settings: Settings) -> Live:
     (directory / "backups/new").unlink(missing_ok=True)
     keep = {container.id for container in live.containers}
     engine.remove(container.id for container in containers if container.id not in keep)
+    live = _start_single(settings, live)
     state.write_upstream(directory, "front")
     if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():
         state.link_current(directory, live.tag)
     return live
+
+
+def _start_single(settings: Settings, live: Live) -> Live:
+    """Start the single workers of the live release, if its deploy was killed before it did; return the live release."""
+    created = [one.id for one in live.containers if one.state == "created" and roles.is_single(one.labels)]
+    if not created:
+        return live
+    engine.in_parallel(engine.start, created)
+    return find_live(release_containers(settings), live.deploy_id, "")
 
 
 def move_upstream(directory: Path, front: str) -> None:

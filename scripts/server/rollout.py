@@ -1,10 +1,11 @@
 """The rollout: prepare, migrate, start next to the current release, verify, switch, watch."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server import compose, engine, health, history, migrations, release, state
+from server import compose, engine, health, history, migrations, release, roles, state
 from server.attempt import Attempt
 from server.engine import Container
 from server.errors import Refused
@@ -15,9 +16,10 @@ from server.state import say
 
 @dataclass(frozen=True)
 class Plan:
-    """What `_prepare` found: the services, the outcome to record, and whether the migrations are unchanged."""
+    """What `_prepare` found. `containers` is the number of containers of each service of the release."""
 
     services: dict[str, Any]
+    containers: dict[str, int]
     outcome: str
     has_same_migrations: bool
 
@@ -32,19 +34,21 @@ def confirm_live(attempt: Attempt) -> bool:
     if live.tag != attempt.tag or not project.release.is_dir():
         return False
     running = [container for container in live.containers if container.is_running]
-    if not len(running) == len(live.containers) == settings.api_replicas + 1:
-        return False
-    hashes = compose.hashes(project, "api", "front")
-    for container in running:
-        if container.labels.get("com.docker.compose.config-hash") != hashes.get(container.service):
-            return False
     try:
-        existing = engine.containers(settings.project)
-        compose.start_missing(project, compose.other_services(compose.configuration(project)["services"]), existing)
+        services = compose.configuration(project)["services"]
+        names = roles.release_services(services, attempt.image)
+        if len(running) < len(live.containers) or Counter(one.service for one in running) != names:
+            return False
+        hashes = compose.hashes(project, *names)
+        for container in running:
+            if container.labels.get("com.docker.compose.config-hash") != hashes.get(container.service):
+                return False
+        compose.start_missing(project, roles.other_services(services), engine.containers(settings.project))
         ids = [container.id for container in live.containers]
         health.wait_until_healthy(ids, settings, may_have_restarted=True)
-        _verify(live.containers, attempt.image, attempt.tag)
-        health.verify_version(_find_proxy(settings), attempt.tag)
+        check = health.check_of(live.containers, settings, attempt.tag)
+        _verify(live.containers, attempt.image, check)
+        health.verify(_find_proxy(settings), check)
     except Refused as error:
         say(f"the live release must be replaced: {error}")
         return False
@@ -54,16 +58,19 @@ def confirm_live(attempt: Attempt) -> bool:
 def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     """Run all steps up to, not including, the write of .env. Return the outcome. Raises Refused."""
     plan = _prepare(attempt, refuse_older)
-    created = _start(attempt, plan)
+    serving = _start(attempt, plan)
     attempt.steps.begin("wait", "until healthy")
-    health.wait_until_healthy(created, attempt.settings)
+    health.wait_until_healthy(serving, attempt.settings)
+    workers = _start_workers(attempt, plan)
     attempt.steps.begin("verify")
-    front = _verify(attempt.find_containers(), attempt.image, attempt.tag)
+    containers = attempt.find_containers()
+    check = health.check_of(containers, attempt.settings, attempt.tag)
+    front = _verify(containers, attempt.image, check)
     attempt.steps.begin("switch")
     state.write_upstream(attempt.directory, state.FRONT_PREFIX + attempt.project.deploy_id)
-    health.verify_version(_find_proxy(attempt.settings), attempt.tag)
+    health.verify(_find_proxy(attempt.settings), check)
     attempt.steps.begin("watch")
-    health.watch(created, front, attempt.tag, attempt.settings)
+    health.watch(serving + workers, front, check, attempt.settings)
     return plan.outcome
 
 
@@ -82,10 +89,14 @@ def _prepare(attempt: Attempt, refuse_older: bool) -> Plan:
         outcome = history.ROLLBACK
     release.unpack(directory, settings, attempt.tag)
     configuration = compose.configuration(attempt.project)
+    services = configuration["services"]
+    containers = roles.release_services(services, attempt.image)
     if attempt.live.containers:
         compose.check_networks(attempt.project, configuration, attempt.live.tag)
-    compose.pull_missing(attempt.project, configuration["services"])
-    return Plan(configuration["services"], outcome, release.has_same_migrations(image, live_image))
+    compose.pull_missing(attempt.project, services)
+    if not roles.labels(services["api"]).get(health.HEALTH_PATH, "unknown"):
+        say("no health path: any status below 500 on / counts as healthy, which only proves that the process serves")
+    return Plan(services, containers, outcome, release.has_same_migrations(image, live_image))
 
 
 def _find_live_image(attempt: Attempt) -> Any | None:
@@ -98,56 +109,71 @@ def _find_live_image(attempt: Attempt) -> Any | None:
 
 
 def _start(attempt: Attempt, plan: Plan) -> list[str]:
-    """Migrate if needed, and start the new containers next to the current ones. Return their ids.
+    """Migrate if needed, and start the new API and front next to the current ones. Return the ids of their containers.
 
     A release serves only after its migrations have run. If its migrations are those of the live release, it starts
     before the check. If the check finds a pending migration, the new containers are killed, and started again after
     the migration.
     """
     existing = engine.containers(attempt.settings.project)
-    others = compose.other_services(plan.services)
+    others = roles.other_services(plan.services)
     compose.start_missing(attempt.project, [name for name in others if name != "proxy"], existing)
     # From here on, both fronts have the network name `front`: use the name that only the current one has.
     state.write_upstream(attempt.directory, attempt.live.front)
     created: list[str] = []
     if plan.has_same_migrations:
-        created = _create_and_start(attempt)
+        created = _create_and_start(attempt, plan)
     if "migrate" in plan.services:
         attempt.steps.begin("migrate")
         if migrations.are_pending(attempt.project, plan.services):
             engine.in_parallel(engine.kill, created)
             migrations.migrate(attempt.project, plan.services)
             engine.in_parallel(engine.start, created)
-    created = created or _create_and_start(attempt)
+    created = created or _create_and_start(attempt, plan)
     compose.start_missing(attempt.project, ["proxy"], existing)
     return created
 
 
-def _create_and_start(attempt: Attempt) -> list[str]:
+def _create_and_start(attempt: Attempt, plan: Plan) -> list[str]:
+    """Create the containers of all services of the release, and start those of the API and the front."""
     attempt.steps.begin("start")
-    created = _create(attempt)
+    _create(attempt, plan.containers)
+    return _start_services(attempt, roles.SERVING)
+
+
+def _create(attempt: Attempt, containers: Mapping[str, int]) -> None:
+    existing = Counter(container.service for container in release_containers(attempt.settings))
+    scale = [f"--scale={service}={existing[service] + count}" for service, count in containers.items()]
+    result = compose.run(attempt.project, "up", "--no-start", "--no-deps", "--no-recreate", *scale, *containers)
+    if result.code:
+        raise Refused("Compose cannot create the new containers: see above")
+    created = Counter(container.service for container in attempt.find_containers())
+    if created != containers:
+        raise Refused(
+            f"expected the containers {dict(containers)} with the label quai.deploy, found {dict(created)}: each "
+            "service of the release in docker-compose.prod.yml needs the labels quai.deploy and quai.tag"
+        )
+
+
+def _start_services(attempt: Attempt, services: Collection[str]) -> list[str]:
+    """Start the new containers of these services, and return their ids."""
+    created = [container.id for container in attempt.find_containers() if container.service in services]
     engine.in_parallel(engine.start, created)
     return created
 
 
-def _create(attempt: Attempt) -> list[str]:
-    """Create the new containers, without starting them, and return their ids."""
-    existing = release_containers(attempt.settings)
-    scale = [
-        f"--scale={service}={sum(container.service == service for container in existing) + count}"
-        for service, count in (("api", attempt.settings.api_replicas), ("front", 1))
-    ]
-    result = compose.run(attempt.project, "up", "--no-start", "--no-deps", "--no-recreate", *scale, "api", "front")
-    if result.code:
-        raise Refused("Compose cannot create the new containers: see above")
-    created = attempt.find_containers()
-    expected = attempt.settings.api_replicas + 1
-    if len(created) != expected:
-        raise Refused(
-            f"expected {expected} containers with the label quai.deploy, found {len(created)}: api and front in "
-            "docker-compose.prod.yml need the labels quai.deploy and quai.tag"
-        )
-    return [container.id for container in created]
+def _start_workers(attempt: Attempt, plan: Plan) -> list[str]:
+    """Start the workers next to the current ones, wait until they are healthy, and return their ids.
+
+    Single workers start later, when the previous ones have ended.
+    """
+    names = roles.workers(plan.services, plan.containers)
+    if not names:
+        return []
+    attempt.steps.begin("workers", ", ".join(names))
+    started = _start_services(attempt, names)
+    health.wait_until_healthy(started, attempt.settings)
+    return started
 
 
 def _find_proxy(settings: Settings) -> Container:
@@ -157,14 +183,14 @@ def _find_proxy(settings: Settings) -> Container:
     return found[0]
 
 
-def _verify(containers: Sequence[Container], image: str, tag: str) -> Container:
-    """Verify the image and the version of a release's containers, and return its front. Raises Refused."""
+def _verify(containers: Sequence[Container], image: str, check: health.Check) -> Container:
+    """Verify the image of a release's containers and the response of its front; return the front. Raises Refused."""
     image_id = (engine.image(image) or {}).get("Id")
     for container in containers:
-        if container.service == "api" and container.image_id != image_id:
+        if container.service != "front" and container.image_id != image_id:
             raise Refused(f"{container.name} is not running {image}")
     front = next((container for container in containers if container.service == "front"), None)
     if front is None:
         raise Refused("there is no container of the service front")
-    health.verify_version(front, tag)
+    health.verify(front, check)
     return front

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from server import compose, engine, settings, state
+from server import compose, engine, roles, settings, state
 from server.compose import Project
 from server.errors import Refused, UsageError
 from server.repair import repair
@@ -21,7 +21,7 @@ def apply(directory: Path) -> int:
             if not live.containers:
                 raise Refused("no release has containers: deploy one; a deploy starts these services")
             project = Project(directory, current, live.tag, live.deploy_id)
-            names = compose.other_services(compose.configuration(project)["services"])
+            names = roles.other_services(compose.configuration(project)["services"])
             state.say(f"applying the settings of {', '.join(names)}")
             if compose.run(project, "up", "--detach", "--no-deps", "--wait", *names).code:
                 raise Refused("some services are not healthy: see above")

@@ -42,7 +42,7 @@ class Settings:
     image: str
     image_tag: str
     deploy_id: str
-    api_replicas: int
+    site_address: str
     keep_releases: int
     min_free_mb: int
     health_seconds: int
@@ -119,12 +119,13 @@ def read(directory: Path) -> Settings:
     def number(name: str) -> int:
         return int(value(name, "[1-9][0-9]{0,8}", "a whole number, 1 or more"))
 
+    number("API_REPLICAS")  # for Compose, whose message would not name it
     return Settings(
         project=value("COMPOSE_PROJECT_NAME", "[a-z0-9][a-z0-9_-]*", "a name in lower case"),
         image=value("IMAGE", r"\S+", "the name of an image"),
         image_tag=values["IMAGE_TAG"],
         deploy_id=values["DEPLOY_ID"],
-        api_replicas=number("API_REPLICAS"),
+        site_address=values.get("SITE_ADDRESS") or ":80",
         keep_releases=number("KEEP_RELEASES"),
         min_free_mb=number("MIN_FREE_MB"),
         health_seconds=number("HEALTH_SECONDS"),

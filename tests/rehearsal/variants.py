@@ -1,25 +1,41 @@
-"""Releases that differ from the last merge by some lines of a Dockerfile: build, deploy, and expect the outcome."""
+"""Releases that differ from the last merge by some changes: build, deploy, and expect the outcome."""
 
 import hashlib
+import json
 import time
 
 from scripts.runner.process import run
+from tests.rehearsal.edits import Edit, parse
 from tests.rehearsal.failures import expect
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import STEP
 
 DEPLOY_LIMIT = 120  # seconds for each of these deploys, also on a busy machine
+COMPOSE_FILE = "docker-compose.prod.yml"
 
 
-def build_image(registry: str, base: str, name: str, *lines: str, position: int | None = None) -> str:
-    """Build and push a release that differs from the release `base` by these lines, and return its tag."""
-    image, tag = f"{registry}/quai", hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
+def build_image(
+    image: str, base: str, compose_file: str, name: str, *changes: str | Edit, position: int | None = None
+) -> str:
+    """Build and push a release that differs from the release `base` by these changes, and return its tag.
+
+    `image` has no tag; `compose_file` is the text of the compose file of `base`.
+    """
+    tag = hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
+    config = json.loads(run("docker", "image", "inspect", "--format={{json .Config}}", f"{image}:{base}"))
+    edits = [change for change in changes if not isinstance(change, str)]
+    lines = [change for change in changes if isinstance(change, str)]
+    if edits:
+        compose = parse(compose_file, [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])])
+        for edit in edits:
+            edit(compose)
+        lines.append(f"COPY <<'END_OF_COMPOSE_FILE' /release/{COMPOSE_FILE}\n{compose.text()}\nEND_OF_COMPOSE_FILE")
     dockerfile = [
         f"FROM {image}:{base}",
-        f"ENV RELEASE={tag}",
+        f"ENV RELEASE={tag}",  # for releases of version 1
         "USER root",
         *lines,
-        "USER 10001:10001",
+        f"USER {config.get('User') or 'root'}",
         *([] if position is None else [f"LABEL quai.position={position}"]),
     ]
     run("docker", "build", "--quiet", "--tag", f"{image}:{tag}", "-", input="\n".join(dockerfile))
@@ -27,23 +43,24 @@ def build_image(registry: str, base: str, name: str, *lines: str, position: int 
     return tag
 
 
-def build_variant(rehearsal: Rehearsal, name: str, *lines: str, position: int | None = None) -> str:
-    """Build and push a release that differs from the last merge by these lines, and return its tag.
+def build_variant(rehearsal: Rehearsal, name: str, *changes: str | Edit, position: int | None = None) -> str:
+    """Build and push a release that differs from the last merge by these changes, and return its tag.
 
     `position` is its place on main, by default that of the last merge.
     """
     commits = rehearsal.commits
-    base = next(commits[merge] for merge in ("forward", "page", "code", "first") if merge in commits)
-    commits[name] = build_image(rehearsal.server.registry, base, name, *lines, position=position)
+    base = next(commits[merge] for merge in ("forward", "compose", "code", "first") if merge in commits)
+    compose_file = rehearsal.repository.git("show", f"{base}:{COMPOSE_FILE}")
+    commits[name] = build_image(rehearsal.server.image, base, compose_file, name, *changes, position=position)
     return commits[name]
 
 
-def expect_refused(rehearsal: Rehearsal, name: str, message: str, *lines: str, last_step: str = "") -> None:
+def expect_refused(rehearsal: Rehearsal, name: str, message: str, *changes: str | Edit, last_step: str = "") -> None:
     """Build and deploy a variant; expect that it is refused with this message, and that production is unchanged.
 
     With `last_step`, it is refused in this step: not before, and not after.
     """
-    tag = build_variant(rehearsal, name, *lines)
+    tag = build_variant(rehearsal, name, *changes)
     began = time.monotonic()
     with rehearsal.expect_unchanged(name):
         deploy = rehearsal.deploy_by_key(tag)
@@ -56,12 +73,12 @@ def expect_refused(rehearsal: Rehearsal, name: str, message: str, *lines: str, l
     expect(message in deploy.stdout, f"{name}: the output does not contain {message!r}: {deploy.stdout}")
 
 
-def deploy_and_expect_live(rehearsal: Rehearsal, name: str, *lines: str, plain_up: bool = True) -> float:
+def deploy_and_expect_live(rehearsal: Rehearsal, name: str, *changes: str | Edit, plain_up: bool = True) -> float:
     """Build and deploy a variant; expect that it goes live, and return the seconds that the deploy took.
 
     `plain_up` also expects that a plain `docker compose up` changes nothing.
     """
-    tag, began = build_variant(rehearsal, name, *lines), time.monotonic()
+    tag, began = build_variant(rehearsal, name, *changes), time.monotonic()
     deploy = rehearsal.deploy_by_key(tag)
     seconds = time.monotonic() - began
     expect(deploy.returncode == 0, f"{name}: refused: {deploy.stdout}")

@@ -146,12 +146,13 @@ def test_failed_cleanup_of_a_live_release_is_not_reported_as_not_deployed(server
     ],
 )
 def test_summary_reports_the_result(server, monkeypatch, tmp_path, script, verified, summary):
-    def wait_for_release(public_url, commit):
+    def wait_for_release(public_url, path, commit):
+        assert path == "/ready"
         if not verified:
             raise Failure("it answers something else")
-        return {"tag": commit}
 
     server(script)
+    monkeypatch.setattr(deploy, "health_path", lambda commit: "/ready")
     monkeypatch.setattr(deploy, "wait_for_release", wait_for_release)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
     try:
@@ -159,23 +160,6 @@ def test_summary_reports_the_result(server, monkeypatch, tmp_path, script, verif
     except Failure:
         assert "Live" not in summary
     assert (tmp_path / "summary").read_text().startswith(summary)
-
-
-@pytest.mark.parametrize(
-    ("version", "sentence"),
-    [
-        ({"started_at": "2026-01-02T03:04:05Z"}, "serves this release, which started at 2026-01-02T03:04:05Z."),
-        ({}, "serves this release."),
-    ],
-)
-def test_summary_says_since_when_the_release_runs_if_version_returns_it(
-    server, monkeypatch, tmp_path, version, sentence
-):
-    server(f"print('{LIVE.strip()}')")
-    monkeypatch.setattr(deploy, "wait_for_release", lambda public_url, commit: version)
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
-    deploy.deploy()
-    assert (tmp_path / "summary").read_text() == f"### Live: `{COMMIT}`\n\nthe PUBLIC_URL {sentence}\n"
 
 
 def test_application_log_cannot_inject_workflow_commands(monkeypatch, capfd):

@@ -1,13 +1,12 @@
 """Environment variables, .env files, pinned images, and the command line."""
 
-import re
 import subprocess
 import sys
 import time
 
 import pytest
 
-from scripts.runner import base_images, deploy, dev, postgres, settings, smoke_test
+from scripts.runner import base_images, deploy, dev, postgres, settings
 from scripts.runner.__main__ import parse
 from scripts.runner.process import ROOT, Failure
 
@@ -181,83 +180,6 @@ def test_development_stops_all_programs_when_one_ends(tmp_path, end):
     assert runner.returncode == 1
     assert ("terminated by SIGTERM" if end == "SIGTERM" else "Caddy ended with exit code 3") in stderr
     assert (tmp_path / "terminated").exists()
-
-
-def test_the_smoke_test_gets_new_secrets_and_free_ports():
-    template = "# a\nAPI_TOKEN=change-me-to-a-long-token\nHTTP_PORT=80\nTITLE='a # b'\nIMAGE_TAG=\nX=${API_TOKEN}\n"
-    first, second = (smoke_test.server_env(template, "quai", "abc", {"DB_IMAGE": "db"}) for _ in range(2))
-    assert first != second
-    assert re.sub("(?<=API_TOKEN=)[0-9a-f]{32}", "secret", first) == (
-        "# a\nAPI_TOKEN=secret\nHTTP_PORT=127.0.0.1:\nTITLE='a # b'\nIMAGE_TAG=abc\nX=${API_TOKEN}\n"
-        "DB_IMAGE=db\nHTTPS_PORT=127.0.0.1:\nIMAGE=quai\n"
-    )
-
-
-@pytest.fixture
-def docker(monkeypatch, tmp_path):
-    """Replace docker with a list that records the smoke test's commands, in a directory with a .env.prod.
-
-    A command that contains the word `docker.failing` fails with exit code 7.
-    """
-
-    class Docker(list):
-        failing = "none"
-
-        def __call__(self, *command, env=None):
-            self.append((command, env))
-            if self.failing in command:
-                raise subprocess.CalledProcessError(7, command)
-            return {"--services": "api front proxy db migrate check", "80": "127.0.0.1:1"}.get(command[-1], "")
-
-    docker = Docker()
-    for name in ("run", "show"):
-        monkeypatch.setattr(smoke_test, name, docker)
-    monkeypatch.setattr(smoke_test, "unpack_release", lambda image, folder: None)
-    monkeypatch.setattr(smoke_test, "fetch", lambda url: {"tag": "abc"})
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".env.prod").write_text("API_TOKEN=change-me\nDB_CONN=postgresql://${API_TOKEN}\n")
-    return docker
-
-
-def test_exported_settings_do_not_override_those_of_the_smoke_test(docker, monkeypatch):
-    for name in ("DB_CONN", "API_TOKEN", "IMAGE_TAG", "COMPOSE_ENV_FILES"):
-        monkeypatch.setenv(name, "mine")
-    smoke_test.smoke_test("quai", "abc", {})
-    assert "mine" not in {value for _, env in docker for value in env.values()}
-
-
-def test_smoke_test_expects_the_commit_at_version(docker, monkeypatch):
-    monkeypatch.setattr(smoke_test, "fetch", lambda url: {"tag": "old"})
-    with pytest.raises(Failure, match=r"/version returned \{'tag': 'old'\}, expected abc"):
-        smoke_test.smoke_test("quai", "abc", {})
-
-
-@pytest.mark.parametrize(
-    ("failing", "message"),
-    [
-        ("--wait-timeout", r"exit code 7 \(limit: 90 s\) from docker compose .* up "),
-        ("migrate", "exit code 7 from docker compose .* run --rm -T migrate"),
-        ("db", "exit code 7 from docker compose .* up .* db"),
-    ],
-)
-def test_smoke_test_reports_the_failed_command(docker, failing, message):
-    docker.failing = failing
-    with pytest.raises(Failure, match=message):
-        smoke_test.smoke_test("quai", "abc", {})
-    commands = [command for command, _ in docker]
-    assert "logs" in commands[-2]
-    assert "down" in commands[-1]
-
-
-def test_smoke_test_runs_the_release_files_of_the_image(monkeypatch, tmp_path):
-    commands = []
-    monkeypatch.setattr(smoke_test, "run", lambda *command: commands.append(" ".join(command)) or "1f")
-    smoke_test.unpack_release("quai:abc", tmp_path / "abc")
-    assert commands == [
-        "docker create quai:abc",
-        f"docker cp --quiet 1f:/release {tmp_path / 'abc'}",
-        "docker rm --force 1f",
-    ]
 
 
 def call(*arguments):

@@ -1,6 +1,5 @@
 """The verification at the public URL, and its deadline."""
 
-import json
 import threading
 import time
 from contextlib import contextmanager
@@ -10,24 +9,26 @@ import pytest
 
 from scripts.runner import verify
 from scripts.runner.process import Failure
+from scripts.runner.verify import Answer
 
 
 @contextmanager
-def served(body):
-    """Serve this body at a URL."""
+def served(status=200, release="new"):
+    """Serve this status and this release at a URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200)
+            self.send_response(status)
+            if release:
+                self.send_header("X-Release", release)
             self.end_headers()
-            self.wfile.write(body)
 
         def log_message(self, *_):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/version"
+        yield f"http://127.0.0.1:{server.server_port}/ready"
         server.shutdown()
 
 
@@ -37,31 +38,58 @@ def test_it_waits_until_the_release_is_served(monkeypatch):
 
     def fetch(url):
         asked.append(url)
-        return {"tag": "new" if len(asked) == 3 else "old"}
+        return Answer(200, "new" if len(asked) == 3 else "old")
 
-    assert verify.wait_for_release("https://api.example.com/", "new", fetch_json=fetch) == {"tag": "new"}
-    assert asked == ["https://api.example.com/version"] * 3
+    verify.wait_for_release("https://api.example.com/", "/ready", "new", fetch_answer=fetch)
+    assert asked == ["https://api.example.com/ready"] * 3
 
 
-def test_another_release_is_a_failure_after_the_deadline():
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Answer(200, "old"), "returned 200 and release old, expected release new"),
+        (Answer(503, "new"), "returned 503 and release new, expected release new"),
+        (Answer(200), "returned 200 and no header X-Release"),
+        (Answer(0, reason="refused"), r"did not respond \(refused\)"),
+    ],
+)
+def test_another_answer_is_a_failure_after_the_deadline(answer, message):
     began = time.monotonic()
-    with pytest.raises(Failure, match=r"returned \{'tag': 'old'\}, expected new"):
-        verify.wait_for_release("https://api.example.com", "new", 0.2, lambda url: {"tag": "old"})
+    with pytest.raises(Failure, match=f"https://api.example.com/ready {message}"):
+        verify.wait_for_release("https://api.example.com", "/ready", "new", 0.2, lambda url: answer)
     assert 0.2 <= time.monotonic() - began < 2
 
 
-def test_an_object_is_fetched():
-    with served(json.dumps({"tag": "new"}).encode()) as url:
-        assert verify.fetch(url) == {"tag": "new"}
+def test_without_a_health_path_any_status_below_500_counts():
+    verify.wait_for_release("https://api.example.com", "", "new", 0.2, lambda url: Answer(404, "new"))
+    with pytest.raises(Failure, match="returned 502"):
+        verify.wait_for_release("https://api.example.com", "", "new", 0.2, lambda url: Answer(502, "new"))
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'"new"'])
-def test_anything_else_is_an_error(body):
-    with served(body) as url:
-        assert verify.fetch(url).keys() == {"error"}
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_status_and_release_are_fetched(status):
+    with served(status) as url:
+        assert verify.fetch(url) == (status, "new", "")
+
+
+def test_a_server_without_the_header():
+    with served(release="") as url:
+        assert verify.fetch(url) == (200, "", "")
 
 
 def test_a_closed_port_is_an_error():
-    with served(b"") as url:
+    with served() as url:
         pass
-    assert "refused" in verify.fetch(url)["error"]
+    assert "refused" in verify.fetch(url).reason
+
+
+def test_health_path_of_the_compose_file(monkeypatch, tmp_path):
+    """Settings of the machine do not matter."""
+    labels = '{"services": {"api": {"labels": {"quai.health-path": "/ready"}}}}'
+    calls = []
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env.prod").write_text("API_TOKEN=change-me\n")
+    monkeypatch.setenv("API_TOKEN", "mine")
+    monkeypatch.setattr(verify, "run", lambda *command, env: calls.append(env) or labels)
+    assert verify.health_path("abc") == "/ready"
+    assert (calls[0]["IMAGE_TAG"], "API_TOKEN" in calls[0]) == ("abc", False)

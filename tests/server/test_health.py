@@ -4,15 +4,17 @@ import pytest
 from server import diagnostics, engine, health
 from server.engine import Container
 from server.errors import Refused
-from server.health import Response
+from server.health import Check
+from server.probe import Response, Site
 
 FRONT = Container("f" * 12, "quai-front-2", "front", "200", "2" * 40, "running", "sha256:0", "127.0.0.1", "", {})
+CHECK = Check(FRONT.tag, "/ready", Site("localhost", False))
 
 
-def inspected(status="healthy", *, running=True, restarts=0, **run):
+def inspected(status="healthy", *, running=True, restarts=0, service="api", **run):
     health_state = {} if status is None else {"Health": {"Status": status, "Log": run.pop("log", [])}}
     return {
-        "Config": {"Labels": {"com.docker.compose.service": "api"}},
+        "Config": {"Labels": {"com.docker.compose.service": service}},
         "HostConfig": {"Memory": 512 << 20},
         "RestartCount": restarts,
         "State": {"Running": running, "Status": "running", "ExitCode": 0, "OOMKilled": False, **health_state, **run},
@@ -48,6 +50,14 @@ def test_a_container_that_cannot_become_healthy_is_refused_at_once(containers, s
         health.wait_until_healthy(["one"], settings)
 
 
+def test_worker_without_a_health_check_has_to_run(containers, settings):
+    containers.append(inspected(None, service="worker"))
+    health.wait_until_healthy(["one"], settings)
+    containers[:] = [inspected(None, service="worker", restarts=1)]
+    with pytest.raises(Refused, match="the worker is crashing"):
+        health.wait_until_healthy(["one"], settings)
+
+
 def test_it_does_not_wait_for_ever(containers, settings, monkeypatch):
     ticks = iter(range(1000))
     monkeypatch.setattr(health.time, "monotonic", lambda: float(next(ticks)))
@@ -71,39 +81,53 @@ def test_live_container_may_have_restarted_long_ago(containers, settings):
 def watched(containers, settings, monkeypatch):
     """A watch of ten probes, with these answers to the health path through the front."""
     containers.append(inspected())
-    clock, versions = [0.0], []
+    clock = [0.0]
     monkeypatch.setattr(health.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(health.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
 
-    def watch(*statuses):
-        answers = iter(statuses)
+    def watch(*statuses, check=CHECK, releases=()):
+        answers, releases = iter(statuses), iter(releases)
         probes = []
 
-        def probe(address, path):
-            if path == "/version":
-                return Response(200, f'{{"tag": "{versions.pop() if versions else FRONT.tag}"}}')
-            probes.append((address, path))
-            return Response(next(answers, 200), "why")
+        def probe(*arguments):
+            probes.append(arguments)
+            status, release = next(answers, 200), next(releases, FRONT.tag)
+            return Response(status, "why", release, is_ready=status == 200)
 
         monkeypatch.setattr(health, "probe", probe)
-        health.watch(["one"], FRONT, FRONT.tag, settings)
+        health.watch(["one"], FRONT, check, settings)
         return probes
 
-    watch.versions = versions
     return watch
 
 
 def test_release_is_refused_if_the_previous_one_answers(watched):
     """The front asks any API while that of its own release accepts no connection."""
-    watched.versions += ["1" * 40] * 2
-    with pytest.raises(
-        Refused, match=f"2 consecutive probes while serving: /version of quai-front-2 returned .*, expected {FRONT.tag}"
-    ):
-        watched()
+    message = f"2 consecutive probes while serving: /ready of quai-front-2: expected release {FRONT.tag}, found another"
+    with pytest.raises(Refused, match=message):
+        watched(releases=[FRONT.tag, "another", "another"])
 
 
 def test_the_health_path_is_requested_through_the_front(watched):
-    assert watched() == [("127.0.0.1", "/healthz")] * 10
+    assert watched() == [("127.0.0.1", 8080, "/ready", CHECK.site)] * 10
+
+
+def test_releases_without_a_health_path_return_their_tag_as_version(settings, monkeypatch):
+    """Releases of Quai 1, to which a rollback must remain possible."""
+    api = FRONT._replace(service="api")
+    check = health.check_of([FRONT, api], settings, FRONT.tag)
+    assert check == (FRONT.tag, None, ("localhost", False))
+    text = [f'{{"tag": "{FRONT.tag}"}}', '{"tag": "1"}']
+    monkeypatch.setattr(health, "probe", lambda *arguments: Response(200, text.pop(0), is_ready=True))
+    assert health.find_problem("one", "127.0.0.1", check) == ""
+    assert (
+        health.find_problem("one", "127.0.0.1", check) == f"/version of one: expected release {FRONT.tag}, found none"
+    )
+
+
+def test_check_has_the_health_path_of_the_api(settings):
+    api = FRONT._replace(service="api", labels={"quai.health-path": ""})
+    assert health.check_of([FRONT, api], settings, FRONT.tag).health_path == ""
 
 
 def test_container_that_becomes_unhealthy_is_refused_at_once(watched, containers):
@@ -120,7 +144,7 @@ def test_one_failed_probe_is_not_enough(watched):
     ("status", "message"), [(503, "returned 503"), (500, "returned 500"), (0, "did not respond"), (404, "returned 404")]
 )
 def test_two_failed_probes_in_a_row_refuse_the_release(watched, status, message):
-    with pytest.raises(Refused, match=f"2 consecutive probes while serving: /healthz of quai-front-2 {message}: why"):
+    with pytest.raises(Refused, match=f"2 consecutive probes while serving: /ready of quai-front-2 {message}: why"):
         watched(200, 200, status, status)
 
 

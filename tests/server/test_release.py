@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from server import engine, migrations, release, state
+from server.compose import Project
 from server.errors import Refused
 
 from tests.server.conftest import NEW, OLD, ROOT, THIRD, append
@@ -198,3 +199,28 @@ def test_partly_removed_release_is_not_mistaken_for_one(directory, settings, mon
     append(directory, tag=NEW)
     release.prune(directory, settings, OLD)
     assert {folder.name for folder in (directory / "releases").iterdir()} == {OLD, f"{THIRD}.new"}
+
+
+@pytest.mark.parametrize(("code", "pending"), [(0, False), (1, True), (3, True)])
+def test_any_other_exit_code_than_0_means_pending_migrations(directory, settings, monkeypatch, code, pending):
+    """As `manage.py migrate --check` and `alembic current --check-heads` exit."""
+    monkeypatch.setattr(migrations.compose, "run_one_shot", lambda *_: code)
+    services = {"check": {"labels": {"quai.incompatible-exit-code": "4"}}}
+    project = Project(directory, settings, NEW, "200")
+    assert migrations.are_pending(project, services) is pending
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [(4, "cannot run on the database"), (127, "did not run"), (137, "did not run")]
+)
+def test_release_is_refused_if_its_check_says_so_or_does_not_run(directory, settings, monkeypatch, code, message):
+    monkeypatch.setattr(migrations.compose, "run_one_shot", lambda *_: code)
+    services = {"check": {"labels": {"quai.incompatible-exit-code": "4"}}}
+    with pytest.raises(Refused, match=message):
+        migrations.are_pending(Project(directory, settings, NEW, "200"), services)
+    if code == 4:
+        assert migrations.are_pending(Project(directory, settings, NEW, "200"), {"check": {}})
+
+
+def test_release_without_a_check_has_pending_migrations(directory, settings):
+    assert migrations.are_pending(Project(directory, settings, NEW, "200"), {})

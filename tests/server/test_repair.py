@@ -59,8 +59,8 @@ def test_upstream_stays_nobody_if_the_first_release_never_went_live():
 
 @pytest.fixture
 def docker(monkeypatch):
-    """An engine that records what is removed, and how."""
-    calls = {"stopped": [], "killed": [], "labels": []}
+    """An engine that records what is removed, how, and what is started."""
+    calls = {"stopped": [], "killed": [], "labels": [], "started": []}
 
     def one_shots(project, label):
         calls["labels"].append(label)
@@ -70,6 +70,7 @@ def docker(monkeypatch):
     monkeypatch.setattr(engine, "one_shots", one_shots)
     monkeypatch.setattr(engine, "remove", lambda ids: calls["stopped"].extend(ids))
     monkeypatch.setattr(engine, "remove_now", lambda one: calls["killed"].append(one))
+    monkeypatch.setattr(engine, "start", calls["started"].append)
     monkeypatch.setattr(repair, "DRAIN_SECONDS", 0)
     return calls
 
@@ -84,6 +85,22 @@ def test_the_interrupted_release_and_its_one_shots_are_removed(directory, settin
     assert docker["killed"] == ["quai-unpack", "quai-migrate-200"]
     assert state.upstream(directory) == "front"
     assert not (directory / "backups/new").exists()
+
+
+def test_scheduler_of_the_live_release_is_started_after_the_previous_one(directory, settings, docker, monkeypatch):
+    """The deploy was killed after it wrote .env: its scheduler waits for the end of the previous one."""
+    labels = {"quai.single": "true"}
+    schedulers = [
+        container("100", OLD, "scheduler", "created")._replace(labels=labels),
+        container("200", NEW, "scheduler")._replace(labels=labels),
+        container("100", OLD, "worker", "created"),
+    ]
+    monkeypatch.setattr(engine, "containers", lambda project, label: [*BOTH, *schedulers])
+    monkeypatch.setattr(engine, "start", lambda one: docker["started"].append((one, list(docker["stopped"]))))
+    repair.repair(directory, settings)
+    [(started, stopped_before)] = docker["started"]
+    assert started == "quai-scheduler-100"
+    assert "quai-scheduler-200" in stopped_before
 
 
 def test_manually_started_one_shots_are_kept(directory, settings, docker):

@@ -50,7 +50,7 @@ def test_empty_and_missing_settings_use_defaults(directory):
     text = (directory / ".env").read_text().replace("API_REPLICAS=1\n", "").replace("WATCH_SECONDS=5", "WATCH_SECONDS=")
     (directory / ".env").write_text(text)
     settings = read(directory)
-    assert (settings.api_replicas, settings.watch_seconds) == (1, 5)
+    assert (settings.site_address, settings.watch_seconds) == (":80", 5)
 
 
 @pytest.mark.parametrize(

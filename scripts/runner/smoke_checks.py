@@ -1,0 +1,81 @@
+"""Checks of a running release. The smoke test sends this program to Python in a container of the release's network.
+
+Arguments: health path, SITE_ADDRESS, commit, API_PORT. Prints a problem on one line and exits with 1, or prints what
+it checked and exits with 0. It must run on each Python version that an application may use.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, "/release/server")
+from probe import Site, parse_site, probe  # type: ignore[import-not-found]
+
+PROXY, PROXY_PORT, API = "proxy", 8080, "api"
+BURST, CLIENTS = 64, 16  # requests, and how many of them at the same time
+CADDYFILE = Path("/release/front/Caddyfile")
+MARGIN = 0.5  # seconds
+OPTIONS = "gunicorn: --keep-alive 75, uvicorn: --timeout-keep-alive 75, hypercorn: --keep-alive 75"
+
+
+def check_burst(health_path: str, site: Site, commit: str) -> str:
+    """Return why a request of a parallel burst failed; empty if none did."""
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        responses = list(pool.map(lambda _: probe(PROXY, PROXY_PORT, health_path, site), range(BURST)))
+    failed = [response for response in responses if not response.is_ready or response.release != commit]
+    if not failed:
+        return ""
+    what = f"{health_path or '/'} {failed[0]}"
+    if failed[0].is_ready:
+        what = f"{health_path or '/'} returned release {failed[0].release or 'none'}, expected {commit}"
+    return f"{len(failed)} of {BURST} requests failed, {CLIENTS} at a time: {what}"
+
+
+def read_front_keep_alive() -> float | None:
+    """Return how many seconds the front keeps idle connections to the API; None if its Caddyfile does not say."""
+    found = re.search(r"^\s*keepalive\s+(\d+)s", CADDYFILE.read_text(), re.MULTILINE)
+    return float(found.group(1)) if found else None
+
+
+def check_keep_alive(port: int, health_path: str, site: Site, seconds: float) -> str:
+    """Return why the API closes an idle connection too early; empty if it does not.
+
+    A server that closes it before the front does loses POST requests: they are sent on the connection while it closes.
+    """
+    request = f"GET {health_path or '/'} HTTP/1.1\r\nHost: {site.host}\r\nX-Forwarded-Proto: https\r\n\r\n"
+    with socket.create_connection((API, port), timeout=10) as connection:
+        connection.sendall(request.encode())
+        head = connection.recv(65536)
+        if re.search(rb"^connection:\s*close", head, re.IGNORECASE | re.MULTILINE):
+            return ""  # it says so: the front does not use the connection again
+        connection.settimeout(seconds + MARGIN)
+        try:
+            while connection.recv(65536):
+                pass  # the rest of the response
+        except TimeoutError:
+            return ""
+    return (
+        f"the API closes a connection that is idle for less than {seconds:g} s, the keepalive of the front: POST "
+        f"requests would fail now and then. Let it wait longer ({OPTIONS})"
+    )
+
+
+def main(health_path: str, site_address: str, commit: str, port: str) -> int:
+    """Run all checks and return the exit code."""
+    site, seconds = parse_site(site_address), read_front_keep_alive()
+    problem = check_burst(health_path, site, commit)
+    if not problem and seconds:
+        problem = check_keep_alive(int(port), health_path, site, seconds)
+    if problem:
+        print(problem)
+        return 1
+    print(f"{BURST} requests, {CLIENTS} at a time, returned release {commit}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,58 @@
+"""The services of a release, and what each is: serving, a worker, or a single worker such as a scheduler."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from server.errors import Refused
+
+RELEASE = "quai.deploy"  # a label of each service of a release; its value is the id of the deploy
+SINGLE = "quai.single"  # a label of a worker of which two must never run at the same time
+SERVING = ("api", "front")
+ONE_SHOTS = ("check", "backup", "migrate")
+
+
+def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
+    """Return the services of a release, each with its number of containers.
+
+    Raises Refused if a service runs the release's image but has no label: a deploy would not replace it.
+    """
+    found = {name: _replicas(service) for name, service in services.items() if RELEASE in labels(service)}
+    for name, service in services.items():
+        is_stale = name not in (*found, *ONE_SHOTS) and service.get("image") == image and _replicas(service)
+        if is_stale:
+            raise Refused(
+                f"the service {name} uses the release's image: add the labels {RELEASE} and quai.tag to it in "
+                "docker-compose.prod.yml, as api has, so that each deploy replaces it"
+            )
+    for name in SERVING:
+        if name not in found:
+            raise Refused(f"docker-compose.prod.yml has no service {name} with the label {RELEASE}")
+    return {name: count for name, count in found.items() if count}
+
+
+def labels(service: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the labels of a service."""
+    return service.get("labels") or {}
+
+
+def _replicas(service: Mapping[str, Any]) -> int:
+    return int((service.get("deploy") or {}).get("replicas", service.get("scale", 1)))
+
+
+def is_single(labels: Mapping[str, str]) -> bool:
+    """Return whether two containers with these labels of a service must never run at the same time."""
+    return labels.get(SINGLE, "").lower() == "true"
+
+
+def workers(services: Mapping[str, Any], names: Mapping[str, int]) -> list[str]:
+    """Return the services of a release that start when its API is healthy."""
+    return [name for name in names if name not in SERVING and not is_single(labels(services[name]))]
+
+
+def other_services(services: Mapping[str, Any]) -> list[str]:
+    """Return the services that a deploy does not replace, such as proxy and database."""
+    return [
+        name
+        for name, service in services.items()
+        if RELEASE not in labels(service) and name not in ONE_SHOTS and _replicas(service)
+    ]

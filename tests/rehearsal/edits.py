@@ -1,0 +1,216 @@
+"""Changes that make a release faulty, unusual, or one of version 1; they need no knowledge of the application.
+
+Most are functions that edit the parsed compose file of the release (see `Compose`); the others are lines of a
+Dockerfile.
+"""
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tests.rehearsal import HERE
+
+VERSION_1 = HERE / "version_1"
+
+
+@dataclass(frozen=True)
+class Compose:
+    """A parsed compose file, and the command of the image: its entrypoint and its arguments."""
+
+    content: dict[str, Any]
+    command: list[str]
+
+    @property
+    def api(self) -> dict[str, Any]:
+        """The service `api`, to be edited."""
+        return self.content["services"]["api"]
+
+    @property
+    def services(self) -> dict[str, Any]:
+        """All services, to be edited."""
+        return self.content["services"]
+
+    def api_command(self) -> list[str]:
+        """Return the command that the API runs."""
+        entrypoint, command = self.api.get("entrypoint"), self.api.get("command")
+        if entrypoint is None and command is None:
+            return self.command
+        return split(entrypoint or []) + split(command or [])
+
+    def text(self) -> str:
+        """Return the compose file; JSON is YAML."""
+        return json.dumps(self.content, indent=1)
+
+
+Edit = Callable[[Compose], None]
+
+
+def parse(text: str, command: list[str]) -> Compose:
+    """Parse a compose file; merge keys and anchors are resolved, variables stay."""
+    return Compose(yaml.safe_load(text), command)
+
+
+def split(command: str | list[str]) -> list[str]:
+    """Return the words of a command, as Compose reads it."""
+    return shlex.split(command) if isinstance(command, str) else command
+
+
+def environment(service: dict[str, Any]) -> dict[str, Any]:
+    """Return the environment of a service, to be edited: a mapping, also if the file has a list."""
+    found = service.get("environment") or {}
+    if isinstance(found, list):
+        found = {name: value if equals else None for name, equals, value in (one.partition("=") for one in found)}
+    service["environment"] = found
+    return found
+
+
+def runs(code: str, service: str = "api") -> Edit:
+    """The service runs this Python code; its argument is API_PORT."""
+
+    def edit(compose: Compose) -> None:
+        script = code.replace("$", "$$")  # for Compose, a dollar sign begins a variable
+        compose.services[service] |= {"entrypoint": ["python3", "-u", "-c", script, "${API_PORT}"], "command": []}
+
+    return edit
+
+
+def runs_within(script: str) -> Edit:
+    """The API runs this shell script; "$@" in it is the original command."""
+
+    def edit(compose: Compose) -> None:
+        command = compose.api_command()
+        compose.api |= {"entrypoint": ["sh", "-c", script.replace("$", "$$"), "sh"], "command": command}
+
+    return edit
+
+
+def migrates(code: str) -> Edit:
+    """The release has a pending migration, which is this Python code."""
+
+    def edit(compose: Compose) -> None:
+        for service in ("check", "migrate"):
+            if service not in compose.services:
+                compose.services[service] = {"image": compose.api["image"], "deploy": {"replicas": 0}}
+        runs("raise SystemExit(3)", "check")(compose)
+        runs(code or "pass", "migrate")(compose)
+
+    return edit
+
+
+def has_memory(limit: str) -> Edit:
+    """The API may use this much memory."""
+
+    def edit(compose: Compose) -> None:
+        resources = compose.api.setdefault("deploy", {}).setdefault("resources", {})
+        resources.setdefault("limits", {})["memory"] = limit
+
+    return edit
+
+
+def without_health_check(compose: Compose) -> None:
+    """The API has no health check."""
+    compose.api["healthcheck"] = {"disable": True}
+
+
+def is_another_release(compose: Compose) -> None:
+    """The front reports another release."""
+    environment(compose.services["front"])["RELEASE"] = "another-release"
+
+
+def needs_setting(name: str) -> Edit:
+    """The API becomes healthy only where this setting has a value."""
+
+    def edit(compose: Compose) -> None:
+        environment(compose.api)[name] = None  # from .env; not set without a line there
+        test = f'test -n "$${name}" || {{ echo "{name} is not set on this server"; exit 1; }}'
+        compose.api.setdefault("healthcheck", {})["test"] = ["CMD-SHELL", test]
+
+    return edit
+
+
+CRASH = runs("raise SystemExit('boom')")
+# Serves all paths, and exits after two requests: one before and one after the switch.
+SHORT_LIVED_SERVER = """
+import http.server, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+class Handler(http.server.BaseHTTPRequestHandler):
+    requests = 0
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        Handler.requests += 1
+server = http.server.HTTPServer(("", int(sys.argv[1])), Handler)
+while Handler.requests < 2:
+    server.handle_request()
+sys.exit("boom")
+"""
+ERROR_SERVER = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(500)
+HTTPServer(("", int(sys.argv[1])), Handler).serve_forever()
+"""
+# Healthy until SECONDS after the first request that the front forwards, which the deploy program sends before the
+# switch. Then it ends, or, without ENDS, returns 503 to the deploy program only: requests of users have passed two
+# proxies.
+FAILING_SERVER = """
+import os, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+failing = threading.Event()
+class Handler(BaseHTTPRequestHandler):
+    timer = None
+    def do_GET(self):
+        proxies = self.headers.get("X-Forwarded-For", "").split(",")
+        if proxies != [""] and not Handler.timer:
+            Handler.timer = threading.Timer(SECONDS, lambda: os._exit(1) if ENDS else failing.set())
+            Handler.timer.start()
+        self.send_response(503 if failing.is_set() and len(proxies) == 1 and proxies != [""] else 200)
+        self.end_headers()
+class Server(ThreadingHTTPServer):
+    request_queue_size = 100
+Server(("", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def failing_server(seconds: float, *, ends: bool) -> Edit:
+    """The API fails `seconds` after the first request through its front: it ends, or its probes fail."""
+    return runs(FAILING_SERVER.replace("SECONDS", str(seconds)).replace("ENDS", str(ends)))
+
+
+def first_release(compose: Compose) -> None:
+    """A release without an image of its own: its API serves, and exits after two requests."""
+    runs(SHORT_LIVED_SERVER)(compose)
+    compose.api["healthcheck"] = {"test": ["CMD", "true"], "start_period": "60s", "start_interval": "1s"}
+    for name, service in list(compose.services.items()):
+        if name != "api" and service.get("image") == compose.api["image"]:
+            del compose.services[name]
+
+
+# A complete first release, built in a clone of the repository.
+FIRST_RELEASE = """
+ARG BASE
+FROM $BASE
+COPY scripts/deploy.sh /release/
+COPY scripts/server /release/server
+COPY scripts/front /release/front
+"""
+
+
+def version_1_lines() -> list[str]:
+    """Lines of a release of version 1; the health check was in the image."""
+    port_and_path = "'127.0.0.1', int(os.environ['API_PORT']), timeout=3); c.request('GET', '/healthz'"
+    probe = f"import http.client, os, sys; c = http.client.HTTPConnection({port_and_path})"
+    lines = [
+        "RUN rm -r /release/server",
+        "HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --start-interval=0.5s --retries=3 "
+        f'CMD ["python", "-c", "{probe}; sys.exit(c.getresponse().status != 200)"]',
+    ]
+    for file in sorted(VERSION_1.iterdir()):
+        lines.append(f"COPY --chmod=755 <<'END_OF_FILE' /release/{file.name}\n{file.read_text()}END_OF_FILE")
+    return lines
