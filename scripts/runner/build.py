@@ -1,14 +1,24 @@
-"""Build the image of a commit reproducibly."""
+"""Build the image of a commit reproducibly: the application's image, and the release, which adds /release to it."""
 
 import hashlib
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from scripts.runner.process import Failure, git, run, say, show
+from scripts.runner.process import ROOT, Failure, git, run, say, show
 
 CACHE_TAG = "cache"
+RELEASE_DOCKERFILE = ROOT / "scripts/runner/release.Dockerfile"
+# The files of a release that the server needs, and where they are in /release.
+RELEASE_FILES = {
+    "docker-compose.prod.yml": "docker-compose.prod.yml",
+    "scripts/deploy.sh": "deploy.sh",
+    "scripts/front/Caddyfile": "front/Caddyfile",
+}
 MIGRATION_FOLDERS = {"migrations", "alembic"}  # of Django, Alembic and Flask-Migrate
 
 
@@ -42,45 +52,68 @@ def require_pushable(position: str) -> None:
         )
 
 
-def build_arguments(
-    python_image: str,
-    commit: str,
-    epoch: int,
-    position: str,
-    migrations: str,
-    environment: Mapping[str, str] = os.environ,
+def release_labels(
+    commit: str, epoch: int, position: str, migrations: str, environment: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Return the Dockerfile's build arguments; `epoch` is the commit's time in seconds."""
+    """Return the labels of a release, without those that are unknown; `epoch` is the commit's time in seconds.
+
+    The server orders releases by their position, because commit times depend on clocks.
+    """
     server, repository = environment.get("GITHUB_SERVER_URL", ""), environment.get("GITHUB_REPOSITORY", "")
-    return {
-        "PYTHON_IMAGE": python_image,
-        "SOURCE_DATE_EPOCH": str(epoch),
-        "REVISION": commit,
-        "SOURCE": f"{server}/{repository}" if repository else "",
-        "CREATED": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch)),
-        "POSITION": position,
-        "MIGRATIONS": migrations,
+    labels = {
+        "org.opencontainers.image.revision": commit,
+        "org.opencontainers.image.source": f"{server}/{repository}" if repository else "",
+        "org.opencontainers.image.created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch)),
+        "quai.position": position,
+        "quai.migrations": migrations,
     }
+    return {name: value for name, value in labels.items() if value}
+
+
+def stage_release(folder: Path, epoch: int) -> None:
+    """Write the files of /release to the folder `release` in `folder`, with fixed modes and times."""
+    release = folder / "release"
+    shutil.copytree("scripts/server", release / "server", ignore=shutil.ignore_patterns("__pycache__"))
+    for source, name in RELEASE_FILES.items():
+        (release / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, release / name)
+    for path in [release, *release.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" else 0o644)
+        os.utime(path, (epoch, epoch))
 
 
 def build_command(
-    target: str, arguments: Mapping[str, str], options: Sequence[str], environment: Mapping[str, str] = os.environ
+    target: str, context: str, arguments: Mapping[str, str], *options: str, environment: Mapping[str, str] = os.environ
 ) -> list[str]:
-    """Return the command that builds `target` from the current directory."""
-    # Behind a proxy that intercepts TLS, one of these variables names the bundle that pip needs.
+    """Return the command that builds `target` into the engine."""
+    # Behind a proxy that intercepts TLS, one of these variables names the bundle of certificates.
     bundle = environment.get("PIP_CERT") or environment.get("SSL_CERT_FILE")
     return [
-        *("docker", "buildx", "build", "--provenance=false", "--tag", target),
+        *("docker", "buildx", "build", "--provenance=false", "--load", "--tag", target),
         *(f"--build-arg={name}={value}" for name, value in arguments.items()),
         *([f"--secret=id=ca,src={bundle}"] if bundle else []),
         *options,
-        ".",
+        context,
     ]
 
 
-def build(target: str, arguments: Mapping[str, str], *options: str) -> str:
-    """Build `target` into the engine and return the image's id."""
-    show(*build_command(target, arguments, ["--load", *options]))
+def application_image(target: str) -> str:
+    """Return the name of the application's image, which the release `target` is based on."""
+    return f"{target}-app"
+
+
+def build(target: str, bases: Mapping[str, str], epoch: int, labels: Mapping[str, str], *options: str) -> str:
+    """Build the application's image and the release `target` into the engine; return the id of the release.
+
+    `bases` holds the base image, if the Dockerfile lets the caller choose it. `options` are for both builds.
+    """
+    application, times = application_image(target), {"SOURCE_DATE_EPOCH": str(epoch)}
+    chosen = {name: bases[name] for name in ("PYTHON_IMAGE",) if name in bases}
+    show(*build_command(application, ".", chosen | times, "--cache-to=type=inline", *options))
+    with tempfile.TemporaryDirectory() as folder:
+        stage_release(Path(folder), epoch)
+        words = (f"--file={RELEASE_DOCKERFILE}", *(f"--label={name}={value}" for name, value in labels.items()))
+        show(*build_command(target, folder, {"APP_IMAGE": application} | times, *words, *options))
     return run("docker", "image", "inspect", "--format={{.Id}}", target)
 
 
@@ -89,22 +122,21 @@ def cache_from(name: str) -> str:
     return f"--cache-from=type=registry,ref={name}:{CACHE_TAG}"
 
 
-def push_cache(name: str, arguments: Mapping[str, str]) -> None:
-    """Push the layers of the preceding build as IMAGE:cache, for the next runner.
+def push_cache(name: str, target: str) -> None:
+    """Push the application's image of a release as IMAGE:cache, so that the next runner reuses its layers.
 
-    A separate tag, because the cache metadata contains timestamps, which would change the id of the release image
-    with every build. The registry already has the layers, so only the metadata is uploaded.
+    It contains cache metadata with timestamps, which a release does not. The registry already has the layers.
     """
-    command = build_command(f"{name}:{CACHE_TAG}", arguments, ["--push", "--quiet", "--cache-to=type=inline"])
     try:
-        run(*command)
+        run("docker", "tag", application_image(target), f"{name}:{CACHE_TAG}")
+        run("docker", "push", "--quiet", f"{name}:{CACHE_TAG}")
     except subprocess.CalledProcessError as error:
         say(f"{name}:{CACHE_TAG} was not pushed ({error}): the next build uses an older cache, or none")
 
 
-def require_reproducible(target: str, arguments: Mapping[str, str]) -> str:
-    """Build twice without cache and return the image's id. Raise Failure if the two ids differ."""
-    ids = {build(target, arguments, "--no-cache") for _ in range(2)}
+def require_reproducible(target: str, bases: Mapping[str, str], epoch: int, labels: Mapping[str, str]) -> str:
+    """Build twice without cache and return the release's id. Raise Failure if the two ids differ."""
+    ids = {build(target, bases, epoch, labels, "--no-cache") for _ in range(2)}
     if len(ids) > 1:
         raise Failure(
             f"two builds of the same commit have different ids, {' and '.join(sorted(ids))}: compare their layers"

@@ -14,18 +14,18 @@ def make_image(push: bool = False, twice: bool = False) -> None:
         build.require_pushable(position)
     bases = base_images(stand_ins=not push)
     epoch = int(git("log", "-1", "--format=%ct"))
-    arguments = build.build_arguments(bases["PYTHON_IMAGE"], commit, epoch, position, build.migrations_digest())
+    labels = build.release_labels(commit, epoch, position, build.migrations_digest())
     target = f"{name}:{commit}"
     if push:
         registry.log_in(name)
     if twice:
-        say(f"two builds without cache have the same id: {build.require_reproducible(target, arguments)}")
+        say(f"two builds without cache have the same id: {build.require_reproducible(target, bases, epoch, labels)}")
     else:
-        build.build(target, arguments, *([build.cache_from(name)] if push else []))
+        build.build(target, bases, epoch, labels, *([build.cache_from(name)] if push else []))
     smoke_test(name, commit, bases)
     if push:
         registry.push(target)
-        build.push_cache(name, arguments)
+        build.push_cache(name, target)
 
 
 def move_latest() -> None:
