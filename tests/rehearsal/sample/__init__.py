@@ -1,0 +1,1 @@
+"""Scenarios of the sample in service/; they run only when it is rehearsed."""
