@@ -1,4 +1,4 @@
-"""Build the image of a commit reproducibly: the application's image, and the release, which adds /release to it."""
+"""Build the image of a commit reproducibly: the application's image, then the release, which adds /release to it."""
 
 import hashlib
 import os
@@ -55,9 +55,10 @@ def require_pushable(position: str) -> None:
 def release_labels(
     commit: str, epoch: int, position: str, migrations: str, environment: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Return the labels of a release, without those that are unknown; `epoch` is the commit's time in seconds.
+    """Return the labels of a release, except unknown ones.
 
-    The server orders releases by their position, because commit times depend on clocks.
+    The server orders releases by `position`, because commit times depend on clocks. From `migrations`, a digest, it
+    knows whether two releases have the same migrations.
     """
     server, repository = environment.get("GITHUB_SERVER_URL", ""), environment.get("GITHUB_REPOSITORY", "")
     labels = {
@@ -83,9 +84,13 @@ def stage_release(folder: Path, epoch: int) -> None:
 
 
 def build_command(
-    target: str, context: str, arguments: Mapping[str, str], *options: str, environment: Mapping[str, str] = os.environ
+    target: str,
+    context: str,
+    arguments: Mapping[str, str],
+    options: Sequence[str],
+    environment: Mapping[str, str] = os.environ,
 ) -> list[str]:
-    """Return the command that builds `target` into the engine."""
+    """Return the command that builds `target` into the engine from the folder `context`."""
     # Behind a proxy that intercepts TLS, one of these variables names the bundle of certificates.
     bundle = environment.get("PIP_CERT") or environment.get("SSL_CERT_FILE")
     return [
@@ -98,22 +103,26 @@ def build_command(
 
 
 def application_image(target: str) -> str:
-    """Return the name of the application's image, which the release `target` is based on."""
+    """Return the name of the application's image that the release `target` is based on."""
     return f"{target}-app"
 
 
 def build(target: str, bases: Mapping[str, str], epoch: int, labels: Mapping[str, str], *options: str) -> str:
     """Build the application's image and the release `target` into the engine; return the id of the release.
 
-    `bases` holds the base image, if the Dockerfile lets the caller choose it. `options` are for both builds.
+    `epoch` is the commit's time in seconds. `options` are for both builds.
     """
-    application, times = application_image(target), {"SOURCE_DATE_EPOCH": str(epoch)}
-    chosen = {name: bases[name] for name in ("PYTHON_IMAGE",) if name in bases}
-    show(*build_command(application, ".", chosen | times, "--cache-to=type=inline", *options))
+    # The builder of the engine itself, because another one could not find the application's image.
+    options = (f"--builder={run('docker', 'context', 'show')}", *options)
+    times, application = {"SOURCE_DATE_EPOCH": str(epoch)}, application_image(target)
+    # An application's own Dockerfile may have fixed base images.
+    base = {name: image for name, image in bases.items() if name == "PYTHON_IMAGE"}
+    show(*build_command(application, ".", base | times, ["--cache-to=type=inline", *options]))
     with tempfile.TemporaryDirectory() as folder:
         stage_release(Path(folder), epoch)
-        words = (f"--file={RELEASE_DOCKERFILE}", *(f"--label={name}={value}" for name, value in labels.items()))
-        show(*build_command(target, folder, {"APP_IMAGE": application} | times, *words, *options))
+        described = [f"--label={name}={value}" for name, value in labels.items()]
+        arguments = {"APP_IMAGE": application} | times
+        show(*build_command(target, folder, arguments, [f"--file={RELEASE_DOCKERFILE}", *described, *options]))
     return run("docker", "image", "inspect", "--format={{.Id}}", target)
 
 
