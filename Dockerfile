@@ -5,10 +5,10 @@ FROM python:3.13.16-slim-trixie@sha256:bf44cdfcb76cd3b41e879bc058fc37ec5872002cc
 
 # Separate stages for dependencies and code: a code change does not invalidate the dependency layer.
 FROM ${PYTHON_IMAGE} AS dependencies
-# One of them reads the lock file; it stays in this stage. The same versions as in scripts/pyproject.toml.
+# The one that reads the lock file is installed, in this stage only.
 ARG UV="uv==0.13.9" POETRY="poetry==2.5.1" PDM="pdm==2.29.4 hishel==1.4.0"
 WORKDIR /build
-# Those that exist.
+# The wildcards permit that a file is missing.
 COPY pyproject.toml* uv.lock* poetry.lock* pdm.lock* requirements*.txt ./
 RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=ca <<END
 set -eu
@@ -36,7 +36,8 @@ else
   echo "no uv.lock, poetry.lock, pdm.lock or requirements.txt: create one, or remove it from .dockerignore" >&2
   exit 1
 fi
-# Reproducible layers: fixed file times, and bytecode that embeds no times. Some packages have files that do not compile.
+# Fixed file times, and bytecode that embeds no times, make the layer reproducible. A few packages contain files
+# that do not compile.
 python -m compileall -qq --invalidation-mode unchecked-hash /venv || true
 find /venv -exec touch --no-dereference --date=@0 {} +
 END
