@@ -10,6 +10,8 @@ ARG UV="uv==0.13.9" POETRY="poetry==2.5.1" PDM="pdm==2.29.4 hishel==1.4.0"
 WORKDIR /build
 # The wildcards permit that a file is missing.
 COPY pyproject.toml* uv.lock* poetry.lock* pdm.lock* requirements*.txt ./
+# The versions are pinned above, as words of one variable; the cache is no part of the image.
+# hadolint ignore=DL3013,DL3042,SC2086
 RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=ca <<END
 set -eu
 # Behind a proxy that intercepts TLS: --secret id=ca,src=<its bundle>.
