@@ -154,16 +154,23 @@ def docker(monkeypatch, pipeline):
 
 def test_the_release_is_built_on_the_image_of_the_application(docker):
     bases = {"PYTHON_IMAGE": "python:3", "DB_IMAGE": "postgres:17"}
-    assert build.build("quai:x", bases, 7, {"quai.position": "1"}, "--no-cache") == "sha256:a"
+    assert build.build("quai:x", bases, 7, {"quai.position": "1"}, cache="quai:cache") == "sha256:a"
     _, application, release, inspected = docker
     begin = ("docker", "buildx", "build", "--provenance=false", "--load", "--tag")
-    common = ("--builder=rootless", "--no-cache")
-    arguments = ("--build-arg=PYTHON_IMAGE=python:3", "--build-arg=SOURCE_DATE_EPOCH=7")
-    assert application == (*begin, "quai:x-app", *arguments, "--cache-to=type=inline", *common, ".")
-    arguments = ("--build-arg=APP_IMAGE=quai:x-app", "--build-arg=SOURCE_DATE_EPOCH=7")
+    arguments = ("--build-arg=PYTHON_IMAGE=python:3", "--build-arg=SOURCE_DATE_EPOCH=7", "--builder=rootless")
+    reuse = ("--cache-to=type=inline", "--cache-from=type=registry,ref=quai:cache")
+    assert application == (*begin, "quai:x-app", *arguments, *reuse, ".")
+    arguments = ("--build-arg=APP_IMAGE=quai:x-app", "--build-arg=SOURCE_DATE_EPOCH=7", "--builder=rootless")
     file = f"--file={ROOT}/scripts/runner/release.Dockerfile"
-    assert release[:-1] == (*begin, "quai:x", *arguments, file, "--label=quai.position=1", *common)
+    assert release[:-1] == (*begin, "quai:x", *arguments, file, "--label=quai.position=1")
     assert inspected[-1] == "quai:x"
+
+
+def test_a_fresh_build_uses_no_cache(docker):
+    for fresh in (False, True):
+        build.build("quai:x", {}, 7, {}, fresh=fresh)
+    assert ["--no-cache" in command for command in docker if "build" in command] == [False, False, True, True]
+    assert not any(word.startswith("--cache-from") for command in docker for word in command)
 
 
 def test_a_dockerfile_with_fixed_base_images_gets_no_base_image(docker):
@@ -180,10 +187,6 @@ def test_a_dockerfile_with_fixed_base_images_gets_no_base_image(docker):
 )
 def test_a_bundle_of_certificates_is_passed_as_a_secret(environment, bundle):
     assert f"--secret=id=ca,src={bundle}" in build.build_command("quai:x", ".", {}, [], environment)
-
-
-def test_cache_is_read_from_a_separate_tag():
-    assert build.cache_from("localhost:5000/quai") == "--cache-from=type=registry,ref=localhost:5000/quai:cache"
 
 
 def test_the_cache_is_the_image_of_the_application(monkeypatch):
@@ -204,9 +207,9 @@ def test_failed_cache_push_is_reported_but_not_fatal(monkeypatch, capsys):
 
 def test_two_builds_with_different_ids_are_a_failure(monkeypatch):
     ids = iter(["sha256:a", "sha256:b", "sha256:c", "sha256:c"])
-    options = []
-    monkeypatch.setattr(build, "build", lambda *arguments: options.append(arguments[4:]) or next(ids))
+    fresh = []
+    monkeypatch.setattr(build, "build", lambda *_, **options: fresh.append(options["fresh"]) or next(ids))
     with pytest.raises(Failure, match="sha256:a and sha256:b"):
         build.require_reproducible("quai:x", {}, 0, {})
     assert build.require_reproducible("quai:x", {}, 0, {}) == "sha256:c"
-    assert set(options) == {("--no-cache",)}
+    assert fresh == [True] * 4
