@@ -51,7 +51,8 @@ def main() -> None:
     api = {**os.environ, "API_PORT": port}
     if code := subprocess.run(MIGRATE, check=False).returncode:
         sys.exit(code)
-    print(f"service: the page: http://localhost:8080; the API: http://localhost:{port}/docs; Ctrl-C stops both")
+    addresses = f"the page: http://localhost:8080; the API: http://localhost:{port}/docs"
+    print(f"service: {addresses}; Ctrl-C stops both", flush=True)
     try:
         message = run_until_one_ends({"the API": (API, api), "Caddy": (CADDY, {**api, **LOOPBACK})})
     except KeyboardInterrupt:

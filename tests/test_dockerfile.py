@@ -39,3 +39,12 @@ def test_the_image_and_the_sessions_look_for_the_same_files_in_the_same_order():
 
 def test_the_dockerfile_of_an_application_does_not_know_the_pipeline():
     assert not re.search(r"scripts/|docker-compose|REVISION|LABEL|quai", DOCKERFILE)
+
+
+def test_the_build_context_is_a_list_of_what_is_allowed():
+    """COPY . /app copies all of it: no tests, no environment files, no history."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert [rule for rule in rules if rule.startswith("!")] == ["!requirements.txt", "!service"]
+    assert "**/.env*" in rules[rules.index("!service") :]
