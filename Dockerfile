@@ -5,35 +5,41 @@ FROM python:3.13.16-slim-trixie@sha256:bf44cdfcb76cd3b41e879bc058fc37ec5872002cc
 
 # Separate stages for dependencies and code: a code change does not invalidate the dependency layer.
 FROM ${PYTHON_IMAGE} AS dependencies
-# One of them reads the lock file; it stays in this stage. The same versions as in scripts/pyproject.toml.
-ARG UV=uv==0.13.9 POETRY=poetry==2.5.1 PDM=pdm==2.29.4
+# The one that reads the lock file is installed, in this stage only.
+ARG UV="uv==0.13.9" POETRY="poetry==2.5.1" PDM="pdm==2.29.4 hishel==1.4.0"
 WORKDIR /build
-# Those that exist.
+# The wildcards permit that a file is missing.
 COPY pyproject.toml* uv.lock* poetry.lock* pdm.lock* requirements*.txt ./
+# The versions are pinned above, as words of one variable; the cache is no part of the image.
+# hadolint ignore=DL3013,DL3042,SC2086
 RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=ca <<END
 set -eu
 # Behind a proxy that intercepts TLS: --secret id=ca,src=<its bundle>.
 ca=/run/secrets/ca
 if [ -s "$ca" ]; then export PIP_CERT="$ca" SSL_CERT_FILE="$ca" REQUESTS_CA_BUNDLE="$ca"; fi
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 UV_LINK_MODE=copy VIRTUAL_ENV=/venv UV_PROJECT_ENVIRONMENT=/venv
+export PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy UV_PROJECT_ENVIRONMENT=/venv VIRTUAL_ENV=/venv
 install_tool() {
   python -m venv --without-pip /tool
-  pip --python /tool/bin/python install --quiet "$1"
+  pip --python /tool/bin/python install --quiet "$@"
 }
 python -m venv --without-pip /venv
 if [ -f uv.lock ]; then
-  install_tool "$UV"
+  install_tool $UV
   /tool/bin/uv sync --frozen --no-dev --no-install-project
 elif [ -f poetry.lock ]; then
-  install_tool "$POETRY"
+  install_tool $POETRY
   /tool/bin/poetry install --only main --no-root --no-interaction
 elif [ -f pdm.lock ]; then
-  install_tool "$PDM"
+  install_tool $PDM
   /tool/bin/pdm sync --prod --no-self
+elif [ -f requirements.txt ]; then
+  pip --python /venv/bin/python install --no-compile -r requirements.txt
 else
-  pip --python /venv/bin/python install -r requirements.txt
+  echo "no uv.lock, poetry.lock, pdm.lock or requirements.txt: create one, or remove it from .dockerignore" >&2
+  exit 1
 fi
-# Reproducible layers: fixed file times, and bytecode that embeds no times. Some packages have files that do not compile.
+# Fixed file times, and bytecode that embeds no times, make the layer reproducible. A few packages contain files
+# that do not compile.
 python -m compileall -qq --invalidation-mode unchecked-hash /venv || true
 find /venv -exec touch --no-dereference --date=@0 {} +
 END

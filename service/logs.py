@@ -11,7 +11,7 @@ logger = logging.getLogger("service")
 def release_tag() -> str:
     """Return the tag that the image was built with, or "dev" outside an image.
 
-    The Dockerfile sets RELEASE, so it is not one of the settings.
+    docker-compose.prod.yml sets RELEASE, so it is not one of the settings.
     """
     return os.environ.get("RELEASE") or "dev"
 

@@ -7,6 +7,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
+from tests.rehearsal.dockerfiles import version_1_lines
 
 from scripts.runner.process import ROOT
 from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES, parse_options
@@ -29,7 +30,6 @@ from tests.rehearsal.bench.report import (
     table_text,
     terminal,
 )
-from tests.rehearsal.dockerfiles import version_1_lines
 
 TAG = "a" * 40
 

@@ -311,7 +311,7 @@ def nox(tmp_path):
         (tools / tool).symlink_to(shutil.which(tool))
     (checkout / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts/nox", checkout / "scripts")
-    (checkout / "pyproject.toml").write_text('nox = ["nox==1"]\n')
+    (checkout / "scripts/pyproject.toml").write_text('nox = ["nox==1"]\n')
     bin = checkout / ".nox/runner/bin"
     install = f'mkdir -p {bin}; for name in nox pip; do echo "#!/bin/bash" >{bin}/$name; chmod +x {bin}/$name; done'
 
@@ -335,11 +335,20 @@ def test_nox_requires_python(nox):
     assert done.stderr.startswith("nox: Python 3.11 or later with pip is required")
 
 
-def test_nox_is_installed_again_only_after_its_version_changed(nox):
-    for version, installed in [("1", True), ("1", False), ("2", True), ("2", False)]:
-        (nox.checkout / "pyproject.toml").write_text(f'nox = ["nox=={version}"]\n')
+def test_nox_is_installed_again_only_after_a_version_changed(nox):
+    for nox_version, uv_version, installed in [(1, 1, True), (1, 1, False), (2, 1, True), (2, 2, True), (2, 2, False)]:
+        pins = f'nox = ["nox=={nox_version}"]\nuv = ["uv=={uv_version}"]\n# {installed}\n'
+        (nox.checkout / "scripts/pyproject.toml").write_text(pins)
         done, has_installed = nox()
         assert (done.returncode, has_installed) == (0, installed), done.stderr
+
+
+def test_the_pipeline_does_not_know_the_sample():
+    files = [ROOT / "noxfile.py", *(ROOT / "scripts").rglob("*"), *(ROOT / ".github").rglob("*")]
+    texts = {path: path.read_text(errors="ignore") for path in files if path.is_file() and path.suffix != ".pyc"}
+    assert len(texts) > 40
+    known = re.compile(r"\bservice/|(?:from|import) service\b|-m\W+service\b")
+    assert {path.name for path, text in texts.items() if known.search(text)} == set()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 from scripts.runner.deploy import deploy
-from scripts.runner.dev import serve
 from scripts.runner.image import make_image, move_latest
 from scripts.runner.postgres import run_with_postgres
 from scripts.runner.process import ROOT, Failure
@@ -56,7 +55,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     postgres.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="the command")
 
-    commands.add_parser("dev", help="serve the API and the page with live reload, without Docker")
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         commands.choices[options.command].error(f"unknown arguments: {' '.join(unknown)}")
@@ -71,8 +69,6 @@ def run_command(options: argparse.Namespace) -> int:
         return run_with_postgres(options.words)
     if options.command == "deploy":
         deploy()
-    elif options.command == "dev":
-        serve()
     elif options.latest:
         move_latest()
     else:

@@ -1,4 +1,4 @@
-"""Build the image of a commit reproducibly: the application's image, and the release, which adds /release to it."""
+"""Build the image of a commit reproducibly: the application's image, then the release, which adds /release to it."""
 
 import hashlib
 import os
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from scripts.runner.process import ROOT, Failure, git, run, say, show
 
-CACHE_TAG = "cache"
 RELEASE_DOCKERFILE = ROOT / "scripts/runner/release.Dockerfile"
 # The files of a release that the server needs, and where they are in /release.
 RELEASE_FILES = {
@@ -55,9 +54,10 @@ def require_pushable(position: str) -> None:
 def release_labels(
     commit: str, epoch: int, position: str, migrations: str, environment: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Return the labels of a release, without those that are unknown; `epoch` is the commit's time in seconds.
+    """Return the labels of a release, except unknown ones.
 
-    The server orders releases by their position, because commit times depend on clocks.
+    The server orders releases by `position`, because commit times depend on clocks. From `migrations`, a digest, it
+    knows whether two releases have the same migrations.
     """
     server, repository = environment.get("GITHUB_SERVER_URL", ""), environment.get("GITHUB_REPOSITORY", "")
     labels = {
@@ -83,9 +83,13 @@ def stage_release(folder: Path, epoch: int) -> None:
 
 
 def build_command(
-    target: str, context: str, arguments: Mapping[str, str], *options: str, environment: Mapping[str, str] = os.environ
+    target: str,
+    context: str,
+    arguments: Mapping[str, str],
+    options: Sequence[str],
+    environment: Mapping[str, str] = os.environ,
 ) -> list[str]:
-    """Return the command that builds `target` into the engine."""
+    """Return the command that builds `target` into the engine from the folder `context`."""
     # Behind a proxy that intercepts TLS, one of these variables names the bundle of certificates.
     bundle = environment.get("PIP_CERT") or environment.get("SSL_CERT_FILE")
     return [
@@ -98,45 +102,60 @@ def build_command(
 
 
 def application_image(target: str) -> str:
-    """Return the name of the application's image, which the release `target` is based on."""
+    """Return the name of the application's image that the release `target` is based on."""
     return f"{target}-app"
 
 
-def build(target: str, bases: Mapping[str, str], epoch: int, labels: Mapping[str, str], *options: str) -> str:
+def build(
+    target: str,
+    bases: Mapping[str, str],
+    epoch: int,
+    labels: Mapping[str, str],
+    *,
+    cache: str = "",
+    fresh: bool = False,
+) -> str:
     """Build the application's image and the release `target` into the engine; return the id of the release.
 
-    `bases` holds the base image, if the Dockerfile lets the caller choose it. `options` are for both builds.
+    `epoch` is the commit's time in seconds. Unchanged layers come from the engine or from the image `cache` in a
+    registry, which may be missing; with `fresh`, from neither.
     """
-    application, times = application_image(target), {"SOURCE_DATE_EPOCH": str(epoch)}
-    chosen = {name: bases[name] for name in ("PYTHON_IMAGE",) if name in bases}
-    show(*build_command(application, ".", chosen | times, "--cache-to=type=inline", *options))
+    # The builder of the engine itself, because another one could not find the application's image.
+    common = [f"--builder={run('docker', 'context', 'show')}", *(["--no-cache"] if fresh else [])]
+    reuse = ["--cache-to=type=inline", *([f"--cache-from=type=registry,ref={cache}"] if cache else [])]
+    times, application = {"SOURCE_DATE_EPOCH": str(epoch)}, application_image(target)
+    # An application's own Dockerfile may have fixed base images.
+    base = {name: image for name, image in bases.items() if name == "PYTHON_IMAGE"}
+    show(*build_command(application, ".", base | times, [*common, *reuse]))
     with tempfile.TemporaryDirectory() as folder:
         stage_release(Path(folder), epoch)
-        words = (f"--file={RELEASE_DOCKERFILE}", *(f"--label={name}={value}" for name, value in labels.items()))
-        show(*build_command(target, folder, {"APP_IMAGE": application} | times, *words, *options))
+        described = [f"--label={name}={value}" for name, value in labels.items()]
+        arguments = {"APP_IMAGE": application} | times
+        show(*build_command(target, folder, arguments, [*common, f"--file={RELEASE_DOCKERFILE}", *described]))
     return run("docker", "image", "inspect", "--format={{.Id}}", target)
 
 
-def cache_from(name: str) -> str:
-    """Return the build option that reuses unchanged layers from the registry; buildx ignores a missing cache."""
-    return f"--cache-from=type=registry,ref={name}:{CACHE_TAG}"
+def cache_image(name: str) -> str:
+    """Return the name of the image in the registry whose layers the next build reuses."""
+    return f"{name}:cache"
 
 
 def push_cache(name: str, target: str) -> None:
-    """Push the application's image of a release as IMAGE:cache, so that the next runner reuses its layers.
+    """Push the application's image of a release as the cache, so that the next runner reuses its layers.
 
     It contains cache metadata with timestamps, which a release does not. The registry already has the layers.
     """
+    cache = cache_image(name)
     try:
-        run("docker", "tag", application_image(target), f"{name}:{CACHE_TAG}")
-        run("docker", "push", "--quiet", f"{name}:{CACHE_TAG}")
+        run("docker", "tag", application_image(target), cache)
+        run("docker", "push", "--quiet", cache)
     except subprocess.CalledProcessError as error:
-        say(f"{name}:{CACHE_TAG} was not pushed ({error}): the next build uses an older cache, or none")
+        say(f"{cache} was not pushed ({error}): the next build uses an older cache, or none")
 
 
 def require_reproducible(target: str, bases: Mapping[str, str], epoch: int, labels: Mapping[str, str]) -> str:
     """Build twice without cache and return the release's id. Raise Failure if the two ids differ."""
-    ids = {build(target, bases, epoch, labels, "--no-cache") for _ in range(2)}
+    ids = {build(target, bases, epoch, labels, fresh=True) for _ in range(2)}
     if len(ids) > 1:
         raise Failure(
             f"two builds of the same commit have different ids, {' and '.join(sorted(ids))}: compare their layers"

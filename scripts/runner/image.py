@@ -21,7 +21,7 @@ def make_image(push: bool = False, twice: bool = False) -> None:
     if twice:
         say(f"two builds without cache have the same id: {build.require_reproducible(target, bases, epoch, labels)}")
     else:
-        build.build(target, bases, epoch, labels, *([build.cache_from(name)] if push else []))
+        build.build(target, bases, epoch, labels, cache=build.cache_image(name) if push else "")
     smoke_test(name, commit, bases)
     if push:
         registry.push(target)

@@ -1,5 +1,6 @@
-"""The build command, its arguments, and what may be pushed."""
+"""The build commands, the files and labels of a release, and what may be pushed."""
 
+import os
 import subprocess
 
 import pytest
@@ -8,7 +9,6 @@ from scripts.runner import build
 from scripts.runner.process import ROOT, Failure
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-ARGUMENTS = {"POSITION": "7", "REVISION": COMMIT}
 
 
 @pytest.fixture
@@ -78,29 +78,104 @@ def test_the_digest_of_the_migrations_changes_with_their_files_only(repository):
     assert len({"", *digests}) == 5
 
 
-def test_build_arguments():
+def test_labels_of_a_release():
     environment = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "example/quai"}
-    assert build.build_arguments("python:3", COMMIT, 1700000000, "7", "abc", environment) == {
-        "PYTHON_IMAGE": "python:3",
-        "SOURCE_DATE_EPOCH": "1700000000",
-        "REVISION": COMMIT,
-        "SOURCE": "https://github.com/example/quai",
-        "CREATED": "2023-11-14T22:13:20Z",
-        "POSITION": "7",
-        "MIGRATIONS": "abc",
+    assert build.release_labels(COMMIT, 1700000000, "7", "abc", environment) == {
+        "org.opencontainers.image.revision": COMMIT,
+        "org.opencontainers.image.source": "https://github.com/example/quai",
+        "org.opencontainers.image.created": "2023-11-14T22:13:20Z",
+        "quai.position": "7",
+        "quai.migrations": "abc",
     }
 
 
-def test_the_source_is_empty_outside_github():
-    assert build.build_arguments("python:3", COMMIT, 0, "7", "abc", {})["SOURCE"] == ""
+def test_unknown_labels_are_left_out_so_that_they_hide_none_of_the_application():
+    labels = build.release_labels(COMMIT, 0, "", "", {})
+    assert labels.keys() == {"org.opencontainers.image.revision", "org.opencontainers.image.created"}
 
 
-def test_the_build_command_ends_with_the_options_and_the_context():
-    command = build.build_command("quai:x", ARGUMENTS, ["--load"], {})
-    assert command == [
-        *("docker", "buildx", "build", "--provenance=false", "--tag", "quai:x"),
-        *("--build-arg=POSITION=7", f"--build-arg=REVISION={COMMIT}", "--load", "."),
-    ]
+@pytest.fixture
+def pipeline(tmp_path, monkeypatch):
+    """The files that a release is made of, as a checkout with another umask and of another time has them."""
+    monkeypatch.chdir(tmp_path)
+    files = {"docker-compose.prod.yml", "scripts/deploy.sh", "scripts/front/Caddyfile", "scripts/server/__main__.py"}
+    for name in (*files, "scripts/server/__pycache__/a.pyc", ".env"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        (tmp_path / name).chmod(0o600)
+    (tmp_path / "scripts/server").chmod(0o700)
+    return tmp_path
+
+
+def test_the_files_of_a_release_do_not_depend_on_the_checkout(pipeline, tmp_path):
+    (tmp_path / "staged").mkdir()
+    old = os.umask(0o077)
+    try:
+        build.stage_release(tmp_path / "staged", 1700000000)
+    finally:
+        os.umask(old)
+    staged = sorted((tmp_path / "staged").rglob("*"))
+    assert {str(path.relative_to(tmp_path / "staged")): oct(path.stat().st_mode)[-3:] for path in staged} == {
+        "release": "755",
+        "release/deploy.sh": "755",
+        "release/docker-compose.prod.yml": "644",
+        "release/front": "755",
+        "release/front/Caddyfile": "644",
+        "release/server": "755",
+        "release/server/__main__.py": "644",
+    }
+    assert {path.stat().st_mtime for path in staged} == {1700000000}
+    assert (tmp_path / "staged/release/front/Caddyfile").read_text() == "scripts/front/Caddyfile"
+
+
+def test_this_repository_has_the_files_of_a_release(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    build.stage_release(tmp_path, 0)
+    assert {path.name for path in (tmp_path / "release").iterdir()} == {
+        *("docker-compose.prod.yml", "deploy.sh", "front", "server"),
+    }
+
+
+@pytest.fixture
+def docker(monkeypatch, pipeline):
+    """Record the commands that build.py runs."""
+    commands = []
+
+    def run(*command):
+        commands.append(command)
+        return {"context": "rootless", "image": "sha256:a"}[command[1]]
+
+    monkeypatch.setattr(build, "run", run)
+    monkeypatch.setattr(build, "show", lambda *command: commands.append(command))
+    for variable in ("PIP_CERT", "SSL_CERT_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    return commands
+
+
+def test_the_release_is_built_on_the_image_of_the_application(docker):
+    bases = {"PYTHON_IMAGE": "python:3", "DB_IMAGE": "postgres:17"}
+    assert build.build("quai:x", bases, 7, {"quai.position": "1"}, cache="quai:cache") == "sha256:a"
+    _, application, release, inspected = docker
+    begin = ("docker", "buildx", "build", "--provenance=false", "--load", "--tag")
+    arguments = ("--build-arg=PYTHON_IMAGE=python:3", "--build-arg=SOURCE_DATE_EPOCH=7", "--builder=rootless")
+    reuse = ("--cache-to=type=inline", "--cache-from=type=registry,ref=quai:cache")
+    assert application == (*begin, "quai:x-app", *arguments, *reuse, ".")
+    arguments = ("--build-arg=APP_IMAGE=quai:x-app", "--build-arg=SOURCE_DATE_EPOCH=7", "--builder=rootless")
+    file = f"--file={ROOT}/scripts/runner/release.Dockerfile"
+    assert release[:-1] == (*begin, "quai:x", *arguments, file, "--label=quai.position=1")
+    assert inspected[-1] == "quai:x"
+
+
+def test_a_fresh_build_uses_no_cache(docker):
+    for fresh in (False, True):
+        build.build("quai:x", {}, 7, {}, fresh=fresh)
+    assert ["--no-cache" in command for command in docker if "build" in command] == [False, False, True, True]
+    assert not any(word.startswith("--cache-from") for command in docker for word in command)
+
+
+def test_a_dockerfile_with_fixed_base_images_gets_no_base_image(docker):
+    build.build("quai:x", {}, 7, {})
+    assert "PYTHON_IMAGE" not in " ".join(docker[1])
 
 
 @pytest.mark.parametrize(
@@ -111,38 +186,30 @@ def test_the_build_command_ends_with_the_options_and_the_context():
     ],
 )
 def test_a_bundle_of_certificates_is_passed_as_a_secret(environment, bundle):
-    assert f"--secret=id=ca,src={bundle}" in build.build_command("quai:x", ARGUMENTS, [], environment)
+    assert f"--secret=id=ca,src={bundle}" in build.build_command("quai:x", ".", {}, [], environment)
 
 
-def test_every_build_argument_is_declared_in_the_dockerfile():
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    declared = {
-        word.partition("=")[0]
-        for line in dockerfile.splitlines()
-        if line.startswith("ARG ")
-        for word in line.split()[1:]
-    }
-    assert build.build_arguments("python:3", COMMIT, 0, "7", "abc", {}).keys() == declared
-    assert "quai.position=${POSITION}" in dockerfile
-
-
-def test_cache_is_read_from_a_separate_tag():
-    assert build.cache_from("localhost:5000/quai") == "--cache-from=type=registry,ref=localhost:5000/quai:cache"
+def test_the_cache_is_the_image_of_the_application(monkeypatch):
+    commands = []
+    monkeypatch.setattr(build, "run", lambda *command: commands.append(" ".join(command)))
+    build.push_cache("host/quai", "host/quai:abc")
+    assert commands == ["docker tag host/quai:abc-app host/quai:cache", "docker push --quiet host/quai:cache"]
 
 
 def test_failed_cache_push_is_reported_but_not_fatal(monkeypatch, capsys):
     def fail(*command):
-        assert {"--push", "--cache-to=type=inline", "quai:cache"} <= set(command)
         raise subprocess.CalledProcessError(1, command)
 
     monkeypatch.setattr(build, "run", fail)
-    build.push_cache("quai", ARGUMENTS)
+    build.push_cache("quai", "quai:abc")
     assert "the next build uses an older cache, or none" in capsys.readouterr().out
 
 
 def test_two_builds_with_different_ids_are_a_failure(monkeypatch):
     ids = iter(["sha256:a", "sha256:b", "sha256:c", "sha256:c"])
-    monkeypatch.setattr(build, "build", lambda *_: next(ids))
+    fresh = []
+    monkeypatch.setattr(build, "build", lambda *_, **options: fresh.append(options["fresh"]) or next(ids))
     with pytest.raises(Failure, match="sha256:a and sha256:b"):
-        build.require_reproducible("quai:x", ARGUMENTS)
-    assert build.require_reproducible("quai:x", ARGUMENTS) == "sha256:c"
+        build.require_reproducible("quai:x", {}, 0, {})
+    assert build.require_reproducible("quai:x", {}, 0, {}) == "sha256:c"
+    assert fresh == [True] * 4

@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
-from scripts.runner import base_images, deploy, dev, postgres, settings
+from scripts.runner import base_images, deploy, postgres, settings
 from scripts.runner.__main__ import parse
 from scripts.runner.process import ROOT, Failure
 
@@ -127,61 +126,6 @@ def test_env_file_is_parsed_as_the_service_parses_it(tmp_path, line, value):
     assert dotenv.dotenv_values(tmp_path / ".env", interpolate=False) == {"A": value, "B": "next"}
 
 
-@pytest.mark.parametrize(
-    ("files", "environment", "port"),
-    [
-        ({".env.dev": "API_PORT=1"}, {}, "1"),
-        ({".env.dev": "API_PORT=1", ".env": "A=b\nexport API_PORT = '2' # mine\n"}, {}, "2"),
-        ({".env.dev": "API_PORT=1", ".env": "API_PORT=2"}, {"API_PORT": "3"}, "3"),
-    ],
-)
-def test_the_port_of_development(tmp_path, files, environment, port):
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    assert dev.api_port(tmp_path, environment) == port
-
-
-def test_missing_port_is_reported(tmp_path):
-    with pytest.raises(Failure, match="API_PORT is missing"):
-        dev.api_port(tmp_path, {})
-
-
-@pytest.mark.parametrize("end", ["Caddy", "SIGTERM"])
-def test_development_stops_all_programs_when_one_ends(tmp_path, end):
-    """The API gets SIGTERM, not SIGKILL: it stops its own child, which would keep the port."""
-    (tmp_path / "service").mkdir()
-    (tmp_path / "service/__main__.py").write_text(
-        "import pathlib, signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(pathlib.Path('terminated').touch()))\n"
-        "pathlib.Path('started').touch()\n"
-        "time.sleep(60)\n"
-    )
-    (tmp_path / ".env.dev").write_text("API_PORT=8000\n")
-    (tmp_path / "caddy").write_text(
-        "#!/bin/sh\nuntil [ -e started ]; do sleep 0.02; done\n" + ("exit 3\n" if end == "Caddy" else "exec sleep 60\n")
-    )
-    (tmp_path / "caddy").chmod(0o755)
-    program = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from scripts.runner import __main__ as runner;"
-        f" runner.ROOT = {str(tmp_path)!r}; sys.exit(runner.main())"
-    )
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    with subprocess.Popen(
-        [sys.executable, "-c", program, "dev"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-    ) as runner:
-        try:
-            while end == "SIGTERM" and not (tmp_path / "started").exists():
-                time.sleep(0.02)
-            if end == "SIGTERM":
-                runner.terminate()
-            _, stderr = runner.communicate(timeout=30)
-        finally:
-            runner.kill()
-    assert runner.returncode == 1
-    assert ("terminated by SIGTERM" if end == "SIGTERM" else "Caddy ended with exit code 3") in stderr
-    assert (tmp_path / "terminated").exists()
-
-
 def call(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "scripts.runner", *arguments],
@@ -197,7 +141,7 @@ def call(*arguments):
 def test_help_lists_the_commands():
     done = call("--help")
     assert done.returncode == 0
-    assert {"image", "deploy", "postgres", "dev"} <= set(done.stdout.split())
+    assert {"image", "deploy", "postgres"} <= set(done.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,18 @@ from service.database import create_engine
 from service.migrate import upgrade
 from service.settings import Settings
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 TOKEN = "test-token-0123456789"  # noqa: S105 - valid in tests only
 AUTHENTICATED = {"Authorization": f"Bearer {TOKEN}"}
 READS = ("/releases", "/releases/a", "/releases/a/notes", "/deploys", "/live", "/rollbacks", "/figures")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark these tests for `nox -s postgres`."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("database")
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from functools import partial
 from http.client import HTTPException
 from statistics import median
 
+from tests.rehearsal.dockerfiles import version_1_lines
+
 from scripts.runner.process import ROOT, run
 from tests.rehearsal import HERE
 from tests.rehearsal.bench.figures import (
@@ -23,7 +25,6 @@ from tests.rehearsal.bench.figures import (
 )
 from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES
 from tests.rehearsal.bench.releases import crash_lines
-from tests.rehearsal.dockerfiles import version_1_lines
 from tests.rehearsal.report import describe_count
 from tests.rehearsal.repository import Repository, runner_environment
 from tests.rehearsal.server import DIR, Server, wait_for

@@ -6,9 +6,10 @@ import subprocess
 from itertools import cycle, product
 from typing import NamedTuple
 
+from tests.rehearsal.dockerfiles import CRASH, migration_lines
+
 from scripts.runner.process import run
 from tests.rehearsal import HERE
-from tests.rehearsal.dockerfiles import CRASH, migration_lines
 from tests.rehearsal.failures import Failed, expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR, wait_for

@@ -5,8 +5,9 @@ import subprocess
 import time
 import urllib.request
 
-from scripts.runner.process import run
 from tests.rehearsal.dockerfiles import SHORT_LIVED_RELEASE
+
+from scripts.runner.process import run
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import runner_environment

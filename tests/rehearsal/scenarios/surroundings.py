@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from scripts.runner.process import run
 from tests.rehearsal.dockerfiles import CRASH
+
+from scripts.runner.process import run
 from tests.rehearsal.failures import Failed, expect, say
 from tests.rehearsal.production import OTHER_PROJECT
 from tests.rehearsal.rehearsal import SETTLE_SECONDS, Rehearsal

@@ -1,0 +1,151 @@
+"""The project in the current directory, as far as the noxfile needs to know it: its Python, dependencies and tests.
+
+All of it is read from the project's files. None of its code is imported.
+"""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from scripts.runner.process import ROOT, Failure
+
+LOCK_FILES = ("uv.lock", "poetry.lock", "pdm.lock")
+DEVELOPMENT_FILES = (
+    *("requirements-dev.txt", "requirements-test.txt", "dev-requirements.txt"),
+    *("requirements/dev.txt", "requirements/test.txt"),
+)
+DEVELOPMENT_GROUPS = ("dev", "test", "tests")
+TEST_FILES = ("tests", "test_*.py", "*/tests", "*/test_*.py", "src/*/tests")
+# Files of the pipeline, which the project's rules do not apply to.
+PIPELINE = ("noxfile.py", "scripts/runner", "scripts/server")
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return the content of a TOML file; empty if there is no such file."""
+    path = Path(path)
+    return tomllib.loads(path.read_text()) if path.exists() else {}
+
+
+def tool_settings(name: str) -> dict[str, Any]:
+    """Return the table [tool.<name>] of pyproject.toml; empty if there is none."""
+    settings: dict[str, Any] = read_toml("pyproject.toml").get("tool", {}).get(name, {})
+    return settings
+
+
+def pins(group: str) -> list[str]:
+    """Return the pinned tools of a dependency group of the pipeline, without included groups."""
+    entries = read_toml(ROOT / "scripts/pyproject.toml")["dependency-groups"][group]
+    return [entry for entry in entries if isinstance(entry, str)]
+
+
+def python() -> str | None:
+    """Return the project's Python for nox: `3.12`, or a range such as `>=3.11`; None if the project states neither.
+
+    .python-version takes precedence over requires-python, as for uv. Any patch release of a version serves.
+    """
+    file = Path(".python-version")
+    if file.exists() and (exact := re.match(r"\s*(?:python-?)?(\d+\.\d+)", file.read_text())):
+        return exact[1]
+    requires = read_toml("pyproject.toml").get("project", {}).get("requires-python", "")
+    return requires.replace(" ", "") or None
+
+
+def minimum_python() -> str:
+    """Return the oldest Python in the project's range, for example `3.11`. Raise Failure without one."""
+    if found := re.search(r"(?:^|>=|~=|==)(\d+\.\d+)", python() or ""):
+        return found[1]
+    raise Failure("pyproject.toml states no oldest Python: set requires-python in [project], for example '>=3.11'")
+
+
+def install_variables(environment: str) -> dict[str, str]:
+    """Return the environment variables with which `install_commands` install into a virtual environment."""
+    return {
+        "VIRTUAL_ENV": environment,
+        "UV_PROJECT_ENVIRONMENT": environment,
+        "UV_PYTHON": f"{environment}/bin/python",
+        "PDM_IGNORE_SAVED_PYTHON": "1",
+        "PDM_CHECK_UPDATE": "0",
+    }
+
+
+def install_commands() -> list[list[str]]:
+    """Return the commands that install the project's dependencies, with those for development, as its lock file says.
+
+    Raise Failure if the project has no lock file and no requirements.txt.
+    """
+    pyproject = read_toml("pyproject.toml")
+    groups = [name for name in DEVELOPMENT_GROUPS if name in pyproject.get("dependency-groups", {})]
+    group_options = [f"--group={name}" for name in groups]
+    if Path("uv.lock").exists():
+        return [["uv", "sync", "--frozen", *group_options]]
+    if Path("poetry.lock").exists():
+        # Many APIs are no packages, and Poetry fails to install those. Code in src/ cannot be imported otherwise.
+        return [[*run_tool("poetry"), "install", "--no-interaction", *([] if Path("src").exists() else ["--no-root"])]]
+    if Path("pdm.lock").exists():
+        return [[*run_tool("pdm"), "sync", *([] if "build-system" in pyproject else ["--no-self"])]]
+    if not Path("requirements.txt").exists():
+        raise Failure(f"the project has no {', '.join(LOCK_FILES)} and no requirements.txt: create one of them")
+    files = ["requirements.txt", *[name for name in DEVELOPMENT_FILES if Path(name).exists()][:1]]
+    commands = [["uv", "pip", "install", f"--requirements={name}", *hash_options(name)] for name in files]
+    return [*commands, ["uv", "pip", "install", *group_options]] if groups else commands
+
+
+def run_tool(name: str) -> list[str]:
+    """Return the words that run a pinned tool in an environment of its own."""
+    first, *others = pins(name)
+    return ["uv", "tool", "run", f"--from={first}", *(f"--with={other}" for other in others), name]
+
+
+def hash_options(file: str) -> list[str]:
+    """Return the option that requires hashes if a requirements file has any."""
+    return ["--require-hashes"] if "--hash=" in Path(file).read_text() else []
+
+
+def test_command() -> list[str] | None:
+    """Return the command that runs the project's tests; None if it has none."""
+    pytest = ["python", "-m", "pytest"]
+    if has_pytest_settings():
+        return pytest
+    if Path("manage.py").exists():
+        return ["python", "manage.py", "test"]
+    return pytest if any(match for pattern in TEST_FILES for match in Path().glob(pattern)) else None
+
+
+def has_pytest_settings() -> bool:
+    """Return whether the project configures pytest."""
+    sections = {"setup.cfg": "[tool:pytest]", "tox.ini": "[pytest]"}
+    return (
+        Path("pytest.ini").exists()
+        or bool(tool_settings("pytest"))
+        or any(Path(file).exists() and section in Path(file).read_text() for file, section in sections.items())
+    )
+
+
+def has_ruff_settings() -> bool:
+    """Return whether the project configures ruff."""
+    return Path("ruff.toml").exists() or Path(".ruff.toml").exists() or bool(tool_settings("ruff"))
+
+
+def ruff() -> str:
+    """Return ruff in the version that the project's lock file or requirements pin, else the pipeline's."""
+    for name in (*LOCK_FILES, *DEVELOPMENT_FILES, "requirements.txt"):
+        pinned = r'^(?:name = "ruff"\nversion = "|ruff==)([\w.]+)'
+        if Path(name).exists() and (found := re.search(pinned, Path(name).read_text(), re.MULTILINE)):
+            return f"ruff=={found[1]}"
+    return pins("ruff")[0]
+
+
+def ruff_commands() -> list[list[str]]:
+    """Return the commands that check the project's files with ruff; without its formatter if the project uses black."""
+    excluded = [f"--extend-exclude={path}" for path in PIPELINE]
+    formatting = [] if tool_settings("black") else [["ruff", "format", "--check", ".", *excluded]]
+    return [["ruff", "check", ".", *excluded], *formatting]
+
+
+def dev_command() -> list[str]:
+    """Return the command that serves the project for development. Raise Failure if pyproject.toml names none."""
+    if command := tool_settings("quai").get("dev"):
+        return shlex.split(command)
+    raise Failure("pyproject.toml names no command for development: set it as 'dev' in [tool.quai]")
