@@ -28,7 +28,7 @@ class Answer(NamedTuple):
         """What was returned, for messages."""
         if not self.status:
             return f"did not respond ({self.reason})"
-        return f"returned {self.status} and {f'release {self.release}' if self.release else 'no header X-Release'}"
+        return f"returned {self.status} from release {self.release or 'unknown'}"
 
 
 def health_path(commit: str) -> str:

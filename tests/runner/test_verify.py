@@ -47,9 +47,9 @@ def test_it_waits_until_the_release_is_served(monkeypatch):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (Answer(200, "old"), "returned 200 and release old, expected release new"),
-        (Answer(503, "new"), "returned 503 and release new, expected release new"),
-        (Answer(200), "returned 200 and no header X-Release"),
+        (Answer(200, "old"), "returned 200 from release old, expected release new"),
+        (Answer(503, "new"), "returned 503 from release new, expected release new"),
+        (Answer(200), "returned 200 from release unknown, expected release new"),
         (Answer(0, reason="refused"), r"did not respond \(refused\)"),
     ],
 )
