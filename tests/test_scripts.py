@@ -313,7 +313,8 @@ def nox(tmp_path):
     shutil.copy(ROOT / "scripts/nox", checkout / "scripts")
     (checkout / "scripts/pyproject.toml").write_text('nox = ["nox==1"]\n')
     bin = checkout / ".nox/runner/bin"
-    install = f'mkdir -p {bin}; for name in nox pip; do echo "#!/bin/bash" >{bin}/$name; chmod +x {bin}/$name; done'
+    script = "#!/bin/bash\\necho $NOX_ENABLE_STALENESS_CHECK"
+    install = f"mkdir -p {bin}; for name in nox pip; do printf '{script}' >{bin}/$name; chmod +x {bin}/$name; done"
 
     def nox(python=True):
         if python:
@@ -341,6 +342,10 @@ def test_nox_is_installed_again_only_after_a_version_changed(nox):
         (nox.checkout / "scripts/pyproject.toml").write_text(pins)
         done, has_installed = nox()
         assert (done.returncode, has_installed) == (0, installed), done.stderr
+
+
+def test_nox_does_not_reuse_environments_of_another_python(nox):
+    assert nox()[0].stdout.endswith("1\n")
 
 
 def test_the_pipeline_does_not_know_the_sample():

@@ -35,9 +35,9 @@ def tool_settings(name: str) -> dict[str, Any]:
 
 
 def pins(group: str) -> list[str]:
-    """Return the pinned tools of a dependency group of the pipeline, without included groups."""
-    entries = read_toml(ROOT / "scripts/pyproject.toml")["dependency-groups"][group]
-    return [entry for entry in entries if isinstance(entry, str)]
+    """Return the pinned tools of a dependency group of the pipeline that includes no other group."""
+    tools: list[str] = read_toml(ROOT / "scripts/pyproject.toml")["dependency-groups"][group]
+    return tools
 
 
 def python() -> str | None:
