@@ -6,7 +6,7 @@ FROM python:3.13.16-slim-trixie@sha256:bf44cdfcb76cd3b41e879bc058fc37ec5872002cc
 # Separate stages for dependencies and code: a code change does not invalidate the dependency layer.
 FROM ${PYTHON_IMAGE} AS dependencies
 # The one that reads the lock file is installed, in this stage only.
-ARG UV="uv==0.13.9" POETRY="poetry==2.5.1" PDM="pdm==2.29.4 hishel==1.4.0"
+ARG UV="uv==0.13.9" POETRY="poetry==2.5.1 poetry-plugin-export==1.10.1" PDM="pdm==2.29.4 hishel==1.4.0"
 WORKDIR /build
 # The wildcards permit that a file is missing.
 COPY pyproject.toml* uv.lock* poetry.lock* pdm.lock* requirements*.txt ./
@@ -28,7 +28,8 @@ if [ -f uv.lock ]; then
   /tool/bin/uv sync --frozen --no-dev --no-install-project
 elif [ -f poetry.lock ]; then
   install_tool $POETRY
-  /tool/bin/poetry install --only main --no-root --no-interaction
+  /tool/bin/poetry export --only main --output /tmp/requirements.txt
+  pip --python /venv/bin/python install --no-compile -r /tmp/requirements.txt
 elif [ -f pdm.lock ]; then
   install_tool $PDM
   /tool/bin/pdm sync --prod --no-self

@@ -29,7 +29,7 @@ def install(session: nox.Session, *groups: str, pyproject: str = PYPROJECT) -> N
 def install_project(session: nox.Session, *groups: str) -> None:
     """Install the project's locked dependencies with those of its tests, and more dependency groups."""
     variables = project.install_variables(session.virtualenv.location)
-    for command in project.install_commands():
+    for command in project.install_commands(session.virtualenv.location):
         session.run_install(*command, env=variables, external=True, silent=True)
     if groups:
         install(session, *groups)

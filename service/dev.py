@@ -17,6 +17,12 @@ CADDY = ("caddy", "run", "--watch", "--adapter", "caddyfile", "--config", str(FR
 LOOPBACK = {"PAGE": str(FRONT / "page"), "API_HOST": "127.0.0.1", "BIND": "127.0.0.1"}
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+def unblock() -> None:
+    """Let the signals that stop this program through again."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def run_until_one_ends(programs: Mapping[str, tuple[Sequence[str], Mapping[str, str]]]) -> str:
@@ -27,7 +33,10 @@ def run_until_one_ends(programs: Mapping[str, tuple[Sequence[str], Mapping[str, 
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, (command, environment) in programs.items():
-            processes[name] = subprocess.Popen(command, env=environment)
+            # A signal during the start of a program would leave it running.
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+            processes[name] = subprocess.Popen(command, env=environment, preexec_fn=unblock)
+            unblock()
         while True:
             for name, process in processes.items():
                 if process.poll() is not None:

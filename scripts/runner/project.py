@@ -70,8 +70,10 @@ def install_variables(environment: str) -> dict[str, str]:
     }
 
 
-def install_commands() -> list[list[str]]:
+def install_commands(environment: str) -> list[list[str]]:
     """Return the commands that install the project's dependencies, with those for development, as its lock file says.
+
+    `environment` is the folder of the virtual environment.
 
     Raise Failure if the project has no lock file and no requirements.txt.
     """
@@ -81,8 +83,14 @@ def install_commands() -> list[list[str]]:
     if Path("uv.lock").exists():
         return [["uv", "sync", "--frozen", *group_options]]
     if Path("poetry.lock").exists():
-        # Many APIs are no packages, and Poetry fails to install those. Code in src/ cannot be imported otherwise.
-        return [[*run_tool("poetry"), "install", "--no-interaction", *([] if Path("src").exists() else ["--no-root"])]]
+        # `poetry install` requires an interface of PyPI that mirrors of it lack.
+        exported = f"{environment}/poetry-requirements.txt"
+        commands = [
+            [*run_tool("poetry"), "export", "--all-groups", f"--output={exported}"],
+            ["uv", "pip", "install", f"--requirements={exported}"],
+        ]
+        # Code in src/ cannot be imported otherwise.
+        return [*commands, ["uv", "pip", "install", "--no-deps", "--editable=."]] if Path("src").exists() else commands
     if Path("pdm.lock").exists():
         return [[*run_tool("pdm"), "sync", *([] if "build-system" in pyproject else ["--no-self"])]]
     if not Path("requirements.txt").exists():

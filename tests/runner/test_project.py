@@ -68,7 +68,7 @@ def test_an_upper_bound_alone_is_no_oldest_python(write):
 
 
 def commands():
-    return [" ".join(command) for command in project.install_commands()]
+    return [" ".join(command) for command in project.install_commands(".venv")]
 
 
 def test_uv_installs_the_lock_file_with_the_groups_of_the_tests(write):
@@ -80,10 +80,15 @@ def test_uv_installs_the_lock_file_with_the_groups_of_the_tests(write):
 
 def test_poetry_installs_the_project_only_if_it_cannot_be_imported_otherwise(write):
     write("poetry.lock", "requirements.txt")
-    run = f"uv tool run --from={project.pins('poetry')[0]} poetry install --no-interaction"
-    assert commands() == [f"{run} --no-root"]
+    poetry, plugin = project.pins("poetry")
+    exported = ".venv/poetry-requirements.txt"
+    install = [
+        f"uv tool run --from={poetry} --with={plugin} poetry export --all-groups --output={exported}",
+        f"uv pip install --requirements={exported}",
+    ]
+    assert commands() == install
     write("src/app/__init__.py")
-    assert commands() == [run]
+    assert commands() == [*install, "uv pip install --no-deps --editable=."]
 
 
 def test_pdm_installs_the_project_if_it_is_a_package(write):
@@ -128,7 +133,7 @@ def test_groups_are_installed_with_requirements(write):
 def test_a_project_without_dependencies_is_a_failure(write):
     write(pyproject_toml=PYPROJECT)
     with pytest.raises(Failure, match=r"no uv.lock, poetry.lock, pdm.lock and no requirements.txt: create"):
-        project.install_commands()
+        project.install_commands(".venv")
 
 
 def test_every_tool_installs_into_the_environment_of_the_session():

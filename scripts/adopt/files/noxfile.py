@@ -41,7 +41,7 @@ def tests(session: nox.Session) -> None:
     if not command:
         session.skip("the project has no tests")
     variables = project.install_variables(session.virtualenv.location)
-    for words in project.install_commands():
+    for words in project.install_commands(session.virtualenv.location):
         session.run_install(*words, env=variables, external=True, silent=True)
     session.run(*command, *session.posargs)
 
