@@ -1,9 +1,12 @@
 """How the rehearsal checks the server and runs scenarios, without Docker."""
 
+from dataclasses import replace
+
 import pytest
 
+from tests.rehearsal.application import Request
 from tests.rehearsal.failures import BUILT_BY, Failed, describe_error, expect
-from tests.rehearsal.fakes import TAG, FolderServer
+from tests.rehearsal.fakes import APPLICATION, TAG, FolderServer
 from tests.rehearsal.production import find_problem, parse
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.running import Running
@@ -12,7 +15,7 @@ from tests.rehearsal.scenarios import SCENARIOS
 
 @pytest.fixture
 def rehearsal(tmp_path):
-    return Rehearsal(FolderServer(tmp_path), None, {}, 200)
+    return Rehearsal(FolderServer(tmp_path), None, APPLICATION, {}, 200)
 
 
 def test_recreated_container_changes_production(rehearsal, tmp_path, monkeypatch):
@@ -78,12 +81,13 @@ def test_each_error_fails_its_scenario_and_the_run_continues(rehearsal, monkeypa
     needs_release = named("needs a release", lambda: rehearsal.commits["code"])
     errors = named("errors", lambda: next(iter(())))
     build = named("build", lambda: rehearsal.commits.update(first=TAG))
-    no_load = named("without load", lambda: None)  # the load does not start without a token
+    rehearsal.application = replace(APPLICATION, requests=(Request("/${NAME}"),))
+    no_load = named("without load", lambda: None)  # the load does not start without a value for ${NAME}
     rehearsal.run_scenarios([named("passes", lambda: None), needs_release, errors, build, no_load], [""])
     assert rehearsal.end_traffic().requests == 0
     results = [scenario["error"] for scenario in rehearsal.run["scenarios"]]
     missing = "no scenario of this run built the release 'code': add code_change to --only"
-    not_started = "RuntimeError: the load generator did not start; its error is above"
+    not_started = "ValueError: ${NAME} in rehearsal.toml has no value: the server's .env has no such setting"
     assert results == [None, missing, "StopIteration: ", None, not_started]
     assert [scenario["passed"] for scenario in rehearsal.run["scenarios"]] == [not error for error in results]
     assert reconciled == [2, 3, 5]  # after each scenario that failed

@@ -11,14 +11,16 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from scripts.runner.base_images import PREFIX
 from scripts.runner.process import run
+from scripts.runner.settings import parse_env
 from tests.rehearsal import HERE
+from tests.rehearsal.application import PLACEHOLDER
 
 DIR = "/srv/quai"
 REGISTRY_USER = "rehearsal"
@@ -67,6 +69,7 @@ class Server:
         self.registry = f"localhost:{self.registry_port}"
         self.registry_password = secrets.token_hex(16)
         self.url = f"http://127.0.0.1:{self.http_port}"
+        self.ca: Path | None = None  # for an https:// URL: the certificate of the authority
         self.variables: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
 
@@ -194,6 +197,12 @@ class Server:
         for name, value in settings.items():
             self.exec(f"grep -q '^{name}=' {DIR}/.env && sed -i 's|^{name}=.*|{name}={value}|' {DIR}/.env")
 
+    def add_settings(self, settings: Mapping[str, str]) -> None:
+        """Add these lines to the server's .env, and remove other lines of the same settings."""
+        for name, value in settings.items():
+            line = shlex.quote(f"{name}={value}")
+            self.exec(f"sed -i '/^{name}=/d' {DIR}/.env; printf '%s\\n' {line} >>{DIR}/.env")
+
     @contextlib.contextmanager
     def settings(self, **settings: str) -> Iterator[None]:
         """Edit the server's .env, and restore the previous values at the end."""
@@ -207,6 +216,13 @@ class Server:
     def setting(self, name: str) -> str:
         """Return a value of the server's .env, as written."""
         return self.exec(f"sed -n 's/^{name}=//p' {DIR}/.env")
+
+    def values(self) -> dict[str, str]:
+        """Return the values of the server's .env. ${NAME} in a value becomes the value of NAME."""
+        values = parse_env(self.exec(f"cat {DIR}/.env"))
+        for name, value in values.items():
+            values[name] = PLACEHOLDER.sub(lambda found: values.get(found[1], ""), value)
+        return values
 
     def ssh_command(self, *command: str, options: tuple[str, ...] = ()) -> list[str]:
         """Return the ssh command of a request with the key of cd.yml."""

@@ -22,7 +22,7 @@ from tests.rehearsal.bench.figures import (
     seconds_until_switch,
 )
 from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES
-from tests.rehearsal.bench.releases import crash_lines
+from tests.rehearsal.bench.releases import crash_lines, sample_requests
 from tests.rehearsal.dockerfiles import version_1_lines
 from tests.rehearsal.report import describe_count
 from tests.rehearsal.repository import Repository, runner_environment
@@ -127,8 +127,10 @@ class Bench:
     @contextmanager
     def load(self) -> Iterator[Callable[[], tuple[Summary, list[str]]]]:
         """Send requests; yield a function that stops them and returns the requests and the stored writes."""
-        tag, file = self.releases["this"][0], self.server.folder / "requests.jsonl"
-        traffic = Traffic(self.server.url, self.server.setting("API_TOKEN"), tag, self.rate, file)
+        requests = sample_requests(self.releases["this"][0], self.server.setting("API_TOKEN"))
+        file = self.server.folder / "requests.jsonl"
+        # The header of the front does not tell which API answered: other strategies keep the front.
+        traffic = Traffic(self.server.url, requests, self.rate, file, version_path="/version")
 
         def stop() -> tuple[Summary, list[str]]:
             summary = traffic.stop()

@@ -11,7 +11,6 @@ from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import runner_environment
 from tests.rehearsal.server import DIR
-from tests.rehearsal.traffic import Traffic
 
 UNKNOWN_COMMIT = "0" * 40
 
@@ -19,7 +18,7 @@ UNKNOWN_COMMIT = "0" * 40
 def first_deploy(rehearsal: Rehearsal) -> None:
     """First deploy to an empty server, after a refused attempt."""
     server = rehearsal.server
-    server.set(NOTIFY_URL="http://127.0.0.1/deploys", NOTIFY_TOKEN="${API_TOKEN}")  # noqa: S106 - a reference
+    server.add_settings(rehearsal.application.settings)
     tag = "1" * 40
     image = f"{server.registry}/quai:{tag}"
     options = ("--quiet", "--build-arg", f"BASE={rehearsal.bases['PYTHON_IMAGE']}", "--tag", image, "--file", "-")
@@ -33,6 +32,7 @@ def first_deploy(rehearsal: Rehearsal) -> None:
     expect(containers == ["quai-db-1", "quai-proxy-1"], f"the refused first release left {containers}")
     expect("live: nothing" in server.ssh("status").stdout, "status reports a live release")
     rehearsal.merge_and_expect_live("first", "The service")
+    rehearsal.prepare()
     rehearsal.start_traffic()
 
 
@@ -127,8 +127,7 @@ def commit_order(rehearsal: Rehearsal) -> None:
 def roll_back_under_load(rehearsal: Rehearsal) -> None:
     """Roll back and roll forward with two replicas and twice the load, by the commands that status prints."""
     server = rehearsal.server
-    token, file = server.setting("API_TOKEN"), server.folder / "more.jsonl"
-    traffic = Traffic(server.url, token, rehearsal.commits["first"], rehearsal.rate, file)
+    traffic = rehearsal.build_traffic("more.jsonl")
     traffic.start()
     try:
         with server.settings(API_REPLICAS="2"):
