@@ -22,8 +22,8 @@ OLD, NEW = "a" * 40, "b" * 40
 
 
 def request(at, tag=None, **more):
-    record = {"at": at, "late": 0.0, "seconds": 0.5, "method": "GET", "status": 200, "error": None}
-    return {**record, "tag": tag, "note": None, **more}
+    record = {"at": at, "late": 0.0, "seconds": 0.5, "method": "GET", "status": 200, "expected": 200, "error": None}
+    return {**record, "tag": tag, "counted": None, "id": None, **more}
 
 
 def mark(began, ended, old=OLD, new=NEW):
@@ -59,7 +59,9 @@ def test_a_new_release_that_never_answers_has_no_seconds():
 
 
 def test_figures_of_two_replacements():
-    posts = [request(100 + n, method="POST", status=201, note=f"note {n}") for n in range(4)]
+    posts = [
+        request(100 + n, method="POST", status=201, expected=201, counted="notes", id=f"note {n}") for n in range(4)
+    ]
     records = [*posts, request(101, OLD), request(102, NEW, seconds=0.75), request(103, status=502)]
     records += [request(121, NEW), request(123, OLD)]
     marks = [mark(100, 106.25), mark(120, 127, NEW, OLD)]

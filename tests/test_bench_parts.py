@@ -7,7 +7,6 @@ import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
-from tests.rehearsal.dockerfiles import version_1_lines
 
 from scripts.runner.process import ROOT
 from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES, parse_options
@@ -30,6 +29,7 @@ from tests.rehearsal.bench.report import (
     table_text,
     terminal,
 )
+from tests.rehearsal.edits import version_1_lines
 
 TAG = "a" * 40
 
@@ -236,8 +236,9 @@ def test_a_stack_has_writable_file_systems_and_no_virtual_addresses(tmp_path):
 def test_release_of_version_1_has_its_files_and_no_program():
     lines = version_1_lines()
     assert lines[0] == "RUN rm -r /release/server"
-    assert [re.search(r"/release/(\S+)", line)[1] for line in lines[1:]] == ["deploy.sh", "docker-compose.prod.yml"]
-    assert all(line.endswith("\nEND_OF_FILE") and line.count("END_OF_FILE") == 2 for line in lines[1:])
+    assert lines[1].startswith("HEALTHCHECK ")
+    assert [re.search(r"/release/(\S+)", line)[1] for line in lines[2:]] == ["deploy.sh", "docker-compose.prod.yml"]
+    assert all(line.endswith("\nEND_OF_FILE") and line.count("END_OF_FILE") == 2 for line in lines[2:])
 
 
 def test_the_release_that_crashes_runs_code_that_compiles():

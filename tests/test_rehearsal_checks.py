@@ -1,9 +1,14 @@
 """How the rehearsal checks the server and runs scenarios, without Docker."""
 
+import json
+import re
+from dataclasses import replace
+
 import pytest
 
+from tests.rehearsal.application import Request
 from tests.rehearsal.failures import BUILT_BY, Failed, describe_error, expect
-from tests.rehearsal.fakes import TAG, FolderServer
+from tests.rehearsal.fakes import APPLICATION, TAG, FolderServer
 from tests.rehearsal.production import find_problem, parse
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.running import Running
@@ -12,7 +17,7 @@ from tests.rehearsal.scenarios import SCENARIOS
 
 @pytest.fixture
 def rehearsal(tmp_path):
-    return Rehearsal(FolderServer(tmp_path), None, {}, 200)
+    return Rehearsal(FolderServer(tmp_path), None, APPLICATION, {}, 200)
 
 
 def test_recreated_container_changes_production(rehearsal, tmp_path, monkeypatch):
@@ -26,9 +31,17 @@ def test_recreated_container_changes_production(rehearsal, tmp_path, monkeypatch
         (tmp_path / "containers").write_text("quai-db-1 db 1b")
 
 
-def production(*more, tag=TAG, **values):
-    values = {"tag": tag, "deploy_id": "17", "replicas": "2", "link": TAG, "upstream": "front"} | values
-    names = {"quai-api-1": TAG, "quai-api-2": TAG, "quai-front-1": TAG, "quai-db-1": "", "quai-proxy-1": ""}
+RELEASE = {"labels": {"quai.deploy": "17"}}
+ONE_SHOT = {"deploy": {"replicas": 0}}
+
+
+def production(*more, tag=TAG, replicas=2, **values):
+    services = {"api": RELEASE | {"deploy": {"replicas": replicas}}, "front": RELEASE, "worker": RELEASE}
+    services |= {"db": {}, "proxy": {}, "migrate": ONE_SHOT, "shell": ONE_SHOT}
+    values = {"tag": tag, "deploy_id": "17", "link": TAG, "upstream": "front"} | values
+    values["compose"] = json.dumps({"name": "quai", "services": services})
+    names = {"quai-api-1": TAG, "quai-api-2": TAG, "quai-front-1": TAG, "quai-worker-1": TAG}
+    names |= {"quai-db-1": "", "quai-proxy-1": ""}
     containers = [
         f"{name}\timage:{own or 'x'}\tUp 1 s (healthy)\t{'17' if own else ''}\t{own}\t" for name, own in names.items()
     ]
@@ -46,10 +59,14 @@ def production(*more, tag=TAG, **values):
         (production(link=""), "found {'link': ''}"),
         (production(upstream="front-18"), "found {'upstream': 'front-18'}"),
         (production(deploy_id="18"), "expected a healthy container"),
-        (production(replicas="1"), "expected the containers"),
+        (production(replicas=1), "expected the containers"),
         (production().replace("quai-api-2\timage:01", "quai-api-2\timage:02"), "expected a healthy container"),
         (production().replace("(healthy)", "(unhealthy)", 1), "expected a healthy container"),
         (production().replace("Up 1 s", "Exited", 1), "expected a healthy container"),
+        (production().replace("worker-1\timage:01", "worker-1\timage:02"), "expected a healthy container"),
+        # A worker needs no health check.
+        (re.sub(r"(worker-1\t.*) \(healthy\)", r"\1", production()), ""),
+        (re.sub(r"(worker-1\t.*)Up 1 s", r"\1Exited", production()), "expected a healthy container"),
     ],
 )
 def test_release_is_the_only_one_on_the_server(output, problem):
@@ -78,12 +95,13 @@ def test_each_error_fails_its_scenario_and_the_run_continues(rehearsal, monkeypa
     needs_release = named("needs a release", lambda: rehearsal.commits["code"])
     errors = named("errors", lambda: next(iter(())))
     build = named("build", lambda: rehearsal.commits.update(first=TAG))
-    no_load = named("without load", lambda: None)  # the load does not start without a token
+    rehearsal.application = replace(APPLICATION, requests=(Request("/${NAME}"),))
+    no_load = named("without load", lambda: None)  # the load does not start without a value for ${NAME}
     rehearsal.run_scenarios([named("passes", lambda: None), needs_release, errors, build, no_load], [""])
     assert rehearsal.end_traffic().requests == 0
     results = [scenario["error"] for scenario in rehearsal.run["scenarios"]]
     missing = "no scenario of this run built the release 'code': add code_change to --only"
-    not_started = "RuntimeError: the load generator did not start; its error is above"
+    not_started = "ValueError: ${NAME} in rehearsal.toml has no value: the server's .env has no such setting"
     assert results == [None, missing, "StopIteration: ", None, not_started]
     assert [scenario["passed"] for scenario in rehearsal.run["scenarios"]] == [not error for error in results]
     assert reconciled == [2, 3, 5]  # after each scenario that failed

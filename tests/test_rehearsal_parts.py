@@ -2,146 +2,27 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-import threading
-import time
-from collections import Counter
 
 import pytest
 
 from tests.rehearsal.__main__ import parse_options
-from tests.rehearsal.fakes import TAG, FaultyServer, FolderServer, sample_run, scheduled_rate, send_load
-from tests.rehearsal.rehearsal import Rehearsal
+from tests.rehearsal.fakes import sample_run
 from tests.rehearsal.report import (
     add_figures,
     build_bins,
     build_verdict,
     count_replacements,
+    has_passed,
     last_deploy_seconds,
     print_table,
     write_report,
 )
 from tests.rehearsal.scenarios import SCENARIOS
 from tests.rehearsal.scenarios.mutants import MUTANTS
-from tests.rehearsal.server import wait_for
-from tests.rehearsal.traffic import ROOT, Traffic, lost_and_duplicated
-
-
-@pytest.fixture
-def server():
-    with FaultyServer() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
-
-
-def test_load_has_the_requested_rate_and_mix(server, tmp_path):
-    summary = send_load(server, tmp_path, requests=200, rate=500)
-    kinds = Counter((record["method"], record["path"]) for record in summary.records)
-    assert summary.failed == 0, summary.failures_between(0, time.time())
-    assert summary.requests == len(server.received)
-    assert server.connections <= 16
-    assert 200 < summary.rate < 1000
-    assert scheduled_rate(summary) == pytest.approx(500, rel=0.25)
-    notes = f"/releases/{TAG}/notes"
-    assert kinds.keys() == {("POST", notes), ("GET", notes), ("GET", "/version"), ("GET", "/")}
-    posts = sum(record["method"] == "POST" for record in summary.records)
-    assert posts == pytest.approx(summary.requests / 5, abs=4)
-    assert kinds["GET", "/version"] == pytest.approx(summary.requests * 2 / 5, abs=4)
-    assert {record["tag"] for record in summary.records} == {TAG, None}
-    assert lost_and_duplicated(summary.acknowledged, server.stored) == (set(), set())
-
-
-def test_closed_connections_are_failures_without_a_retry(server, tmp_path):
-    server.fault = lambda number, method: "no response" if number % 20 == 0 else None
-    summary = send_load(server, tmp_path)
-    assert summary.requests == len(server.received)
-    assert summary.failed == len(server.received) // 20 > 0
-    assert not set(summary.acknowledged) ^ set(server.stored)
-    failure = min(summary.failures_between(0, time.time()), key=lambda record: record["at"])
-    assert failure["status"] is None
-    assert "closed" in failure["error"]
-    assert summary.failures_between(0, failure["at"]) == []
-
-
-def test_wrong_status_and_incomplete_responses_are_failures(server, tmp_path):
-    server.fault = lambda number, method: {0: "500", 9: "incomplete"}.get(number % 18)
-    summary = send_load(server, tmp_path)
-    failures = summary.failures_between(0, time.time())
-    assert len(failures) == len(server.received) // 18 + (len(server.received) + 9) // 18
-    assert {record["status"] for record in failures if record["error"] is None} == {500}
-    assert any("IncompleteRead" in record["error"] for record in failures if record["error"])
-
-
-def test_connection_close_header_is_not_a_failure(server, tmp_path):
-    server.fault = lambda number, method: "connection close" if number % 5 == 0 else None
-    summary = send_load(server, tmp_path)
-    assert summary.failed == 0, summary.failures_between(0, time.time())
-    assert server.connections > 16
-
-
-def test_stalled_server_delays_requests_and_drops_none(server, tmp_path):
-    def stall(number, method):
-        if number == 40:
-            time.sleep(0.3)  # while it holds the lock, so that every worker waits
-
-    server.fault = stall
-    summary = send_load(server, tmp_path, rate=500)
-    assert summary.failed == 0, summary.failures_between(0, time.time())
-    assert summary.longest_delay > 0.1
-    assert summary.longest > 0.25
-    assert summary.rate > 200
-    assert scheduled_rate(summary) == pytest.approx(500, rel=0.25)
-
-
-def test_lost_and_duplicated_notes_are_found(server, tmp_path):
-    acknowledged = send_load(server, tmp_path, requests=20).acknowledged
-    lost, duplicated = acknowledged[0], acknowledged[1]
-    server.stored.remove(lost)
-    server.stored += [duplicated, "never acknowledged", "never acknowledged"]
-    assert lost_and_duplicated(acknowledged, server.stored) == ({lost}, {duplicated, "never acknowledged"})
-
-
-def test_refused_connections_are_failures(tmp_path):
-    with FaultyServer() as server:
-        port = server.server_port
-    traffic = Traffic(f"http://127.0.0.1:{port}", "a-token", TAG, 500, tmp_path / "requests.jsonl")
-    traffic.start()
-    time.sleep(0.05)
-    summary = traffic.stop()
-    assert summary.failed == summary.requests > 0
-
-
-def test_early_exit_of_the_load_generator_is_an_error(server, tmp_path):
-    url = f"http://127.0.0.1:{server.server_port}"
-    traffic = Traffic(url, "a-token", TAG, 50, tmp_path / "requests.jsonl", seconds=0.01)
-    traffic.start()
-    deadline = time.monotonic() + 10
-    while traffic.running and time.monotonic() < deadline:
-        time.sleep(0.005)
-    with pytest.raises(RuntimeError, match="exited early"):
-        traffic.stop()
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["http://example.org", "http://192.0.2.1:80", "https://localhost", "http://", "http://127.evil.example"],
-)
-def test_load_is_sent_to_loopback_only(url, tmp_path):
-    with pytest.raises(ValueError, match="loopback"):
-        Traffic(url, "a-token", TAG, 1, tmp_path / "requests.jsonl")
-
-
-def test_command_line_prints_help_and_rejects_other_hosts(tmp_path):
-    def call(*arguments):
-        command = [sys.executable, "-m", "tests.rehearsal.traffic", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
-
-    assert "--rate" in call("--help").stdout
-    rejected = call("--base-url", "http://192.0.2.1", "--release-tag", TAG, "--records", str(tmp_path / "r"))
-    assert rejected.returncode == 2
-    assert "loopback" in rejected.stderr
+from tests.rehearsal.traffic import ROOT
 
 
 def test_report_finds_one_failure_in_thousands(tmp_path):
@@ -211,7 +92,24 @@ def test_replacements_are_the_deploys_that_went_live_after_the_first():
     outcomes = ("refused", "live", "refused", "rollback", "rolled_back")
     assert count_replacements([{"outcome": outcome} for outcome in outcomes]) == 2
     assert count_replacements([]) == 0
-    assert "the 799 acknowledged writes were not counted" in build_verdict(add_figures(*sample_run()) | {"lost": None})
+
+
+def test_uncounted_writes_and_violated_invariants_are_reported(capsys):
+    run, records = sample_run()
+    uncounted = add_figures(run, records) | {"lost": None, "duplicated": None}
+    assert "the 799 acknowledged writes were not counted" in build_verdict(uncounted)
+    print_table(uncounted)
+    total = capsys.readouterr().out.splitlines()[-1]
+    assert re.split(" {2,}", total)[-4:] == ["799", "not counted", "not counted", "250"]
+    reads = [record for record in records if record["method"] == "GET"]
+    assert "requests failed, writes were not counted" in build_verdict(add_figures(run, reads) | {"lost": None})
+    good = records[:2000]
+    passed = [scenario | {"passed": True} for scenario in run["scenarios"]]
+    run = add_figures(run | {"scenarios": passed, "violations": []}, good)
+    assert has_passed(run)
+    violated = run | {"violations": ["two schedulers"]}
+    assert not has_passed(violated)
+    assert "Violated invariants: two schedulers." in build_verdict(violated)
 
 
 def test_each_mutant_replaces_one_check_and_compiles():
@@ -222,22 +120,6 @@ def test_each_mutant_replaces_one_check_and_compiles():
         assert code.count(check) == 1, name
         compile(code.replace(check, replacement), f"{module}.py", "exec")
         assert scenario in SCENARIOS, name
-
-
-def test_failed_requests_of_all_loads_are_counted(server, tmp_path):
-    rehearsal = Rehearsal(FolderServer(tmp_path), None, {}, 200)
-    server.fault = lambda number, method: "500"
-    rehearsal.server.url = f"http://127.0.0.1:{server.server_port}"
-    rehearsal.server.set(API_TOKEN="a-token")  # noqa: S106 - a test
-    rehearsal.commits["first"] = TAG
-    rehearsal.start_traffic()
-    for _ in range(2):
-        received = len(server.received)
-        wait_for("more requests", lambda received=received: len(server.received) > received)
-        with rehearsal.without_traffic():
-            assert rehearsal.count_failed_requests() == len(server.received) > received
-    rehearsal.stop_traffic()
-    assert rehearsal.count_failed_requests() == len(server.received)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The images of Python, Caddy and PostgreSQL: the pinned ones, or stand-ins if no registry is reachable."""
+"""The images of Python, Caddy, PostgreSQL and Redis: the pinned ones, or stand-ins if no registry is reachable."""
 
 import os
 import re
@@ -16,6 +16,7 @@ PINS = {
     "PYTHON_IMAGE": ("Dockerfile", "python"),
     "FRONT_IMAGE": ("docker-compose.prod.yml", "caddy"),
     "DB_IMAGE": ("docker-compose.prod.yml", "postgres"),
+    "REDIS_IMAGE": ("docker-compose.prod.yml", "redis"),
 }
 
 

@@ -6,19 +6,33 @@ import re
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.runner.base_images import PREFIX, base_images
 from scripts.runner.process import ROOT, ensure_command
+from scripts.runner.settings import read_env_file
 from tests.rehearsal import PINS
+from tests.rehearsal.application import Application, read
+from tests.rehearsal.checked_toml import InvalidFile
 from tests.rehearsal.rehearsal import Rehearsal
-from tests.rehearsal.report import add_figures, describe_count, print_table, write_report
+from tests.rehearsal.report import (
+    add_figures,
+    describe_count,
+    describe_result,
+    describe_writes,
+    has_passed,
+    print_table,
+    write_report,
+)
 from tests.rehearsal.repository import Repository
 from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, soak
 from tests.rehearsal.scenarios.endurance import count_kills
 from tests.rehearsal.scenarios.mutants import MUTANTS, mutation_tests
 from tests.rehearsal.server import Server, use_docker_config
+
+DEFAULT_HEALTH_PATH = "/healthz"
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -72,6 +86,11 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
 def main() -> int:
     """Run the scenarios; return 0 if all passed and no request failed."""
     options = parse_options(sys.argv[1:])
+    try:
+        application = read_application(ROOT)
+    except InvalidFile as error:
+        print(error, file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearsal: ended by SIGTERM"))  # so that the server is removed
     ensure_command("ssh", "openssh-client")
     print("rehearsal: base images", flush=True)
@@ -81,7 +100,7 @@ def main() -> int:
         use_docker_config(Path(folder, "docker"))
         server = Server(bases, Path(folder))
         try:
-            return rehearse(server, bases, stand_ins, options)
+            return rehearse(server, application, bases, stand_ins, options)
         finally:
             if options.keep:
                 print(f"rehearsal: kept: {server.url}, docker exec -it {server.name} bash")
@@ -98,7 +117,15 @@ def parse_part(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: argparse.Namespace) -> int:
+def read_application(folder: Path) -> Application:
+    """Return the application of a repository. Raises InvalidFile."""
+    settings = read_env_file(folder / ".env.prod")
+    return read(folder, settings.get("HEALTH_PATH") or DEFAULT_HEALTH_PATH)
+
+
+def rehearse(
+    server: Server, application: Application, bases: dict[str, str], stand_ins: bool, options: argparse.Namespace
+) -> int:
     """Set up the server, run the scenarios, count the writes, and report; return the exit code."""
     print("rehearsal: a server, set up by scripts/setup-server.sh", flush=True)
     server.start()
@@ -107,7 +134,7 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
     server.push_base_images()
     given = {"kills": options.kills, "soak": options.soak, "part": options.part, "mutants": options.mutants or None}
     given = {name: value for name, value in given.items() if value is not None}
-    rehearsal = Rehearsal(server, repository, bases, options.rate, seed=options.seed, **given)
+    rehearsal = Rehearsal(server, repository, application, bases, options.rate, seed=options.seed, **given)
     scenarios, names = SCENARIOS, options.only
     for chosen, scenario in ((options.kills, kill_matrix), (options.soak, soak), (options.mutants, mutation_tests)):
         if chosen is not None:
@@ -131,19 +158,18 @@ def rehearse(server: Server, bases: dict[str, str], stand_ins: bool, options: ar
         "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
         "stand_ins": stand_ins,
     }
-    print_table(add_figures(run, summary.records))
+    run = add_figures(run, summary.records)
+    print_table(run)
     write_report(run, summary.records, ROOT)
-    passed = sum(scenario["passed"] for scenario in run["scenarios"])
-    failed = len(run["scenarios"]) - passed
-    counts = "not counted" if run["lost"] is None else f"{run['lost']} lost, {run['duplicated']} duplicated"
+    results = Counter(map(describe_result, run["scenarios"]))
     print(
         f"rehearsal: {describe_count(run['replacements'], 'replacement')}, "
-        f"{summary.requests} requests at {summary.rate:.0f}/s, {summary.failed} failed; "
-        f"{len(summary.acknowledged)} notes acknowledged, {counts}"
+        f"{summary.requests} requests at {summary.rate:.0f}/s, {summary.failed} failed; {describe_writes(run)}"
     )
     print("rehearsal: the timeline is in report.html")
-    print(f"{passed} passed, {failed} failed")
-    return int(bool(failed or not summary.requests or summary.failed or run["lost"] or run["duplicated"]))
+    skipped = f", {results['not applicable']} not applicable" if results["not applicable"] else ""
+    print(f"{results['passed']} passed, {results['FAILED']} failed{skipped}")
+    return int(not has_passed(run))
 
 
 if __name__ == "__main__":

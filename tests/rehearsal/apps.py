@@ -12,7 +12,7 @@ APPS = ROOT / "tests/apps"
 CONFIGURATION = APPS / "configuration"  # of each application: what differs from the files for any application
 FILES = ROOT / "scripts/adopt/files"  # for any application
 PIPELINE = (".github/workflows/cd.yml", "scripts")  # identical in every repository
-NOT_SHIPPED = ("scripts/adopt/",)
+NOT_SHIPPED = ("scripts/adopt/", "scripts/ruff.toml")  # the rules are for this repository
 
 
 def app_names() -> list[str]:

@@ -192,14 +192,19 @@ def first_release(compose: Compose) -> None:
             del compose.services[name]
 
 
-# A complete first release, built in a clone of the repository.
+# A complete first release but for its compose file; the build context is the folder scripts.
 FIRST_RELEASE = """
 ARG BASE
 FROM $BASE
-COPY scripts/deploy.sh /release/
-COPY scripts/server /release/server
-COPY scripts/front /release/front
+COPY deploy.sh /release/
+COPY server /release/server
+COPY front /release/front
 """
+
+
+def write_compose_file(compose: Compose) -> str:
+    """Return the line of a Dockerfile that writes the compose file of a release."""
+    return f"COPY <<'END_OF_COMPOSE_FILE' /release/docker-compose.prod.yml\n{compose.text()}\nEND_OF_COMPOSE_FILE\n"
 
 
 def version_1_lines() -> list[str]:

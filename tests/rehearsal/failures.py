@@ -1,6 +1,6 @@
 """How a scenario fails: expectations, errors, and their messages."""
 
-BUILT_BY = {"code": "code_change", "page": "configuration_and_page_change", "forward": "roll_forward"}  # scenarios
+BUILT_BY = {"code": "code_change", "compose": "compose_change", "forward": "roll_forward"}  # scenarios
 
 
 class Failed(Exception):
@@ -9,6 +9,10 @@ class Failed(Exception):
 
 class MissingRelease(Failed):
     """A scenario needs a release that no scenario of this run has built."""
+
+
+class NotApplicable(Exception):
+    """A scenario needs what the application does not have; the message says what."""
 
 
 class Commits(dict[str, str]):

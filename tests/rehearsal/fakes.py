@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from scripts.runner.process import run
+from tests.rehearsal.application import Application, Request
 from tests.rehearsal.server import DIR, Server
 from tests.rehearsal.traffic import Summary, Traffic
 
@@ -24,25 +25,28 @@ class Handler(BaseHTTPRequestHandler):
         self.server.connections += 1
 
     def respond(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         with self.server.lock:
             self.server.received.append((self.command, self.path))
+            self.server.sent.append((dict(self.headers), body))
             fault = self.server.fault(len(self.server.received), self.command)
-            if self.command == "POST" and fault != "no response":
+            if self.command == "POST" and self.path not in self.server.responses and fault != "no response":
                 self.server.stored.append(json.loads(body)["text"])
         if fault == "no response":
             self.close_connection = True
             return
         status = 500 if fault == "500" else 201 if self.command == "POST" else 200
-        response = json.dumps({"tag": TAG}).encode()
+        status, response = self.server.responses.get(self.path, (status, {"tag": "of /version"}))
+        response = b"" if self.command == "HEAD" else json.dumps(response).encode()
         self.send_response(status)
+        self.send_header("X-Release", TAG)
         self.send_header("Content-Length", str(len(response) + (fault == "incomplete")))
         if fault in ("connection close", "incomplete"):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(response)
 
-    do_GET = do_POST = respond
+    do_GET = do_HEAD = do_POST = respond
 
     def log_message(self, *_):
         pass
@@ -55,16 +59,35 @@ class FaultyServer(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock, self.received, self.stored, self.connections = threading.Lock(), [], [], 0
+        self.sent: list[tuple[dict, str]] = []  # headers and body of each request
+        self.responses: dict[str, tuple[int, object]] = {}  # status and JSON of other responses, by path
         self.fault = lambda number, method: None
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_):
         pass  # the client resets connections when the load generator stops
 
 
-def send_load(server, folder, requests=100, rate=1000) -> Summary:
+# One request in five is a write, as in the load of the sample.
+WRITE = Request("/notes?a=b", "POST", {"X-Id": "${id}"}, '{"text": "${id}"}', status=201, counted="notes")
+REQUESTS = (WRITE, Request("/version"), Request("/notes?limit=5"), Request("/version"), Request("/"))
+APPLICATION = Application("/healthz", REQUESTS)
+
+
+def send_load(server, folder, requests=100, rate=1000, load=REQUESTS, **options) -> Summary:
     """Send requests until the server has received this many."""
-    url = f"http://127.0.0.1:{server.server_port}"
-    traffic = Traffic(url, "a-token", TAG, rate, folder / "requests.jsonl")
+    traffic = Traffic(options.pop("url", server.url), load, rate, folder / "requests.jsonl", **options)
     traffic.start()
     deadline = time.monotonic() + 20
     while len(server.received) < requests and time.monotonic() < deadline:
@@ -89,7 +112,7 @@ class FolderServer(Server):
         (folder / "releases/current").symlink_to(TAG)
 
     def exec(self, script: str, timeout: float = 60) -> str:
-        docker = "docker() { [[ $* != 'ps '*.ID* ]] || cat containers; }"
+        docker = 'docker() { case $* in compose*) "${@:2}" ;; ps*.ID*) cat containers ;; esac; }'
         script = f"{docker}; {script.replace(DIR, str(self.folder))}"
         return run("bash", "-euo", "pipefail", "-c", script, cwd=self.folder, timeout=timeout)
 
@@ -99,9 +122,14 @@ def sample_run() -> tuple[dict, list[dict]]:
     records = []
     for number in range(4000):
         post, version = number % 5 == 0, number % 5 in (1, 3)
-        record = {"at": 1000 + number * 0.005, "seconds": 0.004, "late": 0.001, "error": None, "note": None}
+        record = {"at": 1000 + number * 0.005, "seconds": 0.004, "late": 0.001, "error": None}
+        record |= {"counted": "notes" if post else None, "id": str(number) if post else None}
         record |= {"method": "POST" if post else "GET", "path": "/version" if version else "/<b>"}
-        record |= {"status": 201 if post else 200, "tag": ("a" * 40 if number < 2000 else "b" * 40)}
+        record |= {
+            "status": 201 if post else 200,
+            "expected": 201 if post else 200,
+            "tag": ("a" * 40 if number < 2000 else "b" * 40),
+        }
         records.append(record if version else record | {"tag": None})
     records[2500] |= {
         "status": None,
@@ -120,4 +148,4 @@ def sample_run() -> tuple[dict, list[dict]]:
     second = scenario | {"name": "second", "started": 1010.0, "ended": 1020.0}
     second |= {"deploy_seconds": 4.25, "live_after": "b" * 40, "passed": False, "error": "one request failed"}
     run = {"started": 1000.0, "ended": 1020.0, "machine": "a <machine>", "stand_ins": True, "replacements": 1}
-    return run | {"scenarios": [first, second], "lost": 0, "duplicated": 0}, records
+    return run | {"scenarios": [first, second], "lost": 0, "duplicated": 0, "violations": []}, records

@@ -1,19 +1,24 @@
 """What the server runs: the release in .env, the state files, and all containers."""
 
-from typing import NamedTuple
+import json
+from collections import Counter
+from typing import Any, NamedTuple
 
 from tests.rehearsal.server import DIR, Server
 
 OTHER_PROJECT = "another"  # the name of a container that a scenario starts
+ONE_SHOTS = ("check", "backup", "migrate")
+RELEASE_LABEL = "quai.deploy"
 
 # One "name=value" per line; then files that only an interrupted deploy leaves, and containers, separated by tabs.
 SCRIPT = f"""
 cd {DIR}; . ./.env
-printf '%s\\n' "tag=$IMAGE_TAG" "deploy_id=$DEPLOY_ID" "replicas=$API_REPLICAS"
+printf '%s\\n' "tag=$IMAGE_TAG" "deploy_id=$DEPLOY_ID"
 printf '%s\\n' "link=$(readlink releases/current)" "upstream=$(<releases/upstream)"
+printf 'compose=%s\\n' "$(docker compose config --format json | tr -d '\\n')"
 find . -name '*.new' -o -path './backups/new'
 """
-LABELS = ("quai.deploy", "quai.tag", "quai.one-shot")
+LABELS = (RELEASE_LABEL, "quai.tag", "quai.one-shot")
 COLUMNS = "\t".join(("{{.Names}}", "{{.Image}}", "{{.Status}}", *(f'{{{{.Label "{label}"}}}}' for label in LABELS)))
 SCRIPT += f"docker ps --all --format '{COLUMNS}' | sort"
 
@@ -42,6 +47,18 @@ class Production(NamedTuple):
     containers: list[FoundContainer]
 
 
+class Expected(NamedTuple):
+    """The services of a compose file: of the release, each with its number of containers, and others."""
+
+    project: str
+    release: Counter[str]
+    others: list[str]
+
+    def names(self, services: Counter[str]) -> list[str]:
+        """Return the names of these services' containers."""
+        return [f"{self.project}-{name}-{number + 1}" for name in services for number in range(services[name])]
+
+
 def parse(output: str) -> Production:
     """Parse the output of SCRIPT."""
     lines = output.splitlines()
@@ -57,6 +74,18 @@ def read_production(server: Server) -> Production:
     return parse(server.exec(SCRIPT))
 
 
+def read_services(compose: dict[str, Any]) -> Expected:
+    """Return the services of a resolved compose file that a server runs permanently."""
+    release, others = Counter[str](), []
+    for name, service in compose["services"].items():
+        replicas = (service.get("deploy") or {}).get("replicas", 1)
+        if RELEASE_LABEL in (service.get("labels") or {}):
+            release[name] = replicas
+        elif replicas and name not in ONE_SHOTS:
+            others.append(name)
+    return Expected(compose["name"], release, others)
+
+
 def find_problem(production: Production, commit: str) -> str:
     """Return how the server differs from one that runs this release and nothing else; empty if it does not."""
     values, leftovers, containers = production
@@ -64,14 +93,15 @@ def find_problem(production: Production, commit: str) -> str:
     expected = {"tag": commit, "link": commit, "upstream": "front"}
     if different := {name: values.get(name) for name in expected if values.get(name) != expected[name]}:
         return f"expected {expected}, found {different}; the containers are {found}"
-    names = [f"quai-api-{number + 1}" for number in range(int(values["replicas"] or 1))] + ["quai-front-1"]
-    others = ["quai-db-1", "quai-proxy-1"]
+    services = read_services(json.loads(values["compose"]))
+    names, others = services.names(services.release), services.names(Counter(services.others))
     if sorted(one.name for one in found) != sorted(names + others):
         return f"expected the containers {names + others} and nothing else, found {found}"
+    served = services.names(Counter({name: services.release[name] for name in ("api", "front")}))
     for one in found:
         if one.name in names:
-            is_image = one.name == "quai-front-1" or one.image.endswith(f":{commit}")
-            is_healthy = one.status.startswith("Up ") and one.status.endswith("(healthy)")
+            is_image = one.name.startswith(f"{services.project}-front-") or one.image.endswith(f":{commit}")
+            is_healthy = one.status.startswith("Up ") and (one.status.endswith("(healthy)") or one.name not in served)
             if not (is_image and is_healthy and (one.deploy_id, one.tag) == (values["deploy_id"], commit)):
                 return f"expected a healthy container of {commit}, deployed by {values['deploy_id']}, found {one}"
     return f"an interrupted deploy left {leftovers}" if leftovers else ""

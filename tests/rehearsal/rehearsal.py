@@ -3,18 +3,22 @@
 import json
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 
-from tests.rehearsal.failures import Commits, describe_error, expect, say
-from tests.rehearsal.production import find_problem, read_production
+from scripts.runner import base_images
+from scripts.runner.settings import COMPOSE_FILE
+from tests.rehearsal.application import Application, Invariant, Request
+from tests.rehearsal.client import Client, send_once
+from tests.rehearsal.edits import Compose, Edit, parse
+from tests.rehearsal.failures import Commits, NotApplicable, describe_error, expect, say
+from tests.rehearsal.production import Expected, find_problem, read_production, read_services
 from tests.rehearsal.report import count_replacements, last_deploy_seconds
 from tests.rehearsal.repository import STEP, Repository
 from tests.rehearsal.running import Running
 from tests.rehearsal.server import DIR, Server
-from tests.rehearsal.traffic import Summary, Traffic, lost_and_duplicated
+from tests.rehearsal.traffic import RELEASE_HEADER, Summary, Traffic
 
 TRAFFIC_LIMIT = 8 * 3600.0  # seconds
 SETTLE_SECONDS = 2.0  # of load after each scenario, so that its late failures are recorded, too
@@ -27,6 +31,7 @@ class Rehearsal:
         self,
         server: Server,
         repository: Repository,
+        application: Application,
         bases: dict[str, str],
         rate: float,
         *,
@@ -41,10 +46,12 @@ class Rehearsal:
         """
         self.kills, self.soak, self.part, self.seed, self.mutants = kills, soak, part, seed, mutants
         self.server, self.repository, self.bases, self.rate = server, repository, bases, rate
+        self.application = application
         self.traffic: Traffic | None = None
         self.records: list[dict] = []
         self.commits = Commits()
-        self.run = {"started": time.time(), "replacements": 0, "lost": 0, "duplicated": 0, "scenarios": []}
+        self.run = {"started": time.time(), "replacements": 0, "scenarios": []}
+        self.run |= {"lost": None, "duplicated": None, "violations": []}  # None: not counted
 
     def run_scenarios(self, scenarios: Sequence[Callable[["Rehearsal"], None]], names: Sequence[str]) -> None:
         """Run the first scenario, and those whose name contains one of `names`; only the first must pass."""
@@ -65,7 +72,11 @@ class Rehearsal:
         with self._record_failure(entry):
             if self.commits and not self.traffic:
                 self.start_traffic()  # an earlier scenario failed to
-            scenario(self)
+            try:
+                scenario(self)
+            except NotApplicable as reason:
+                entry["not_applicable"] = str(reason)
+                say(f"not applicable: {reason}")
             entry["passed"] = True
         if not entry["passed"] and self.run["scenarios"][0]["passed"]:
             with self._record_failure(entry):
@@ -101,20 +112,37 @@ class Rehearsal:
 
     def get(self, path: str) -> str:
         """Return the body at a path of the public URL."""
-        with urllib.request.urlopen(self.server.url + path, timeout=10) as response:  # noqa: S310 - loopback
-            return response.read().decode()
+        response = send_once(self.server, Request(path))
+        expect(response.status < 400, f"GET {path} returned {response.status}: {response.body[:200]}")
+        return response.body
 
     def live_tag(self) -> str | None:
-        """Return the tag that the public URL returns; None without a response."""
+        """Return the release that serves the health path at the public URL; None without one, and after an error."""
         try:
-            return json.loads(self.get("/version"))["tag"]
-        except (OSError, ValueError, LookupError, TypeError, HTTPException):
+            response = send_once(self.server, Request(self.application.health_path))
+        except (OSError, HTTPException):
             return None
+        return response.headers[RELEASE_HEADER] if response.status < 500 else None
+
+    def compose_file(self) -> Compose:
+        """Return the compose file of the repository; the command of the image is not known."""
+        return parse((self.repository.folder / COMPOSE_FILE).read_text(), [])
+
+    def change_compose_file(self, edit: Edit) -> None:
+        """Change the compose file of the repository; it is not committed."""
+        compose = self.compose_file()
+        edit(compose)
+        (self.repository.folder / COMPOSE_FILE).write_text(compose.text() + "\n")
+
+    def services(self) -> Expected:
+        """Return the services of the compose file of the repository."""
+        return read_services({"name": self.server.project} | self.compose_file().content)
 
     def merge(self, name: str, message: str, date: str = "") -> tuple[int, str]:
         """Commit the changes and run cd.yml for the commit; return its exit code and its log."""
         self.commits[name] = self.repository.commit(message, date)
-        environment = {image: self.bases[image] for image in ("PYTHON_IMAGE", "FRONT_IMAGE", "DB_IMAGE")}
+        environment = {image: self.bases[image] for image in base_images.PINS if image in self.bases}
+        environment |= self.server.trusted()
         # Keep nox's environments, so that each push does not create them again.
         environment["NOX_ENVIRONMENTS"] = str(self.repository.folder.parent / "environments")
         return self.repository.push(self.server.variables, self.server.secrets, environment, self.on_step)
@@ -206,10 +234,20 @@ class Rehearsal:
         files = f"cat {DIR}/.env {DIR}/releases/upstream; readlink {DIR}/releases/current"
         return self.live_tag(), self.server.containers(), self.server.exec(files)
 
+    def prepare(self) -> None:
+        """Run the commands that the application needs once, after the first deploy."""
+        for command in self.application.prepare:
+            say(f"docker compose {command}")
+            self.server.compose(command)
+
+    def build_traffic(self, name: str, *, writes: bool = True) -> Traffic:
+        """Return a load with new credentials, whose records are written to a file with this name."""
+        client, file = Client(self.server, self.application, self.commits["first"]), self.server.folder / name
+        return Traffic(self.server.url, client.load(), self.rate, file, TRAFFIC_LIMIT, writes=writes, ca=self.server.ca)
+
     def start_traffic(self, *, writes: bool = True) -> None:
         """Start the load."""
-        file, token = self.server.folder / "requests.jsonl", self.server.setting("API_TOKEN")
-        traffic = Traffic(self.server.url, token, self.commits["first"], self.rate, file, TRAFFIC_LIMIT, writes=writes)
+        traffic = self.build_traffic("requests.jsonl", writes=writes)
         traffic.start()
         self.traffic = traffic
 
@@ -261,10 +299,27 @@ class Rehearsal:
             self.run["replacements"] = count_replacements(self.server.deploy_log())
         summary = Summary(self.records)
         if self.records:
-            with self._record_failure(last):
-                self.run |= {"lost": None, "duplicated": None}  # until they are counted
-                select = "select text from notes"
-                stored = self.server.compose(f"exec -T db psql -U quai -d quai -At -c '{select}'").splitlines()
-                lost, duplicated = lost_and_duplicated(summary.acknowledged, stored)
-                self.run |= {"lost": len(lost), "duplicated": len(duplicated)}
+            if self.application.can_count:
+                with self._record_failure(last):
+                    self._count_writes(summary)
+            for invariant in self.application.invariants:
+                with self._record_failure(last):
+                    self._check_invariant(invariant)
         return summary
+
+    def _count_writes(self, summary: Summary) -> None:
+        client = Client(self.server, self.application, self.commits["first"])
+        totals = {"lost": 0, "duplicated": 0}
+        for name, count in self.application.counts.items():
+            counted = client.count_writes(count, summary.acknowledged.get(name, []))
+            for result, ids in zip(totals, counted, strict=True):
+                totals[result] += len(ids)
+                if ids:
+                    say(f"{name}: {len(ids)} {result}, for example {', '.join(sorted(ids)[:3])}")
+        self.run |= totals
+
+    def _check_invariant(self, invariant: Invariant) -> None:
+        found = self.server.compose(invariant.command)
+        if found.strip() != invariant.expected.strip():
+            self.run["violations"].append(invariant.name)
+            say(f"VIOLATED: {invariant.name}: expected {invariant.expected!r}, found {found[:200]!r}")

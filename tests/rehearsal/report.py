@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.rehearsal import HERE
-from tests.rehearsal.traffic import is_failed
+from tests.rehearsal.traffic import is_acknowledged, is_failed
 
 BIN_SECONDS = 0.1
 MAX_LISTED_FAILURES = 200  # failed requests in the list; the counts include all
 SHORT_TAG = 7  # characters
 WENT_LIVE = ("live", "rollback", "rolled_back")  # outcomes in deploys.log; version 1 writes the last one
-NEUTRAL_CELLS = ("0", "-", "")  # not highlighted
+NOT_COUNTED = "not counted"
+NEUTRAL_CELLS = ("0", "-", "", NOT_COUNTED)  # not highlighted
 
 
 def add_figures(run: dict, records: Sequence[dict]) -> dict:
@@ -27,7 +28,7 @@ def add_figures(run: dict, records: Sequence[dict]) -> dict:
         return {
             "requests": len(sent),
             "failed": sum(map(is_failed, sent)),
-            "acknowledged": sum(record["method"] == "POST" and record["status"] == 201 for record in sent),
+            "acknowledged": sum(map(is_acknowledged, sent)),
             "longest_ms": round(max((record["seconds"] for record in sent), default=0) * 1000),
             "late_ms": round(max((record.get("late", 0) for record in sent), default=0) * 1000),
         }
@@ -90,9 +91,10 @@ def build_bins(run: dict, records: Sequence[dict]) -> dict:
 
 
 def has_passed(run: dict) -> bool:
-    """Return whether every scenario passed, no request failed, and no write was lost or duplicated."""
+    """Return whether every scenario passed, and nothing failed, was lost or duplicated, or violates an invariant."""
     figures, passed = run["figures"], all(scenario["passed"] for scenario in run["scenarios"])
-    return bool(figures["requests"] and passed and not (figures["failed"] or run["lost"] or run["duplicated"]))
+    problems = figures["failed"] or run["lost"] or run["duplicated"] or run["violations"]
+    return bool(figures["requests"] and passed and not problems)
 
 
 def write_report(run: dict, records: Sequence[dict], folder: Path) -> None:
@@ -110,6 +112,13 @@ def write_report(run: dict, records: Sequence[dict], folder: Path) -> None:
     (folder / "report.html").write_text(render_page(report), encoding="utf-8")
 
 
+def describe_result(scenario: dict) -> str:
+    """Return "passed", "FAILED" or "not applicable"."""
+    if not scenario["passed"]:
+        return "FAILED"
+    return "not applicable" if scenario.get("not_applicable") else "passed"
+
+
 def build_table(run: dict) -> list[list[str]]:
     """Return the headings, a row per scenario and the total; a dash stands for an unknown value."""
 
@@ -125,10 +134,11 @@ def build_table(run: dict) -> list[list[str]]:
     rows = [headings]
     for scenario in run["scenarios"]:
         seconds = None if scenario["deploy_seconds"] is None else f"{scenario['deploy_seconds']:.1f}"
-        result = "passed" if scenario["passed"] else "FAILED"
+        result = describe_result(scenario)
         rows.append(row(scenario["name"], result, scenario, seconds, (scenario["live_after"] or "-")[:SHORT_TAG]))
     total = "passed" if all(scenario["passed"] for scenario in run["scenarios"]) else "FAILED"
-    return [*rows, row("total", total, run, "", "")]
+    not_counted = {name: NOT_COUNTED for name in ("lost", "duplicated") if run[name] is None}
+    return [*rows, row("total", total, run | not_counted, "", "")]
 
 
 def print_table(run: dict) -> None:
@@ -142,7 +152,8 @@ def print_table(run: dict) -> None:
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         if coloured and number:
-            padded[1] = f"\033[{32 if row[1] == 'passed' else 31}m{padded[1]}\033[0m"
+            colour = {"passed": 32, "FAILED": 31}.get(row[1], 33)
+            padded[1] = f"\033[{colour}m{padded[1]}\033[0m"
             for column in (3, 5, 6):
                 if row[column] not in NEUTRAL_CELLS:
                     padded[column] = f"\033[1;31m{padded[column]}\033[0m"
@@ -156,16 +167,20 @@ def build_verdict(run: dict) -> str:
     figures = run["figures"]
     failed_names = [scenario["name"] for scenario in run["scenarios"] if not scenario["passed"]]
     result = "Passed" if has_passed(run) else "Failed"
-    writes = f"{figures['acknowledged']:,} acknowledged writes"
-    if run["lost"] is None:
-        counts = f"the {writes} were not counted"
-    else:
-        counts = f"{run['lost']:,} of {writes} were lost, {run['duplicated']:,} duplicated"
     return (
         f"{result}: {figures['failed']:,} of {figures['requests']:,} requests failed, "
-        f"{counts}, during {describe_count(run['replacements'], 'release replacement')}."
+        f"{describe_writes(run)}, during {describe_count(run['replacements'], 'release replacement')}."
+        + (f" Violated invariants: {', '.join(run['violations'])}." if run["violations"] else "")
         + (f" Failed scenarios: {', '.join(failed_names)}." if failed_names else "")
     )
+
+
+def describe_writes(run: dict) -> str:
+    """Return how many of the acknowledged writes were lost and duplicated, in a run with figures."""
+    acknowledged = run["figures"]["acknowledged"]
+    if run["lost"] is None:
+        return f"{f'the {acknowledged:,} acknowledged ' if acknowledged else ''}writes were {NOT_COUNTED}"
+    return f"{run['lost']:,} of {acknowledged:,} acknowledged writes were lost, {run['duplicated']:,} duplicated"
 
 
 def render_page(report: dict) -> str:

@@ -11,14 +11,17 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from scripts.runner import base_images
 from scripts.runner.base_images import PREFIX
 from scripts.runner.process import run
+from scripts.runner.settings import parse_env
 from tests.rehearsal import HERE
+from tests.rehearsal.application import PLACEHOLDER
 
 DIR = "/srv/quai"
 REGISTRY_USER = "rehearsal"
@@ -63,10 +66,11 @@ class Server:
     def __init__(self, bases: dict[str, str], folder: Path) -> None:
         self.bases, self.folder = bases, folder
         self.name = f"{PREFIX}-{secrets.token_hex(3)}"
-        self.http_port, self.ssh_port, self.registry_port = free_port(), free_port(), free_port()
+        self.http_port, self.https_port, self.ssh_port, self.registry_port = (free_port() for _ in range(4))
         self.registry = f"localhost:{self.registry_port}"
         self.registry_password = secrets.token_hex(16)
         self.url = f"http://127.0.0.1:{self.http_port}"
+        self.ca: Path | None = None  # for an https:// URL: the certificate of the authority
         self.variables: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
 
@@ -81,7 +85,8 @@ class Server:
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
             *("--tag", image, str(HERE)),
         )
-        ports = ((self.http_port, 80), (self.ssh_port, 22), (self.registry_port, self.registry_port))
+        ports = ((self.http_port, 80), (self.https_port, 443), (self.ssh_port, 22))
+        ports += ((self.registry_port, self.registry_port),)
         run(
             *("docker", "run", "--detach", "--privileged", "--name", self.name, "--hostname", "server"),
             "--tmpfs=/run:exec",  # empty after a reboot
@@ -168,16 +173,39 @@ class Server:
         self.variables |= {"PUBLIC_URL": self.url, "REGISTRY_USER": REGISTRY_USER}
         self.secrets["REGISTRY_PASSWORD"] = self.registry_password
 
+    def use_https(self) -> None:
+        """Use the HTTPS site that SITE_ADDRESS names, with a certificate of the proxy's own authority.
+
+        Does nothing for a plain HTTP site. Raises ValueError for a name that is not of this machine.
+        """
+        address = self.setting("SITE_ADDRESS")
+        if address.startswith((":", "http://")):
+            return
+        if address != "localhost":
+            raise ValueError(f"SITE_ADDRESS is {address!r}: the rehearsal serves HTTPS as 'localhost' only")
+        self.url = f"https://localhost:{self.https_port}"
+        self.variables["PUBLIC_URL"] = self.url
+        path = "/data/caddy/pki/authorities/local/root.crt"
+        command = f"docker exec {self.project}-proxy-1 cat {path}"
+        certificate = wait_for("the proxy's authority", lambda: self.exec(command))
+        self.ca, known = self.folder / "ca.pem", os.environ.get("SSL_CERT_FILE", "")
+        others = Path(known).read_text() if known else ""
+        self.ca.write_text(f"{certificate}\n{others}")
+
+    def trusted(self) -> dict[str, str]:
+        """Return the environment variable with which Python trusts the site's certificate; empty without HTTPS."""
+        return {"SSL_CERT_FILE": str(self.ca)} if self.ca else {}
+
     def push_base_images(self) -> None:
-        """Push the images of the front and the database to the server's registry, and set them in .env."""
+        """Push the images of the services to the server's registry, and set them in .env."""
         login = ("docker", "login", "--username", REGISTRY_USER, "--password-stdin", self.registry)
         run(*login, input=self.registry_password)
-        for name, image in (("FRONT_IMAGE", "front"), ("DB_IMAGE", "db")):
-            pushed = f"{self.registry}/{image}:rehearsal"
+        for name in [name for name in base_images.PINS if name in self.bases and name != "PYTHON_IMAGE"]:
+            pushed = f"{self.registry}/{name.lower()}:rehearsal"
             run("docker", "tag", self.bases[name], pushed)
             run("docker", "push", "--quiet", pushed)
             run("docker", "image", "rm", pushed)
-            self.set(**{name: pushed})
+            self.add_settings({name: pushed})
         self.set(HEALTH_SECONDS="20")
 
     def apply_commands(self, output: str) -> None:
@@ -194,6 +222,12 @@ class Server:
         for name, value in settings.items():
             self.exec(f"grep -q '^{name}=' {DIR}/.env && sed -i 's|^{name}=.*|{name}={value}|' {DIR}/.env")
 
+    def add_settings(self, settings: Mapping[str, str]) -> None:
+        """Add these lines to the server's .env, and remove other lines of the same settings."""
+        for name, value in settings.items():
+            line = shlex.quote(f"{name}={value}")
+            self.exec(f"sed -i '/^{name}=/d' {DIR}/.env; printf '%s\\n' {line} >>{DIR}/.env")
+
     @contextlib.contextmanager
     def settings(self, **settings: str) -> Iterator[None]:
         """Edit the server's .env, and restore the previous values at the end."""
@@ -207,6 +241,13 @@ class Server:
     def setting(self, name: str) -> str:
         """Return a value of the server's .env, as written."""
         return self.exec(f"sed -n 's/^{name}=//p' {DIR}/.env")
+
+    def values(self) -> dict[str, str]:
+        """Return the values of the server's .env. ${NAME} in a value becomes the value of NAME."""
+        values = parse_env(self.exec(f"cat {DIR}/.env"))
+        for name, value in values.items():
+            values[name] = PLACEHOLDER.sub(lambda found: values.get(found[1], ""), value)
+        return values
 
     def ssh_command(self, *command: str, options: tuple[str, ...] = ()) -> list[str]:
         """Return the ssh command of a request with the key of cd.yml."""

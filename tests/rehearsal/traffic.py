@@ -6,46 +6,67 @@ import itertools
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from dataclasses import asdict, dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
+
+from tests.rehearsal.application import Request
 
 TIMEOUT = 10.0  # seconds, for a complete request
-CREDENTIAL_VARIABLE = "TRAFFIC_TOKEN"  # not an argument: every user of the machine can read those
+RELEASE_HEADER = "X-Release"  # of each response: the commit of the release
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def loopback_address(base_url: str) -> tuple[str, int]:
-    """Return host and port of an http:// URL on this machine; ValueError for any other URL."""
+def connect(base_url: str, ca: Path | None = None) -> HTTPConnection:
+    """Return a connection, which opens with its first request, to a URL on this machine; ValueError for any other URL.
+
+    It must be http:// on a loopback address, or https://localhost with a certificate of the authority in the file `ca`.
+    """
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     local = host == "localhost"
     with suppress(ValueError):
         local = local or ipaddress.ip_address(host).is_loopback
-    if parts.scheme != "http" or not local:
-        raise ValueError(f"expected an http:// URL on a loopback address, not {base_url!r}")
-    return host, parts.port or 80
+    if parts.scheme == "http" and local:
+        return HTTPConnection(host, parts.port or 80, timeout=TIMEOUT)
+    if parts.scheme == "https" and host == "localhost" and ca:
+        context = ssl.create_default_context(cafile=ca)
+        return HTTPSConnection(host, parts.port or 443, timeout=TIMEOUT, context=context)
+    expected = "an http:// URL on a loopback address, or https://localhost and the certificate of an authority"
+    raise ValueError(f"expected {expected}, not {base_url!r}")
+
+
+def is_expected(record: dict) -> bool:
+    """Return whether a request got its expected status, or one below 500 if it has none."""
+    status, expected = record["status"], record["expected"]
+    return status is not None and (status < 500 if expected is None else status == expected)
 
 
 def is_failed(record: dict) -> bool:
     """Return whether a request got no complete response, or an unexpected status."""
-    return record["error"] is not None or record["status"] != (201 if record["method"] == "POST" else 200)
+    return record["error"] is not None or not is_expected(record)
+
+
+def is_acknowledged(record: dict) -> bool:
+    """Return whether a request is a counted write with the expected status, even if its response was incomplete."""
+    return bool(record["counted"]) and is_expected(record)
 
 
 def lost_and_duplicated(acknowledged: Iterable[str], stored: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Return the texts acknowledged but not stored, and those stored more than once, acknowledged or not."""
+    """Return the ids acknowledged but not stored, and those stored more than once, acknowledged or not."""
     copies = Counter(stored)
-    return set(acknowledged) - copies.keys(), {text for text, count in copies.items() if count > 1}
+    return set(acknowledged) - copies.keys(), {one for one, count in copies.items() if count > 1}
 
 
 @dataclass(frozen=True)
@@ -77,9 +98,12 @@ class Summary:
         return sum(map(is_failed, self.records))
 
     @property
-    def acknowledged(self) -> list[str]:
-        """The notes whose POST got status 201, even if the response was incomplete."""
-        return [record["note"] for record in self.records if record["note"] and record["status"] == 201]
+    def acknowledged(self) -> dict[str, list[str]]:
+        """The ids of the acknowledged writes, by the name of their count."""
+        ids: dict[str, list[str]] = {}
+        for record in filter(is_acknowledged, self.records):
+            ids.setdefault(record["counted"], []).append(record["id"])
+        return ids
 
     @property
     def rate(self) -> float:
@@ -104,21 +128,26 @@ class Traffic:
     def __init__(
         self,
         base_url: str,
-        token: str,
-        release_tag: str,
+        requests: Sequence[Request],
         rate: float,
         records: Path,
         seconds: float = 3600,
         *,
         writes: bool = True,
+        ca: Path | None = None,
+        version_path: str = "",
     ) -> None:
-        """`rate` is in requests per second, `seconds` limits the run. ValueError if `base_url` is not on loopback."""
-        loopback_address(base_url)
+        """`rate` is in requests per second, `seconds` limits the run, `version_path` is that of `send`.
+
+        Only `${id}` is replaced in the requests. ValueError for a URL that `connect` does not accept.
+        """
+        connect(base_url, ca)
         self.records = records.resolve()
-        self._environment = os.environ | {CREDENTIAL_VARIABLE: token}
-        self._command = [sys.executable, "-m", "tests.rehearsal.traffic", "--base-url", base_url]
-        self._command += ["--release-tag", release_tag, "--rate", str(rate), "--seconds", str(seconds)]
-        self._command += ["--records", str(self.records), *([] if writes else ["--read-only"])]
+        self._requests = json.dumps([asdict(request) for request in requests])
+        options = {"--base-url": base_url, "--rate": rate, "--seconds": seconds, "--records": self.records}
+        options |= {"--ca": ca, "--version-path": version_path}
+        self._command = [sys.executable, "-m", "tests.rehearsal.traffic", *([] if writes else ["--read-only"])]
+        self._command += [word for name, value in options.items() if value for word in (name, str(value))]
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -128,11 +157,13 @@ class Traffic:
         self._process = subprocess.Popen(
             self._command,
             cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
+            text=True,
         )
+        with suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(self._requests)
         deadline = time.monotonic() + 20
         while not self.records.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -164,25 +195,29 @@ class Traffic:
         return Summary.read(self.records)
 
 
-def send(connection: HTTPConnection, number: int, options: argparse.Namespace, late: float) -> dict:
-    """Send a request once and return its record. Of five numbers, one is a write and two are GET /version."""
-    notes = f"/releases/{quote(options.release_tag, safe='')}/notes"
-    first = "/version" if options.read_only else notes
-    target = (first, "/version", f"{notes}?limit=5", "/version", "/")[number % 5]
-    note = str(uuid.uuid4()) if target == notes else None
-    payload = json.dumps({"text": note}).encode() if note else None
-    headers = {"Authorization": f"Bearer {options.token}", "Content-Type": "application/json"} if note else {}
-    record = {"at": time.time(), "late": round(late, 6), "seconds": 0.0, "method": "POST" if note else "GET"}
-    record |= {"path": target.partition("?")[0], "status": None, "error": None, "tag": None, "note": note}
+def send(connection: HTTPConnection, request: Request, late: float, version_path: str = "") -> dict:
+    """Send a request once and return its record.
+
+    The tag of a record is the release that answered: the header RELEASE_HEADER, or with `version_path` the field `tag`
+    of the JSON response at this path, and then no other request has a tag.
+    """
+    new_id = str(uuid.uuid4())
+    path, body = request.path.replace("${id}", new_id), request.body.replace("${id}", new_id)
+    headers = {name: value.replace("${id}", new_id) for name, value in request.headers.items()}
+    record = {"at": time.time(), "late": round(late, 6), "seconds": 0.0, "method": request.method}
+    record |= {"path": path.partition("?")[0], "status": None, "error": None, "tag": None, "expected": request.status}
+    record |= {"counted": request.counted or None, "id": new_id if request.counted else None}
     began = time.monotonic()
     try:
         # http.client reconnects after a response with `Connection: close`, and never retries.
-        connection.request(record["method"], target, payload, headers)
+        connection.request(request.method, path, body.encode() or None, headers)
         response = connection.getresponse()
         record["status"] = response.status
-        body = response.read()
-        if target == "/version" and response.status == 200:
-            record["tag"] = str(json.loads(body)["tag"])
+        text = response.read()
+        if not version_path:
+            record["tag"] = response.headers[RELEASE_HEADER]
+        elif path == version_path and response.status == 200:
+            record["tag"] = str(json.loads(text)["tag"])
         if time.monotonic() - began > TIMEOUT:
             raise TimeoutError(f"longer than {TIMEOUT:g} s")  # the socket timeout applies to each read only
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
@@ -200,12 +235,13 @@ def generate(options: argparse.Namespace) -> None:
     parent, start = os.getppid(), time.monotonic()
 
     def work() -> None:
-        connection = HTTPConnection(*loopback_address(options.base_url), timeout=TIMEOUT)
+        connection = connect(options.base_url, options.ca)
         for number in numbers:
             due = start + number / options.rate
             if stopping.wait(max(0.0, due - time.monotonic())):
                 return connection.close()
-            records.append(send(connection, number, options, time.monotonic() - due))
+            request = options.requests[number % len(options.requests)]
+            records.append(send(connection, request, time.monotonic() - due, options.version_path))
 
     with options.records.open("w") as file, ThreadPoolExecutor(options.workers) as pool:
         workers = [pool.submit(work) for _ in range(options.workers)]
@@ -224,22 +260,31 @@ def generate(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"{CREDENTIAL_VARIABLE} must contain the API token.")
+    # Not an argument: every user of the machine can read those, and requests have secrets.
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='stdin: the requests, for example [{"path": "/"}, {"path": "/orders", "method": "POST", "headers": {}, '
+        '"body": "${id}", "status": 201, "counted": "orders"}]. They are sent in turn. ${id} becomes a new UUID.',
+    )
     parser.add_argument("--base-url", required=True, help="URL of the server, on a loopback address")
-    parser.add_argument("--release-tag", required=True, help="release whose notes are written and read")
+    parser.add_argument("--ca", type=Path, help="certificate of the authority, for https://localhost")
     parser.add_argument("--records", required=True, type=Path, help="file to write, one JSON line per request")
     parser.add_argument("--rate", type=float, default=150, help="requests per second (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=16, help="keep-alive connections (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3600, help="stop after this time (default: %(default)s)")
-    parser.add_argument("--read-only", action="store_true", help="send no writes")
+    parser.add_argument("--read-only", action="store_true", help="skip all requests but GET and HEAD without `counted`")
+    parser.add_argument(
+        "--version-path", default="", help="JSON response with the tag of the release; default: a header"
+    )
     options = parser.parse_args()
-    options.token = os.environ.get(CREDENTIAL_VARIABLE, "")
     try:
-        loopback_address(options.base_url)
-    except ValueError as error:
+        connect(options.base_url, options.ca)
+        requests = [Request(**one) for one in json.load(sys.stdin)]
+    except (OSError, ValueError, TypeError) as error:
         parser.error(str(error))
-    if not options.token or min(options.rate, options.workers, options.seconds) <= 0:
-        parser.error(f"{CREDENTIAL_VARIABLE} must be set; --rate, --workers and --seconds must be greater than 0")
+    options.requests = [request for request in requests if request.is_read or not options.read_only]
+    if not options.requests or min(options.rate, options.workers, options.seconds) <= 0:
+        parser.error("there must be a request to send; --rate, --workers and --seconds must be greater than 0")
     generate(options)
     if not options.records.exists():
         return  # the parent process exited and removed the file

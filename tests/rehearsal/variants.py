@@ -5,13 +5,13 @@ import json
 import time
 
 from scripts.runner.process import run
-from tests.rehearsal.edits import Edit, parse
+from scripts.runner.settings import COMPOSE_FILE
+from tests.rehearsal.edits import Edit, parse, write_compose_file
 from tests.rehearsal.failures import expect
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import STEP
 
 DEPLOY_LIMIT = 120  # seconds for each of these deploys, also on a busy machine
-COMPOSE_FILE = "docker-compose.prod.yml"
 
 
 def build_image(
@@ -29,7 +29,7 @@ def build_image(
         compose = parse(compose_file, [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])])
         for edit in edits:
             edit(compose)
-        lines.append(f"COPY <<'END_OF_COMPOSE_FILE' /release/{COMPOSE_FILE}\n{compose.text()}\nEND_OF_COMPOSE_FILE")
+        lines.append(write_compose_file(compose))
     dockerfile = [
         f"FROM {image}:{base}",
         f"ENV RELEASE={tag}",  # for releases of version 1

@@ -79,14 +79,15 @@ def count(records: Sequence[dict], summary: Summary, stored: Iterable[str]) -> d
 
     `stored` are the notes in the database, including notes of other runs.
     """
-    sent = {record["note"] for record in summary.records}
-    lost, duplicated = lost_and_duplicated(summary.acknowledged, (text for text in stored if text in sent))
+    sent = {record["id"] for record in summary.records}
+    acknowledged = summary.acknowledged.get("notes", [])
+    lost, duplicated = lost_and_duplicated(acknowledged, (text for text in stored if text in sent))
     failures = [record for record in records if is_failed(record)]
     return {
         "requests": len(records),
         "failed": len(failures),
         "first_failures": failures[:FAILURES],
-        "acknowledged": len(summary.acknowledged),
+        "acknowledged": len(acknowledged),
         "lost": len(lost),
         "duplicated": len(duplicated),
         "longest_seconds": max((record["seconds"] for record in records), default=0.0),

@@ -11,8 +11,6 @@ from functools import partial
 from http.client import HTTPException
 from statistics import median
 
-from tests.rehearsal.dockerfiles import version_1_lines
-
 from scripts.runner.process import ROOT, run
 from tests.rehearsal import HERE
 from tests.rehearsal.bench.figures import (
@@ -24,7 +22,8 @@ from tests.rehearsal.bench.figures import (
     seconds_until_switch,
 )
 from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES
-from tests.rehearsal.bench.releases import crash_lines
+from tests.rehearsal.bench.releases import crash_lines, sample_requests
+from tests.rehearsal.edits import version_1_lines
 from tests.rehearsal.report import describe_count
 from tests.rehearsal.repository import Repository, runner_environment
 from tests.rehearsal.server import DIR, Server, wait_for
@@ -82,7 +81,8 @@ class Bench:
 
     def _derive_releases(self, tags: Sequence[str], strategies: Sequence[str]) -> None:
         """Build the releases that differ from a commit by some lines of its Dockerfile."""
-        build = partial(build_image, self.server.registry, tags[1])
+        compose_file = (ROOT / "docker-compose.prod.yml").read_text()
+        build = partial(build_image, f"{self.server.registry}/quai", tags[1], compose_file)
         self.releases = dict.fromkeys(STRATEGIES, (tags[0], tags[1]))
         self.crash_tags = dict.fromkeys(STRATEGIES, build("crashes", *crash_lines()))
         if "v1" in strategies:
@@ -128,8 +128,10 @@ class Bench:
     @contextmanager
     def load(self) -> Iterator[Callable[[], tuple[Summary, list[str]]]]:
         """Send requests; yield a function that stops them and returns the requests and the stored writes."""
-        tag, file = self.releases["this"][0], self.server.folder / "requests.jsonl"
-        traffic = Traffic(self.server.url, self.server.setting("API_TOKEN"), tag, self.rate, file)
+        requests = sample_requests(self.releases["this"][0], self.server.setting("API_TOKEN"))
+        file = self.server.folder / "requests.jsonl"
+        # The header of the front does not tell which API answered: other strategies keep the front.
+        traffic = Traffic(self.server.url, requests, self.rate, file, version_path="/version")
 
         def stop() -> tuple[Summary, list[str]]:
             summary = traffic.stop()

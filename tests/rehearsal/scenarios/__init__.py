@@ -1,5 +1,6 @@
 """All scenarios, in the order in which they run."""
 
+from tests.rehearsal.sample.releases import locking_migration, restore_after_data_loss
 from tests.rehearsal.scenarios.by_hand import (
     env_notations,
     manual_backup,
@@ -11,7 +12,7 @@ from tests.rehearsal.scenarios.endurance import kill_matrix, soak
 from tests.rehearsal.scenarios.everyday import (
     code_change,
     commit_order,
-    configuration_and_page_change,
+    compose_change,
     first_deploy,
     invalid_input,
     key_restrictions,
@@ -23,9 +24,9 @@ from tests.rehearsal.scenarios.everyday import (
 )
 from tests.rehearsal.scenarios.ledger import consistent_records, idempotent_notes
 from tests.rehearsal.scenarios.releases import (
+    dump_without_space,
     faulty_migrations,
     faulty_releases,
-    restore_after_data_loss,
     unusual_releases,
 )
 from tests.rehearsal.scenarios.surroundings import (
@@ -45,7 +46,7 @@ from tests.rehearsal.scenarios.surroundings import (
 SCENARIOS = (
     first_deploy,
     code_change,
-    configuration_and_page_change,
+    compose_change,
     unhealthy_release,
     roll_back,
     roll_forward,
@@ -58,6 +59,8 @@ SCENARIOS = (
     idempotent_notes,
     faulty_releases,
     faulty_migrations,
+    dump_without_space,
+    locking_migration,
     restore_after_data_loss,
     unusual_releases,
     registry_outage,

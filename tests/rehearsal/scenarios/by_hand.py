@@ -3,8 +3,7 @@
 import json
 import shlex
 
-from tests.rehearsal.dockerfiles import CRASH, version_1_lines
-
+from tests.rehearsal.edits import CRASH, version_1_lines
 from tests.rehearsal.failures import expect
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR

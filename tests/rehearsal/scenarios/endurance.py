@@ -6,10 +6,9 @@ import subprocess
 from itertools import cycle, product
 from typing import NamedTuple
 
-from tests.rehearsal.dockerfiles import CRASH, migration_lines
-
 from scripts.runner.process import run
 from tests.rehearsal import HERE
+from tests.rehearsal.edits import CRASH, migrates
 from tests.rehearsal.failures import Failed, expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR, wait_for
@@ -48,8 +47,8 @@ def prepare_releases(rehearsal: Rehearsal) -> dict[str, str]:
     wrapper = f'#!/bin/sh\nexec /usr/bin/python3 {POINTS_FOLDER}/points.py "$@"\n'
     server.exec(f"printf '%s' {shlex.quote(wrapper)} >{POINTS_FOLDER}/python3; chmod 755 {POINTS_FOLDER}/python3")
     server.set(WATCH_SECONDS="1", KEEP_RELEASES="5")
-    tags = {name: build_variant(rehearsal, name, *migration_lines("")) for name in GOOD_RELEASES}
-    return tags | {"crashes": build_variant(rehearsal, "crashes again", *migration_lines(""), CRASH)}
+    tags = {name: build_variant(rehearsal, name, migrates("")) for name in GOOD_RELEASES}
+    return tags | {"crashes": build_variant(rehearsal, "crashes again", migrates(""), CRASH)}
 
 
 def run_deploy(rehearsal: Rehearsal, *arguments: str, **variables: str) -> subprocess.CompletedProcess:

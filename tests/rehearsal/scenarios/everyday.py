@@ -3,16 +3,13 @@
 import re
 import subprocess
 import time
-import urllib.request
 
-from tests.rehearsal.dockerfiles import SHORT_LIVED_RELEASE
-
-from scripts.runner.process import run
+from scripts.runner.process import ROOT, run
+from tests.rehearsal.edits import FIRST_RELEASE, first_release, has_memory, needs_setting, write_compose_file
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import runner_environment
 from tests.rehearsal.server import DIR
-from tests.rehearsal.traffic import Traffic
 
 UNKNOWN_COMMIT = "0" * 40
 
@@ -20,72 +17,73 @@ UNKNOWN_COMMIT = "0" * 40
 def first_deploy(rehearsal: Rehearsal) -> None:
     """First deploy to an empty server, after a refused attempt."""
     server = rehearsal.server
-    server.set(NOTIFY_URL="http://127.0.0.1/deploys", NOTIFY_TOKEN="${API_TOKEN}")  # noqa: S106 - a reference
-    tag = "1" * 40
-    image = f"{server.registry}/quai:{tag}"
-    options = ("--quiet", "--build-arg", f"BASE={rehearsal.bases['PYTHON_IMAGE']}", "--tag", image, "--file", "-")
-    run("docker", "build", *options, str(rehearsal.repository.folder), input=SHORT_LIVED_RELEASE.replace("TAG", tag))
-    run("docker", "push", "--quiet", image)
+    server.add_settings(rehearsal.application.settings)
+    tag = push_short_lived_release(rehearsal)
     done = rehearsal.deploy_by_key(tag)
     expect(done.returncode == 1 and "boom" in done.stdout, f"not refused: {done.stdout}")
     message = "refused: the api is crashing\n==> still live: nothing"
     expect(message in done.stdout, f"the output does not contain {message!r}: {done.stdout}")
+    services = rehearsal.services()
+    expected = sorted(f"{services.project}-{name}-1" for name in services.others)
     containers = [line.split()[0] for line in server.containers()]
-    expect(containers == ["quai-db-1", "quai-proxy-1"], f"the refused first release left {containers}")
+    expect(containers == expected, f"the refused first release left {containers}, expected {expected}")
     expect("live: nothing" in server.ssh("status").stdout, "status reports a live release")
-    rehearsal.merge_and_expect_live("first", "The service")
+    server.use_https()
+    rehearsal.merge_and_expect_live("first", "The application")
+    rehearsal.prepare()
     rehearsal.start_traffic()
+
+
+def push_short_lived_release(rehearsal: Rehearsal) -> str:
+    """Build and push a release that exits after two requests; return its tag. Nothing is merged yet."""
+    server, tag = rehearsal.server, "1" * 40
+    compose = rehearsal.compose_file()
+    first_release(compose)
+    image = f"{server.image}:{tag}"
+    options = ("--quiet", "--build-arg", f"BASE={rehearsal.bases['PYTHON_IMAGE']}", "--tag", image, "--file", "-")
+    run("docker", "build", *options, str(ROOT / "scripts"), input=FIRST_RELEASE + write_compose_file(compose))
+    run("docker", "push", "--quiet", image)
+    return tag
 
 
 def code_change(rehearsal: Rehearsal) -> None:
     """A code change."""
-    rehearsal.repository.replace("service/app.py", 'title="Quai"', 'title="Quai, changed"')
+    change = rehearsal.application.change
+    if change:
+        rehearsal.repository.replace(change.file, change.old, change.new)
+    (rehearsal.repository.folder / "rehearsal.txt").write_text("A file that changes the image.\n")
     # The commit has a date in the future, as from a fast clock. Later merges must still count as newer.
     rehearsal.merge_and_expect_live("code", "Change the code", date=f"@{time.time() + 600:.0f} +0000")
-    expect("Quai, changed" in rehearsal.get("/openapi.json"), "the changed code does not answer")
+    if change:
+        expect(change.text in rehearsal.get(change.path), f"{change.path} does not show the changed code")
 
 
-def configuration_and_page_change(rehearsal: Rehearsal) -> None:
-    """A change of docker-compose.prod.yml, the Caddyfile and the page."""
-    server, repository = rehearsal.server, rehearsal.repository
-    repository.replace(
-        "docker-compose.prod.yml",
-        "memory: 512M, pids: 256}\n\n  # Run once",
-        "memory: 500M, pids: 256}\n\n  # Run once",
-    )
-    repository.replace("service/front/page/index.html", "</title>", ", rehearsed</title>")
-    repository.replace("service/front/Caddyfile", "Referrer-Policy no-referrer", "Referrer-Policy same-origin")
-    proxy = [line for line in server.containers() if "-proxy-" in line]
-    rehearsal.merge_and_expect_live("page", "Change the page, its headers and the memory limit")
-    with urllib.request.urlopen(server.url, timeout=10) as page:  # noqa: S310 - loopback
-        expect(page.headers["Referrer-Policy"] == "same-origin", "the changed Caddyfile is not in use")
-    expect("rehearsed</title>" in rehearsal.get("/"), "the changed page is not served")
-    memory = server.exec("docker inspect --format '{{.HostConfig.Memory}}' $(docker ps -q --filter name=-api-)")
+def compose_change(rehearsal: Rehearsal) -> None:
+    """A change of docker-compose.prod.yml."""
+    server = rehearsal.server
+    is_proxy = f"{server.project}-proxy-"
+    proxy = [line for line in server.containers() if is_proxy in line]
+    rehearsal.change_compose_file(has_memory("500M"))
+    rehearsal.merge_and_expect_live("compose", "Change the memory limit")
+    memory = server.exec(f"docker inspect --format '{{{{.HostConfig.Memory}}}}' {server.project}-api-1")
     expect(memory == str(500 * 2**20), f"the memory limit is {memory}")
-    expect(proxy == [line for line in server.containers() if "-proxy-" in line], "the proxy was recreated")
+    expect(proxy == [line for line in server.containers() if is_proxy in line], "the proxy was recreated")
 
 
 def unhealthy_release(rehearsal: Rehearsal) -> None:
     """A release that is healthy in CI but never on the server."""
     repository = rehearsal.repository
-    function = "def _unhealthy_reason(engine: Engine, required_revision: str) -> str | None:\n"
-    check = (
-        '    if os.environ.get("APP_ENV") == "prod" and not os.environ.get("PARTNER"):\n'
-        '        return "PARTNER is not set on this server"\n'
-    )
     with repository.reverted(), rehearsal.expect_unchanged("a release that is never healthy"):
-        repository.replace("service/app.py", function, function + check)
-        repository.replace("service/app.py", "import secrets\n", "import os\nimport secrets\n")
-        repository.replace("docker-compose.prod.yml", "    API_TOKEN: $", "    PARTNER: ${PARTNER:-}\n    API_TOKEN: $")
-        for name in (".env.example", ".env.prod"):
-            path = repository.folder / name
-            path.write_text(path.read_text() + "# The partner whose API is called.\nPARTNER=example\n")
+        rehearsal.change_compose_file(needs_setting("PARTNER"))
+        for path in (repository.folder / ".env.prod", repository.folder / ".env.example"):
+            if path.exists():
+                path.write_text(path.read_text() + "# The partner whose API is called.\nPARTNER=example\n")
         status, log = rehearsal.merge("bad", "Call a partner")
     expect(status != 0, "cd.yml succeeded for a refused release")
     expect("==> refused:" in log, f"not refused by the server:\n{log[-3000:]}")
     expect("PARTNER is not set on this server" in log, "the log does not show why the release is not healthy")
     latest = rehearsal.server.manifest("latest")
-    expect(latest == rehearsal.server.manifest(rehearsal.commits["page"]), "latest moved to a refused release")
+    expect(latest == rehearsal.server.manifest(rehearsal.commits["compose"]), "latest moved to a refused release")
 
 
 def roll_back(rehearsal: Rehearsal) -> None:
@@ -97,13 +95,11 @@ def roll_back(rehearsal: Rehearsal) -> None:
     rehearsal.server.set(IMAGE_TAG=commit)
     rehearsal.deploy_by_hand()
     rehearsal.expect_live("code")
-    expect("rehearsed</title>" not in rehearsal.get("/"), "the page was not rolled back with its release")
 
 
 def roll_forward(rehearsal: Rehearsal) -> None:
     """Roll forward with the next merge."""
     rehearsal.merge_and_expect_live("forward", "Fix it")
-    expect("rehearsed</title>" in rehearsal.get("/"), "the page of this release is not served")
 
 
 def commit_order(rehearsal: Rehearsal) -> None:
@@ -115,12 +111,12 @@ def commit_order(rehearsal: Rehearsal) -> None:
     with rehearsal.expect_unchanged("an older commit"):
         done = server.ssh(f"deploy {older}")
     expect(done.returncode != 0 and "older" in done.stdout, f"not refused as older: {done.stdout}")
-    token = server.setting("API_TOKEN")
-    with server.settings(API_TOKEN=f"{token},{'another-token-' * 3}"):
+    port = int(server.setting("API_PORT"))
+    with server.settings(API_PORT=str(port + 1)):
         rehearsal.deploy_by_hand()
         rehearsal.expect_live("forward")
-        tokens = server.exec("docker exec quai-api-1 printenv API_TOKEN")
-        expect(tokens == server.setting("API_TOKEN"), "a changed setting was not applied")
+        found = server.exec(f"docker exec {server.project}-front-1 printenv API_PORT")
+        expect(found == str(port + 1), "a changed setting was not applied")
     rehearsal.deploy_by_hand()
     rehearsal.expect_live("forward")
 
@@ -128,8 +124,7 @@ def commit_order(rehearsal: Rehearsal) -> None:
 def roll_back_under_load(rehearsal: Rehearsal) -> None:
     """Roll back and roll forward with two replicas and twice the load, by the commands that status prints."""
     server = rehearsal.server
-    token, file = server.setting("API_TOKEN"), server.folder / "more.jsonl"
-    traffic = Traffic(server.url, token, rehearsal.commits["first"], rehearsal.rate, file)
+    traffic = rehearsal.build_traffic("more.jsonl")
     traffic.start()
     try:
         with server.settings(API_REPLICAS="2"):
@@ -154,7 +149,7 @@ def wrong_public_url(rehearsal: Rehearsal) -> None:
     """The public URL does not serve the release: `nox -s deploy`, which the workflow runs, fails."""
     server, commit = rehearsal.server, rehearsal.commits["forward"]
     environment = runner_environment() | server.variables | server.secrets
-    environment["PUBLIC_URL"] = f"{server.url}/releases"
+    environment["PUBLIC_URL"] = f"http://127.0.0.1:{server.registry_port}"  # the registry
     with rehearsal.expect_unchanged("a deploy of the live release"):
         done = subprocess.run(
             ["scripts/nox", "-s", "deploy"],
@@ -206,8 +201,7 @@ def invalid_input(rehearsal: Rehearsal) -> None:
         "must be a commit": {"IMAGE_TAG": "latest"},
         "cannot be pulled": {"IMAGE_TAG": UNKNOWN_COMMIT},
         "IMAGE in": {"IMAGE": ""},
-        "set DB_CONN in .env": {"DB_CONN": ""},
-        "set API_TOKEN in .env": {"API_TOKEN": ""},
+        "set API_PORT in .env": {"API_PORT": ""},
         "API_REPLICAS in": {"API_REPLICAS": "many"},
         "NOTIFY_URL in": {"NOTIFY_URL": "chat.example.com"},
         "MIN_FREE_MB is 99999999": {"MIN_FREE_MB": "99999999", "IMAGE_TAG": UNKNOWN_COMMIT},

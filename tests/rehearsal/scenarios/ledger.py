@@ -7,12 +7,11 @@ import uuid
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from http.client import HTTPConnection
 
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR
-from tests.rehearsal.traffic import loopback_address
+from tests.rehearsal.traffic import connect
 from tests.rehearsal.variants import deploy_and_expect_live
 
 CLIENTS = 50
@@ -45,7 +44,7 @@ def write_notes(rehearsal: Rehearsal, stopping: threading.Event) -> dict[str, se
     path, ids, repeated = f"/releases/{rehearsal.commits['first']}/notes", defaultdict(set), ""
     token = rehearsal.server.setting("API_TOKEN")
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    connection = HTTPConnection(*loopback_address(rehearsal.server.url), timeout=10)
+    connection = connect(rehearsal.server.url, rehearsal.server.ca)
     while not stopping.wait(PAUSE_SECONDS):
         new = f"key-{uuid.uuid4()}"
         for key in filter(None, (new, repeated)):

@@ -7,12 +7,12 @@ from scripts.runner.process import ROOT, run
 from tests.rehearsal.failures import MissingRelease, describe_error, expect, say
 from tests.rehearsal.rehearsal import SETTLE_SECONDS, Rehearsal
 from tests.rehearsal.report import describe_count
+from tests.rehearsal.sample.releases import restore_after_data_loss
 from tests.rehearsal.scenarios.by_hand import manual_backup, services_during_a_deploy
 from tests.rehearsal.scenarios.everyday import commit_order, invalid_input
 from tests.rehearsal.scenarios.releases import (
     faulty_migrations,
     faulty_releases,
-    restore_after_data_loss,
     unusual_releases,
 )
 from tests.rehearsal.scenarios.surroundings import (
@@ -63,28 +63,28 @@ MUTANTS = (
     (
         "the detection of changed settings",
         "rollout",
-        "        if container.labels.get",
-        "        if False and container.labels.get",
+        "            if container.labels.get",
+        "            if False and container.labels.get",
         commit_order,
     ),
     (
         "the wait for health",
         "rollout",
-        "    health.wait_until_healthy(created, attempt.settings)\n",
+        "    health.wait_until_healthy(serving, attempt.settings)\n",
         "",
         unusual_releases,
     ),
     (
         "the required health check",
         "health",
-        "    if not health:",
-        "    if not health:\n        return True\n    if not health:",
+        'if not health and service in ("api", "front"):',
+        "if False:",
         faulty_releases,
     ),
     (
         "the watch",
         "rollout",
-        "    health.watch(created, front, attempt.tag, attempt.settings)\n",
+        "    health.watch(serving + workers, front, check, attempt.settings)\n",
         "",
         faulty_releases,
     ),
@@ -92,14 +92,14 @@ MUTANTS = (
     (
         "the verification",
         "health",
-        "    response = probe(container.address, VERSION_PATH)\n",
+        "    response = probe(address, FRONT_PORT, path, check.site)\n",
         "    return ''\n",
         faulty_releases,
     ),
     (
         "the verification before the switch",
         "rollout",
-        "    health.verify_version(front, tag)\n",
+        "    health.verify(front, check)\n",
         "",
         faulty_releases,
     ),
@@ -113,7 +113,7 @@ MUTANTS = (
     (
         "the diagnostics",
         "deploy",
-        "        diagnostics.show(directory, attempt.find_containers())\n",
+        "        diagnostics.show(directory, started)\n",
         "        pass\n",
         faulty_releases,
     ),
@@ -144,17 +144,23 @@ MUTANTS = (
         "migrations",
         "    if missing > sum(",
         "    if False and missing > sum(",
-        faulty_migrations,
+        dump_without_space,
     ),
     (
         "the space check during a dump",
         "migrations",
         "        if free_mb() < project.settings.min_free_mb:",
         "        if False:",
-        faulty_migrations,
+        dump_without_space,
     ),
     ("the backup", "migrations", '    if "backup" in services:', "    if False:", restore_after_data_loss),
-    ("the schema check", "migrations", "if code not in (0, PENDING):", "if False:", restore_after_data_loss),
+    (
+        "the schema check",
+        "migrations",
+        'if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE):',
+        "if False:",
+        restore_after_data_loss,
+    ),
     ("the separate session", "follow", "        os.setsid()\n", "        os.dup2(1, 9)\n", dropped_connection),
     ("the time limit of NOTIFY_URL", "history", "NOTIFY_SECONDS = 5 ", "NOTIFY_SECONDS = 150 ", webhooks),
     ("the retry of webhooks", "history", "if _needs_retry(status):", "if False:", webhooks),

@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.rehearsal.dockerfiles import CRASH
-
 from scripts.runner.process import run
+from tests.rehearsal.edits import CRASH, runs_within
 from tests.rehearsal.failures import Failed, expect, say
 from tests.rehearsal.production import OTHER_PROJECT
 from tests.rehearsal.rehearsal import SETTLE_SECONDS, Rehearsal
@@ -265,7 +264,7 @@ def database_outage(rehearsal: Rehearsal) -> None:
     server = rehearsal.server
     with rehearsal.without_traffic():
         # It starts slowly: the check for migrations needs the database, and ends before the release is healthy.
-        tag = build_variant(rehearsal, "database outage", 'CMD ["sh", "-c", "sleep 5; exec python -m service"]')
+        tag = build_variant(rehearsal, "database outage", runs_within('sleep 5; exec "$@"'))
         before = server.setting("IMAGE_TAG")
         try:
             with rehearsal.start_deploy(tag) as deploy:
