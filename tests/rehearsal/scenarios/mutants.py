@@ -11,6 +11,7 @@ from tests.rehearsal.sample.releases import restore_after_data_loss
 from tests.rehearsal.scenarios.by_hand import manual_backup, services_during_a_deploy
 from tests.rehearsal.scenarios.everyday import commit_order, invalid_input
 from tests.rehearsal.scenarios.releases import (
+    dump_without_space,
     faulty_migrations,
     faulty_releases,
     unusual_releases,
