@@ -146,9 +146,14 @@ class Rehearsal:
         with self.start_deploy(tag) as deploy:
             return deploy.finish()
 
+    def start_deploy_by_hand(self, *arguments: str) -> Running:
+        """Run deploy.sh as root in a process group of its own, and return at once."""
+        command = ("docker", "exec", self.server.name, "setsid", "--wait", f"{DIR}/deploy.sh", *arguments)
+        return Running(command, self._record_step)
+
     def deploy_by_hand(self) -> str:
         """Run deploy.sh as root, as after an edit of .env; expect success, and return the output."""
-        with Running(["docker", "exec", self.server.name, f"{DIR}/deploy.sh"], self._record_step) as deploy:
+        with self.start_deploy_by_hand() as deploy:
             done = deploy.finish()
         expect(done.returncode == 0, f"deploy.sh failed ({done.returncode}): {done.stdout}")
         return done.stdout

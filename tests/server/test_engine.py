@@ -165,7 +165,12 @@ def followed(tmp_path):
     """A follower process whose action has started."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
     with subprocess.Popen(
-        [sys.executable, "-c", FOLLOW], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", FOLLOW],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stdout.readline() == "begun\n"
         yield process
@@ -185,8 +190,10 @@ def test_the_log_and_the_exit_code_are_those_of_the_action(followed, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_action_continues_when_its_follower_exits(followed, tmp_path, number):
-    followed.send_signal(number)
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_the_action_continues_when_its_follower_exits(followed, tmp_path, number, send):
+    """A terminal sends Ctrl-C to all processes of its foreground group."""
+    send(followed.pid, number)
     assert followed.wait(10) == (1 if number != signal.SIGKILL else -9)
     (tmp_path / "over").touch()
     deadline = time.monotonic() + 10

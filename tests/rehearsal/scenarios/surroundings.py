@@ -113,20 +113,35 @@ def unwritable_env_file(rehearsal: Rehearsal) -> None:
 
 
 def dropped_connection(rehearsal: Rehearsal) -> None:
-    """The connection drops during a deploy: the deploy continues, and a second request reports it."""
+    """The connection drops, or Ctrl-C is pressed: the deploy continues, and a second request reports it."""
+    server = rehearsal.server
+
+    def expect_continued(name: str, tag: str) -> None:
+        second = rehearsal.deploy_by_key(tag)
+        expect(
+            second.returncode == 0 and f"live: {tag}" in second.stdout,
+            f"{name}: the second request did not report the live release: {second.stdout}",
+        )
+        rehearsal.expect_live(name)
+        logs = server.exec(f"grep -l 'live: {tag}' {DIR}/logs/*.log | wc -l")
+        expect(logs == "2", f"{name}: expected 2 logs of the deploy, one for each request, found {logs}")
+
     name = "dropped connection"
     tag = build_variant(rehearsal, name)
     with rehearsal.start_deploy(tag) as deploy:
         deploy.read_until("==> start")
         deploy.kill()
-    second = rehearsal.deploy_by_key(tag)
-    expect(
-        second.returncode == 0 and f"live: {tag}" in second.stdout,
-        f"the second request did not report the live release: {second.stdout}",
-    )
-    rehearsal.expect_live(name)
-    logs = rehearsal.server.exec(f"grep -l 'live: {tag}' {DIR}/logs/*.log | wc -l")
-    expect(logs == "2", f"expected 2 logs of the deploy, one for each request, found {logs}")
+    expect_continued(name, tag)
+    name = "Ctrl-C"
+    tag = build_variant(rehearsal, name)
+    with rehearsal.start_deploy_by_hand("deploy", tag) as deploy:
+        deploy.read_until("==> start")
+        # A terminal sends it to all processes of its foreground group.
+        group = server.exec("ps -o pgid= -p $(pgrep --oldest --uid deploy --full 'python3 -m server')").strip()
+        server.exec(f"kill -INT -- -{group}")
+        done = deploy.finish()
+    expect("continues in the background" in done.stdout, f"Ctrl-C did not end deploy.sh: {done.stdout}")
+    expect_continued(name, tag)
 
 
 def webhooks(rehearsal: Rehearsal) -> None:
