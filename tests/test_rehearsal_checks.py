@@ -30,7 +30,14 @@ def test_recreated_container_changes_production(rehearsal, tmp_path, monkeypatch
 
 
 def production(*more, tag=TAG, **values):
-    values = {"tag": tag, "deploy_id": "17", "replicas": "2", "link": TAG, "upstream": "front"} | values
+    values = {
+        "project": "quai",
+        "tag": tag,
+        "deploy_id": "17",
+        "replicas": "2",
+        "link": TAG,
+        "upstream": "front",
+    } | values
     names = {"quai-api-1": TAG, "quai-api-2": TAG, "quai-front-1": TAG, "quai-db-1": "", "quai-proxy-1": ""}
     containers = [
         f"{name}\timage:{own or 'x'}\tUp 1 s (healthy)\t{'17' if own else ''}\t{own}\t" for name, own in names.items()
@@ -59,6 +66,12 @@ def test_release_is_the_only_one_on_the_server(output, problem):
     found = find_problem(parse(output.strip()), TAG)
     assert problem in found
     assert bool(found) == bool(problem)
+
+
+def test_containers_have_the_name_of_the_project():
+    output = production(project="shop")
+    assert "expected the containers ['shop-api-1'" in find_problem(parse(output), TAG)
+    assert find_problem(parse(output.replace("quai-", "shop-")), TAG) == ""
 
 
 def test_settings_are_restored_after_a_failure(rehearsal):

@@ -11,24 +11,30 @@ from pathlib import Path
 
 from scripts.runner.base_images import PREFIX, base_images
 from scripts.runner.process import ROOT, ensure_command
-from scripts.runner.settings import read_env_file
 from tests.rehearsal import PINS
 from tests.rehearsal.application import Application, read
 from tests.rehearsal.checked_toml import InvalidFile
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.report import add_figures, describe_count, describe_writes, has_passed, print_table, write_report
-from tests.rehearsal.repository import Repository
+from tests.rehearsal.repository import Repository, find_missing_file, read_project
 from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, soak
 from tests.rehearsal.scenarios.endurance import count_kills
 from tests.rehearsal.scenarios.mutants import MUTANTS, mutation_tests
 from tests.rehearsal.server import Server, use_docker_config
 
-DEFAULT_HEALTH_PATH = "/healthz"
+HEALTH_PATH = "/healthz"
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; exit with code 2 if an option would have no effect."""
     parser = argparse.ArgumentParser(prog="nox -s rehearse --", description=__doc__)
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=ROOT,
+        metavar="PATH",
+        help="rehearse this Git repository with the pipeline (default: this one)",
+    )
     parser.add_argument("--rate", type=float, default=120, help="requests per second (default: 120)")
     selection = parser.add_mutually_exclusive_group()
     selection.add_argument(
@@ -59,6 +65,13 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="seed of random choices (default: 1)")
     parser.add_argument("--keep", action="store_true", help="keep the server, and print how to reach and remove it")
     options = parser.parse_args(arguments)
+    source = options.repository = options.repository.resolve()
+    if not (source / ".git").exists():
+        parser.error(f"--repository {source}: this is not the root folder of a Git repository")
+    if missing := find_missing_file(source):
+        parser.error(f"--repository {source}: {missing} is missing: add the pipeline to the repository first")
+    if not read_project(source):
+        parser.error(f"--repository {source}: COMPOSE_PROJECT_NAME is missing in .env.prod")
     if options.part and options.kills is None:
         parser.error("--part requires --kills")
     if options.rate <= 0 or (options.kills or 0) < 0 or (options.soak is not None and options.soak < 1):
@@ -78,7 +91,7 @@ def main() -> int:
     """Run the scenarios; return 0 if all passed and no request failed."""
     options = parse_options(sys.argv[1:])
     try:
-        application = read_application(ROOT)
+        application = read(options.repository, HEALTH_PATH)
     except InvalidFile as error:
         print(error, file=sys.stderr)
         return 2
@@ -89,7 +102,7 @@ def main() -> int:
     stand_ins = any(image.startswith(PREFIX) for image in bases.values())
     with tempfile.TemporaryDirectory(prefix="quai-") as folder:
         use_docker_config(Path(folder, "docker"))
-        server = Server(bases, Path(folder))
+        server = Server(bases, Path(folder), read_project(options.repository))
         try:
             return rehearse(server, application, bases, stand_ins, options)
         finally:
@@ -108,19 +121,13 @@ def parse_part(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def read_application(folder: Path) -> Application:
-    """Return the application of a repository. Raises InvalidFile."""
-    settings = read_env_file(folder / ".env.prod")
-    return read(folder, settings.get("HEALTH_PATH") or DEFAULT_HEALTH_PATH)
-
-
 def rehearse(
     server: Server, application: Application, bases: dict[str, str], stand_ins: bool, options: argparse.Namespace
 ) -> int:
     """Set up the server, run the scenarios, count the writes, and report; return the exit code."""
     print("rehearsal: a server, set up by scripts/setup-server.sh", flush=True)
     server.start()
-    repository = Repository(ROOT / ".nox/rehearsal/repository")
+    repository = Repository(ROOT / ".nox/rehearsal/repository", options.repository)
     server.set_up(repository.folder)
     server.push_base_images()
     given = {"kills": options.kills, "soak": options.soak, "part": options.part, "mutants": options.mutants or None}

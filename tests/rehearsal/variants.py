@@ -11,9 +11,12 @@ from tests.rehearsal.repository import STEP
 DEPLOY_LIMIT = 120  # seconds for each of these deploys, also on a busy machine
 
 
-def build_image(registry: str, base: str, name: str, *lines: str, position: int | None = None) -> str:
-    """Build and push a release that differs from the release `base` by these lines, and return its tag."""
-    image, tag = f"{registry}/quai", hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
+def build_image(image: str, base: str, name: str, *lines: str, position: int | None = None) -> str:
+    """Build and push a release that differs from the release `base` by these lines, and return its tag.
+
+    `image` has no tag.
+    """
+    tag = hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
     dockerfile = [
         f"FROM {image}:{base}",
         f"ENV RELEASE={tag}",
@@ -34,7 +37,7 @@ def build_variant(rehearsal: Rehearsal, name: str, *lines: str, position: int | 
     """
     commits = rehearsal.commits
     base = next(commits[merge] for merge in ("forward", "page", "code", "first") if merge in commits)
-    commits[name] = build_image(rehearsal.server.registry, base, name, *lines, position=position)
+    commits[name] = build_image(rehearsal.server.image, base, name, *lines, position=position)
     return commits[name]
 
 

@@ -19,6 +19,7 @@ from tests.rehearsal.bench.picture import picture
 from tests.rehearsal.bench.releases import CRASH_SECONDS
 from tests.rehearsal.bench.report import insert, load_table, markdown, table_text, terminal
 from tests.rehearsal.bench.server import CRASH_WINDOW_SECONDS, KILL_WINDOW_SECONDS, PAUSE_SECONDS, Bench, say
+from tests.rehearsal.repository import read_project
 from tests.rehearsal.server import Server, use_docker_config
 
 PAGE = ROOT / "docs/benchmarks.md"
@@ -37,7 +38,7 @@ def main() -> int:
     bases = base_images(PINS)
     with tempfile.TemporaryDirectory(prefix="quai-") as folder:
         use_docker_config(Path(folder, "docker"))
-        bench = Bench(Server(bases, Path(folder)), options.rate)
+        bench = Bench(Server(bases, Path(folder), read_project(ROOT)), options.rate)
         try:
             say("a server, set up by scripts/setup-server.sh")
             if options.load:

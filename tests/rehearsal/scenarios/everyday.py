@@ -20,7 +20,7 @@ def first_deploy(rehearsal: Rehearsal) -> None:
     server = rehearsal.server
     server.add_settings(rehearsal.application.settings)
     tag = "1" * 40
-    image = f"{server.registry}/quai:{tag}"
+    image = f"{server.image}:{tag}"
     options = ("--quiet", "--build-arg", f"BASE={rehearsal.bases['PYTHON_IMAGE']}", "--tag", image, "--file", "-")
     run("docker", "build", *options, str(rehearsal.repository.folder), input=SHORT_LIVED_RELEASE.replace("TAG", tag))
     run("docker", "push", "--quiet", image)
@@ -29,7 +29,8 @@ def first_deploy(rehearsal: Rehearsal) -> None:
     message = "refused: the api is crashing\n==> still live: nothing"
     expect(message in done.stdout, f"the output does not contain {message!r}: {done.stdout}")
     containers = [line.split()[0] for line in server.containers()]
-    expect(containers == ["quai-db-1", "quai-proxy-1"], f"the refused first release left {containers}")
+    expected = [f"{server.project}-db-1", f"{server.project}-proxy-1"]
+    expect(containers == expected, f"the refused first release left {containers}")
     expect("live: nothing" in server.ssh("status").stdout, "status reports a live release")
     rehearsal.merge_and_expect_live("first", "The service")
     rehearsal.prepare()
@@ -118,7 +119,7 @@ def commit_order(rehearsal: Rehearsal) -> None:
     with server.settings(API_TOKEN=f"{token},{'another-token-' * 3}"):
         rehearsal.deploy_by_hand()
         rehearsal.expect_live("forward")
-        tokens = server.exec("docker exec quai-api-1 printenv API_TOKEN")
+        tokens = server.exec(f"docker exec {server.project}-api-1 printenv API_TOKEN")
         expect(tokens == server.setting("API_TOKEN"), "a changed setting was not applied")
     rehearsal.deploy_by_hand()
     rehearsal.expect_live("forward")

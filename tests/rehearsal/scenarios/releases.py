@@ -30,7 +30,7 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     exits = f'CMD ["sh", "-c", "python -m service >/tmp/log 2>&1 & until {is_used}; do sleep 0.1; done; kill $!; wait"]'
     with rehearsal.reads_only():
         expect_refused(rehearsal, "exits after the switch", "the api is crashing", exits, last_step="watch")
-    message = "consecutive probes while serving: /healthz of quai-front-"
+    message = f"consecutive probes while serving: /healthz of {rehearsal.server.project}-front-"
     with rehearsal.reads_only():
         expect_refused(
             rehearsal, "fails while it is watched", message, *server_lines(FAILING_SERVER), last_step="watch"
