@@ -35,11 +35,11 @@ RELEASE = {"labels": {"quai.deploy": "17"}}
 ONE_SHOT = {"deploy": {"replicas": 0}}
 
 
-def production(*more, tag=TAG, replicas=2, **values):
+def production(*more, project="quai", tag=TAG, replicas=2, **values):
     services = {"api": RELEASE | {"deploy": {"replicas": replicas}}, "front": RELEASE, "worker": RELEASE}
     services |= {"db": {}, "proxy": {}, "migrate": ONE_SHOT, "shell": ONE_SHOT}
     values = {"tag": tag, "deploy_id": "17", "link": TAG, "upstream": "front"} | values
-    values["compose"] = json.dumps({"name": "quai", "services": services})
+    values["compose"] = json.dumps({"name": project, "services": services})
     names = {"quai-api-1": TAG, "quai-api-2": TAG, "quai-front-1": TAG, "quai-worker-1": TAG}
     names |= {"quai-db-1": "", "quai-proxy-1": ""}
     containers = [
@@ -73,6 +73,12 @@ def test_release_is_the_only_one_on_the_server(output, problem):
     found = find_problem(parse(output.strip()), TAG)
     assert problem in found
     assert bool(found) == bool(problem)
+
+
+def test_containers_have_the_name_of_the_project():
+    output = production(project="shop")
+    assert "expected the containers ['shop-api-1'" in find_problem(parse(output), TAG)
+    assert find_problem(parse(output.replace("quai-", "shop-")), TAG) == ""
 
 
 def test_settings_are_restored_after_a_failure(rehearsal):

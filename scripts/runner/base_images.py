@@ -32,8 +32,10 @@ def pinned(file: Path, name: str) -> str | None:
     return found[1] if found else None
 
 
-def base_images(pins: Mapping[str, tuple[str, str]] = PINS, stand_ins: bool = True) -> dict[str, str]:
-    """Return the image for each variable that is in use, and make sure that the engine has it.
+def base_images(
+    pins: Mapping[str, tuple[str, str]] = PINS, root: Path = ROOT, *, stand_ins: bool = True
+) -> dict[str, str]:
+    """Return the image for each variable that the files in `root` use, and make sure that the engine has it.
 
     The environment variable takes precedence, then the pinned image, then a stand-in. Raises Failure
     if an image is unavailable and stand-ins are not allowed.
@@ -41,7 +43,7 @@ def base_images(pins: Mapping[str, tuple[str, str]] = PINS, stand_ins: bool = Tr
     ensure_engine()
     images = {}
     for name, (file, _) in pins.items():
-        if image := os.environ.get(name) or pinned(ROOT / file, name):
+        if image := os.environ.get(name) or pinned(root / file, name):
             images[name] = image
     errors = {name: error for name, image in images.items() if (error := _pull_error(image))}
     if not errors:

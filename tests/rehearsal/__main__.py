@@ -12,10 +12,12 @@ from pathlib import Path
 
 from scripts.runner.base_images import PREFIX, base_images
 from scripts.runner.process import ROOT, ensure_command
-from scripts.runner.settings import read_env_file
-from tests.rehearsal import PINS
+from scripts.runner.settings import COMPOSE_FILE
+from tests.rehearsal import SERVER_PINS
 from tests.rehearsal.application import Application, read
+from tests.rehearsal.apps import app_names, app_repository
 from tests.rehearsal.checked_toml import InvalidFile
+from tests.rehearsal.edits import parse
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.report import (
     add_figures,
@@ -26,18 +28,31 @@ from tests.rehearsal.report import (
     print_table,
     write_report,
 )
-from tests.rehearsal.repository import Repository
-from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, soak
+from tests.rehearsal.repository import Repository, find_missing_file, read_project
+from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, scenarios_for, soak
 from tests.rehearsal.scenarios.endurance import count_kills
 from tests.rehearsal.scenarios.mutants import MUTANTS, mutation_tests
 from tests.rehearsal.server import Server, use_docker_config
-
-DEFAULT_HEALTH_PATH = "/healthz"
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; exit with code 2 if an option would have no effect."""
     parser = argparse.ArgumentParser(prog="nox -s rehearse --", description=__doc__)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--repository",
+        type=Path,
+        default=ROOT,
+        metavar="PATH",
+        help="rehearse this Git repository with the pipeline (default: this one)",
+    )
+    what.add_argument(
+        "--apps",
+        nargs="*",
+        choices=app_names(),
+        metavar="NAME",
+        help=f"rehearse the applications in tests/apps, each on a server of its own: {', '.join(app_names())}",
+    )
     parser.add_argument("--rate", type=float, default=120, help="requests per second (default: 120)")
     selection = parser.add_mutually_exclusive_group()
     selection.add_argument(
@@ -68,6 +83,13 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="seed of random choices (default: 1)")
     parser.add_argument("--keep", action="store_true", help="keep the server, and print how to reach and remove it")
     options = parser.parse_args(arguments)
+    source = options.repository = options.repository.resolve()
+    if not (source / ".git").exists():
+        parser.error(f"--repository {source}: this is not the root folder of a Git repository")
+    if missing := find_missing_file(source):
+        parser.error(f"--repository {source}: {missing} is missing: add the pipeline to the repository first")
+    if not read_project(source):
+        parser.error(f"--repository {source}: COMPOSE_PROJECT_NAME is missing in .env.prod")
     if options.part and options.kills is None:
         parser.error("--part requires --kills")
     if options.rate <= 0 or (options.kills or 0) < 0 or (options.soak is not None and options.soak < 1):
@@ -86,19 +108,34 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
 def main() -> int:
     """Run the scenarios; return 0 if all passed and no request failed."""
     options = parse_options(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearsal: ended by SIGTERM"))  # so that the server is removed
+    if options.apps is None:
+        return rehearse_repository(options)
+    codes = {}
+    for name in options.apps or app_names():
+        with app_repository(name) as repository:
+            options.repository = repository
+            codes[name] = rehearse_repository(options)
+    if len(codes) > 1:
+        print(", ".join(f"{name}: {'FAILED' if code else 'passed'}" for name, code in codes.items()))
+    return max(codes.values())
+
+
+def rehearse_repository(options: argparse.Namespace) -> int:
+    """Rehearse options.repository on a new server; return the exit code."""
+    compose = parse((options.repository / COMPOSE_FILE).read_text(), [])
     try:
-        application = read_application(ROOT)
+        application = read(options.repository, compose.health_path)
     except InvalidFile as error:
         print(error, file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearsal: ended by SIGTERM"))  # so that the server is removed
     ensure_command("ssh", "openssh-client")
     print("rehearsal: base images", flush=True)
-    bases = base_images(PINS)
+    bases = base_images(root=options.repository) | base_images(SERVER_PINS)
     stand_ins = any(image.startswith(PREFIX) for image in bases.values())
     with tempfile.TemporaryDirectory(prefix="quai-") as folder:
         use_docker_config(Path(folder, "docker"))
-        server = Server(bases, Path(folder))
+        server = Server(bases, Path(folder), read_project(options.repository))
         try:
             return rehearse(server, application, bases, stand_ins, options)
         finally:
@@ -117,25 +154,19 @@ def parse_part(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def read_application(folder: Path) -> Application:
-    """Return the application of a repository. Raises InvalidFile."""
-    settings = read_env_file(folder / ".env.prod")
-    return read(folder, settings.get("HEALTH_PATH") or DEFAULT_HEALTH_PATH)
-
-
 def rehearse(
     server: Server, application: Application, bases: dict[str, str], stand_ins: bool, options: argparse.Namespace
 ) -> int:
     """Set up the server, run the scenarios, count the writes, and report; return the exit code."""
     print("rehearsal: a server, set up by scripts/setup-server.sh", flush=True)
     server.start()
-    repository = Repository(ROOT / ".nox/rehearsal/repository")
+    repository = Repository(ROOT / ".nox/rehearsal/repository", options.repository)
     server.set_up(repository.folder)
     server.push_base_images()
     given = {"kills": options.kills, "soak": options.soak, "part": options.part, "mutants": options.mutants or None}
     given = {name: value for name, value in given.items() if value is not None}
     rehearsal = Rehearsal(server, repository, application, bases, options.rate, seed=options.seed, **given)
-    scenarios, names = SCENARIOS, options.only
+    scenarios, names = scenarios_for(sample=options.repository == ROOT), options.only
     for chosen, scenario in ((options.kills, kill_matrix), (options.soak, soak), (options.mutants, mutation_tests)):
         if chosen is not None:
             scenarios, names = (SCENARIOS[0], scenario), [scenario.__name__]

@@ -117,7 +117,7 @@ def read(folder: Path, health_path: str) -> Application:
 
 def default_requests(health_path: str) -> tuple[Request, ...]:
     """Return the requests for an application that describes none: GETs with any status below 500."""
-    return tuple(Request(path, status=None) for path in dict.fromkeys((health_path, "/")))
+    return tuple(Request(path, status=None) for path in dict.fromkeys((health_path or "/", "/")))
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:

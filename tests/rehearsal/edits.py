@@ -14,6 +14,7 @@ import yaml
 
 from tests.rehearsal import HERE
 
+HEALTH_PATH_LABEL = "quai.health-path"
 VERSION_1 = HERE / "version_1"
 
 
@@ -33,6 +34,11 @@ class Compose:
     def services(self) -> dict[str, Any]:
         """All services, to be edited."""
         return self.content["services"]
+
+    @property
+    def health_path(self) -> str:
+        """The health path of the API; empty without one."""
+        return str((self.api.get("labels") or {}).get(HEALTH_PATH_LABEL) or "")
 
     def api_command(self) -> list[str]:
         """Return the command that the API runs."""

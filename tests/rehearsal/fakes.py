@@ -105,7 +105,7 @@ class FolderServer(Server):
     """A server whose commands run on this machine, in a folder; its containers are the lines of a file."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__({}, folder)
+        super().__init__({}, folder, "quai")
         (folder / ".env").write_text("API_TOKEN=\nHEALTH_SECONDS=20\n")
         (folder / "releases").mkdir()
         (folder / "releases/upstream").write_text("front\n")

@@ -119,7 +119,7 @@ class Rehearsal:
     def live_tag(self) -> str | None:
         """Return the release that serves the health path at the public URL; None without one, and after an error."""
         try:
-            response = send_once(self.server, Request(self.application.health_path))
+            response = send_once(self.server, Request(self.application.health_path or "/"))
         except (OSError, HTTPException):
             return None
         return response.headers[RELEASE_HEADER] if response.status < 500 else None

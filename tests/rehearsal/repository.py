@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.runner.process import ROOT, run
+from scripts.runner.settings import read_env_file
 from tests.rehearsal.running import Running
 
 JOB_SECONDS = 1200
+PIPELINE_FILES = ("docker-compose.prod.yml", ".env.prod", ".github/workflows/cd.yml", "scripts/setup-server.sh")
 # The line of deploy.sh when a step begins, alone or in act's log.
 STEP = re.compile(r"(?:^|\| )==> (repair|pull|migrate|start|wait|switch|verify|watch|clean|live|refused)\b")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -24,19 +26,30 @@ def runner_environment() -> dict[str, str]:
     return environment | {"PATH": os.pathsep.join(paths)}
 
 
-class Repository:
-    """A copy of this repository, with a history of its own."""
+def read_project(source: Path) -> str:
+    """Return the name of the Compose project of a repository; empty without one."""
+    return read_env_file(source / ".env.prod").get("COMPOSE_PROJECT_NAME", "")
 
-    def __init__(self, folder: Path) -> None:
+
+def find_missing_file(source: Path) -> str:
+    """Return the first file of the pipeline that a repository lacks; empty if it has all."""
+    return next((name for name in PIPELINE_FILES if not (source / name).is_file()), "")
+
+
+class Repository:
+    """A copy of a repository, with a history of its own."""
+
+    def __init__(self, folder: Path, source: Path) -> None:
+        """Copy the files in the repository `source` that Git does not ignore, as they are now."""
         self.folder = folder
         self.log = folder.parent / "act.log"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        listed = run("git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+        listed = run("git", "-C", str(source), "ls-files", "--cached", "--others", "--exclude-standard", "-z")
         for name in filter(None, listed.split("\0")):
-            if (ROOT / name).exists():
+            if (source / name).is_file() or (source / name).is_symlink():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
+                shutil.copy2(source / name, folder / name, follow_symlinks=False)
         self.git("init", "--quiet", "--initial-branch=main")
         self.git("config", "user.name", "rehearsal")
         self.git("config", "user.email", "rehearsal@example.com")

@@ -63,8 +63,9 @@ def use_docker_config(folder: Path) -> None:
 class Server:
     """A server and its registry, as containers of this engine; `close()` removes them."""
 
-    def __init__(self, bases: dict[str, str], folder: Path) -> None:
-        self.bases, self.folder = bases, folder
+    def __init__(self, bases: dict[str, str], folder: Path, project: str) -> None:
+        """`project` is the name of the Compose project: the prefix of its containers, and the name of the image."""
+        self.bases, self.folder, self.project = bases, folder, project
         self.name = f"{PREFIX}-{secrets.token_hex(3)}"
         self.http_port, self.https_port, self.ssh_port, self.registry_port = (free_port() for _ in range(4))
         self.registry = f"localhost:{self.registry_port}"
@@ -73,6 +74,11 @@ class Server:
         self.ca: Path | None = None  # for an https:// URL: the certificate of the authority
         self.variables: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
+
+    @property
+    def image(self) -> str:
+        """The image of the releases, without a tag."""
+        return f"{self.registry}/{self.project}"
 
     def start(self) -> None:
         """Start the server and the registry: both this machine and the server reach the registry at localhost."""
@@ -156,9 +162,7 @@ class Server:
     def set_up(self, repository: Path) -> None:
         """Follow docs/server.md: clone, run setup-server.sh, and run what it prints."""
         run("docker", "cp", f"{repository}/.", f"{self.name}:/root/quai")
-        setup = (
-            f"/root/quai/scripts/setup-server.sh --image {self.registry}/quai --host 127.0.0.1 --port {self.ssh_port}"
-        )
+        setup = f"/root/quai/scripts/setup-server.sh --image {self.image} --host 127.0.0.1 --port {self.ssh_port}"
         files = f"cat {DIR}/.env ~deploy/.ssh/authorized_keys; find {DIR} ~deploy/.ssh -printf '%M %u %p %l\n'"
         self.exec(setup)
         before = self.exec(files)
@@ -299,4 +303,4 @@ class Server:
 
     def manifest(self, tag: str) -> str:
         """Return the manifest of a tag in the registry."""
-        return run("docker", "manifest", "inspect", "--insecure", f"{self.registry}/quai:{tag}")
+        return run("docker", "manifest", "inspect", "--insecure", f"{self.image}:{tag}")

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from scripts.runner.base_images import PREFIX, base_images
 from scripts.runner.process import ROOT
-from tests.rehearsal import PINS
+from tests.rehearsal import SERVER_PINS
 from tests.rehearsal.bench.load import CONNECTIONS, ROWS, measure_load
 from tests.rehearsal.bench.options import PICTURE, parse_options
 from tests.rehearsal.bench.picture import picture
 from tests.rehearsal.bench.releases import CRASH_SECONDS
 from tests.rehearsal.bench.report import insert, load_table, markdown, table_text, terminal
 from tests.rehearsal.bench.server import CRASH_WINDOW_SECONDS, KILL_WINDOW_SECONDS, PAUSE_SECONDS, Bench, say
+from tests.rehearsal.repository import read_project
 from tests.rehearsal.server import Server, use_docker_config
 
 PAGE = ROOT / "docs/benchmarks.md"
@@ -34,10 +35,10 @@ def main() -> int:
     machine = f"{cores} cores, {platform.machine()}, {platform.system()}, load average {load:.1f} before the run"
     say(machine + (": busy, so all times will be too long" if load > cores / 2 else ""))
     say("base images")
-    bases = base_images(PINS)
+    bases = base_images() | base_images(SERVER_PINS)
     with tempfile.TemporaryDirectory(prefix="quai-") as folder:
         use_docker_config(Path(folder, "docker"))
-        bench = Bench(Server(bases, Path(folder)), options.rate)
+        bench = Bench(Server(bases, Path(folder), read_project(ROOT)), options.rate)
         try:
             say("a server, set up by scripts/setup-server.sh")
             if options.load:

@@ -51,7 +51,7 @@ class Bench:
 
     def make_releases(self, bases: dict[str, str], strategies: Sequence[str]) -> dict:
         """Build, smoke-test and push two commits as cd.yml does, and deploy both; return sizes in bytes."""
-        repository = Repository(ROOT / ".nox/bench/repository")
+        repository = Repository(ROOT / ".nox/bench/repository", ROOT)
         self.server.start()
         self.server.set_up(repository.folder)
         self.server.push_base_images()
@@ -82,7 +82,7 @@ class Bench:
     def _derive_releases(self, tags: Sequence[str], strategies: Sequence[str]) -> None:
         """Build the releases that differ from a commit by some lines of its Dockerfile."""
         compose_file = (ROOT / "docker-compose.prod.yml").read_text()
-        build = partial(build_image, f"{self.server.registry}/quai", tags[1], compose_file)
+        build = partial(build_image, self.server.image, tags[1], compose_file)
         self.releases = dict.fromkeys(STRATEGIES, (tags[0], tags[1]))
         self.crash_tags = dict.fromkeys(STRATEGIES, build("crashes", *crash_lines()))
         if "v1" in strategies:
@@ -116,7 +116,7 @@ class Bench:
     def make_ready(self, strategy: str, replicas: int = 1) -> tuple[str, str]:
         """Make the first release of a strategy live, from any state; return both tags."""
         old, new = self.releases[strategy]
-        images = (f"{self.server.registry}/quai:{tag}" for tag in (old, new, self.crash_tags[strategy]))
+        images = (f"{self.server.image}:{tag}" for tag in (old, new, self.crash_tags[strategy]))
         self.expect_script("ready", strategy, old, str(replicas), *images)
         wait_for("the first release", lambda: self.live_tag() == old, ANSWER_SECONDS)
         return old, new

@@ -1,5 +1,8 @@
 """All scenarios, in the order in which they run."""
 
+from collections.abc import Callable
+
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.sample.releases import locking_migration, restore_after_data_loss
 from tests.rehearsal.scenarios.by_hand import (
     env_notations,
@@ -81,3 +84,18 @@ SCENARIOS = (
     kill_matrix,
     soak,
 )
+# These know the sample, and run only when it is rehearsed.
+SAMPLE = (
+    consistent_records,
+    idempotent_notes,
+    locking_migration,
+    restore_after_data_loss,
+    database_outage,
+    database_restart,
+    upgrade_from_version_1,
+)
+
+
+def scenarios_for(*, sample: bool) -> list[Callable[[Rehearsal], None]]:
+    """Return the scenarios of the sample, or of any other application."""
+    return [scenario for scenario in SCENARIOS if sample or scenario not in SAMPLE]

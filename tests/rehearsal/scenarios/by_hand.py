@@ -4,7 +4,7 @@ import json
 import shlex
 
 from tests.rehearsal.edits import CRASH, version_1_lines
-from tests.rehearsal.failures import expect
+from tests.rehearsal.failures import NotApplicable, expect
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR
 from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused
@@ -29,7 +29,6 @@ import json, sys
 from server.settings import parse
 print(json.dumps(parse(open(sys.argv[1]).read())))
 """
-RELEASE_IDS = "docker inspect --format '{{.Id}}' quai-front-1 quai-api-1"
 
 
 def env_notations(rehearsal: Rehearsal) -> None:
@@ -53,6 +52,8 @@ def env_notations(rehearsal: Rehearsal) -> None:
 def manual_backup(rehearsal: Rehearsal) -> None:
     """A `docker compose run backup` of an administrator survives deploys and refusals."""
     server = rehearsal.server
+    if "backup" not in rehearsal.compose_file().services:
+        raise NotApplicable("there is no service backup")
     backup = server.exec(f"cd {DIR}; docker compose run --detach --rm --no-deps --entrypoint 'sleep 600' backup")
     try:
         deploy_and_expect_live(rehearsal, "next to a backup")
@@ -84,9 +85,12 @@ def settings_during_a_deploy(rehearsal: Rehearsal) -> None:
 def services_during_a_deploy(rehearsal: Rehearsal) -> None:
     """`deploy.sh services` waits for a deploy, then applies changed settings to proxy and database only."""
     server = rehearsal.server
+    if server.ca:
+        raise NotApplicable("this scenario changes SITE_ADDRESS, which has a certificate")
     with rehearsal.without_traffic():
-        inspect_proxy = "docker inspect --format '{{.Id}} {{.Config.Env}}' quai-proxy-1"
-        proxy_before, release_before = server.exec(inspect_proxy), server.exec(RELEASE_IDS)
+        inspect_proxy = f"docker inspect --format '{{{{.Id}}}} {{{{.Config.Env}}}}' {server.project}-proxy-1"
+        inspect_release = f"docker inspect --format '{{{{.Id}}}}' {server.project}-front-1 {server.project}-api-1"
+        proxy_before, release_before = server.exec(inspect_proxy), server.exec(inspect_release)
         tag = build_variant(rehearsal, "during deploy.sh services")
         try:
             with rehearsal.start_deploy(tag) as deploy:
@@ -94,9 +98,9 @@ def services_during_a_deploy(rehearsal: Rehearsal) -> None:
                 with server.settings(SITE_ADDRESS="http://:80"):
                     output = server.exec(f"{DIR}/deploy.sh services")
                     done = deploy.finish()
-            proxy, release = server.exec(inspect_proxy), server.exec(RELEASE_IDS)
+            proxy, release = server.exec(inspect_proxy), server.exec(inspect_release)
         finally:
-            again = server.exec(f"{DIR}/deploy.sh services; {RELEASE_IDS}")
+            again = server.exec(f"{DIR}/deploy.sh services; {inspect_release}")
         expect(done.returncode == 0, f"the deploy failed: {done.stdout}")
         expect("waiting up to" in output and "==> done" in output, f"services did not wait or finish: {output}")
         expect(

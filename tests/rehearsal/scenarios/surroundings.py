@@ -29,7 +29,6 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver).serve_forever()
 """
-WAIT_FOR_DATABASE = "until docker exec quai-db-1 pg_isready -qh 127.0.0.1; do sleep 0.1; done"
 
 
 @contextmanager
@@ -52,6 +51,12 @@ def unwritable_env(server: Server) -> Iterator[None]:
         yield
     finally:
         server.exec(f"rmdir {DIR}/.env.new")
+
+
+def change_database(server: Server, command: str) -> None:
+    """Start or restart the database, and wait until it accepts connections."""
+    name = f"{server.project}-db-1"
+    server.exec(f"docker {command} {name}; until docker exec {name} pg_isready -qh 127.0.0.1; do sleep 0.1; done")
 
 
 def registry_outage(rehearsal: Rehearsal) -> None:
@@ -183,7 +188,7 @@ def pruning(rehearsal: Rehearsal) -> None:
     """The live release, the last KEEP_RELEASES and images of other projects are kept; the rest is pruned."""
     server, commits = rehearsal.server, rehearsal.commits
     names = ["pruned", "in another container", "rollback candidate", "live release"]
-    image = f"{server.registry}/quai"
+    image = server.image
     original = server.setting("KEEP_RELEASES")
     try:
         for name in names[:2]:
@@ -269,7 +274,7 @@ def database_outage(rehearsal: Rehearsal) -> None:
         try:
             with rehearsal.start_deploy(tag) as deploy:
                 deploy.read_until("==> wait")
-                server.exec("docker stop quai-db-1")
+                server.exec(f"docker stop {server.project}-db-1")
                 done = deploy.finish()
             refused = done.returncode != 0 and "not healthy within" in done.stdout
             expect(refused, f"not refused while the database was stopped: {done.stdout}")
@@ -279,19 +284,20 @@ def database_outage(rehearsal: Rehearsal) -> None:
             expect(done.returncode == 0, f"the next deploy did not go live: {done.stdout}")
             rehearsal.expect_only_release(tag)
         finally:
-            server.exec(f"docker start quai-db-1; {WAIT_FOR_DATABASE}")
+            change_database(server, "start")
 
 
 def database_restart(rehearsal: Rehearsal) -> None:
     """The database restarts: 503 while it is unavailable, and no other container restarts."""
     server = rehearsal.server
-    inspect = "docker inspect --format '{{.Name}} {{.State.StartedAt}}' $(docker ps --all --quiet) | grep -v quai-db-1"
+    inspect = "docker inspect --format '{{.Name}} {{.State.StartedAt}}' $(docker ps --all --quiet)"
+    inspect += f" | grep -v {server.project}-db-1"
     before = server.exec(inspect)
     with rehearsal.without_traffic():
         rehearsal.start_traffic()
         number = len(rehearsal.records)
         try:
-            server.exec(f"docker restart quai-db-1; {WAIT_FOR_DATABASE}")
+            change_database(server, "restart")
             available = time.time()
             time.sleep(SETTLE_SECONDS)
         finally:
