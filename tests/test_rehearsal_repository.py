@@ -20,6 +20,7 @@ def source(tmp_path):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).touch()
     (source / ".env.prod").write_text("COMPOSE_PROJECT_NAME=the-shop\n")
+    (source / "docker-compose.prod.yml").write_text("services: {api: {}}")
     subprocess.run(["git", "init", "--quiet", source], check=True)
     return source
 
@@ -56,6 +57,14 @@ def test_invalid_description_ends_the_program_before_it_starts_anything(source, 
     output = capsys.readouterr()
     assert output.out == ""
     assert [line.split(" ")[0] for line in output.err.splitlines()] == ["rehearsal.toml:2:", "rehearsal.toml:4:"]
+
+
+@pytest.mark.parametrize("text", ["", "services: [", "services: {web: {}}"])
+def test_compose_file_without_an_api_is_rejected(source, text, monkeypatch, capsys):
+    (source / "docker-compose.prod.yml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["rehearsal", "--repository", str(source)])
+    assert main() == 2
+    assert "docker-compose.prod.yml has no service api" in capsys.readouterr().err
 
 
 def test_files_that_git_does_not_ignore_are_copied(source, tmp_path):

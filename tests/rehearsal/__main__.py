@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from yaml import YAMLError
+
 from scripts.runner.base_images import PREFIX, base_images
 from scripts.runner.process import ROOT, ensure_command
 from scripts.runner.settings import COMPOSE_FILE
@@ -123,11 +125,14 @@ def main() -> int:
 
 def rehearse_repository(options: argparse.Namespace) -> int:
     """Rehearse options.repository on a new server; return the exit code."""
-    compose = parse((options.repository / COMPOSE_FILE).read_text(), [])
     try:
-        application = read(options.repository, compose.health_path)
+        health_path = parse((options.repository / COMPOSE_FILE).read_text(), []).health_path
+        application = read(options.repository, health_path)
     except InvalidFile as error:
         print(error, file=sys.stderr)
+        return 2
+    except (YAMLError, LookupError, TypeError, AttributeError):
+        print(f"rehearsal: {options.repository / COMPOSE_FILE} has no service api", file=sys.stderr)
         return 2
     ensure_command("ssh", "openssh-client")
     print("rehearsal: base images", flush=True)
