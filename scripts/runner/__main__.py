@@ -29,7 +29,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     image = commands.add_parser(
         "image",
         help="build the image of this commit and smoke-test it",
-        description="Build the image of this commit, start it with its docker-compose.prod.yml, and verify /version.",
+        description="Build the image of this commit, start it with its docker-compose.prod.yml, and send requests.",
         epilog=f"IMAGE, REGISTRY_USER and REGISTRY_PASSWORD: see {VARIABLES_PAGE}.",
     )
     action = image.add_mutually_exclusive_group()

@@ -15,6 +15,7 @@ import yaml
 from tests.rehearsal import HERE
 
 HEALTH_PATH_LABEL = "quai.health-path"
+RELEASE_LABELS = ("quai.deploy", "quai.tag")
 VERSION_1 = HERE / "version_1"
 
 
@@ -138,6 +139,19 @@ def needs_setting(name: str) -> Edit:
     return edit
 
 
+def has_worker(name: str, code: str, *, single: bool = False, labelled: bool = True) -> Edit:
+    """The release has a worker that runs this Python code; `single`: never two of them at the same time."""
+
+    def edit(compose: Compose) -> None:
+        labels = {label: compose.api["labels"][label] for label in RELEASE_LABELS} if labelled else {}
+        labels |= {"quai.single": "true"} if single else {}
+        compose.services[name] = {"image": compose.api["image"], "labels": labels, "network_mode": "none"}
+        runs(code, name)(compose)
+
+    return edit
+
+
+WORKER = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit())\nwhile True: time.sleep(1)"
 CRASH = runs("raise SystemExit('boom')")
 # Serves all paths, and exits after two requests: one before and one after the switch.
 SHORT_LIVED_SERVER = """

@@ -32,6 +32,7 @@ from tests.rehearsal.scenarios.releases import (
     faulty_releases,
     unusual_releases,
 )
+from tests.rehearsal.scenarios.roles import workers_and_schedulers
 from tests.rehearsal.scenarios.surroundings import (
     concurrent_deploys,
     database_outage,
@@ -66,6 +67,7 @@ SCENARIOS = (
     locking_migration,
     restore_after_data_loss,
     unusual_releases,
+    workers_and_schedulers,
     registry_outage,
     concurrent_deploys,
     unwritable_env_file,

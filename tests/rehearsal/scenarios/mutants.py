@@ -16,6 +16,7 @@ from tests.rehearsal.scenarios.releases import (
     faulty_releases,
     unusual_releases,
 )
+from tests.rehearsal.scenarios.roles import workers_and_schedulers
 from tests.rehearsal.scenarios.surroundings import (
     concurrent_deploys,
     dropped_connection,
@@ -153,6 +154,21 @@ MUTANTS = (
         "        if free_mb() < project.settings.min_free_mb:",
         "        if False:",
         dump_without_space,
+    ),
+    ("the labels of workers", "roles", "        if is_stale:", "        if False:", workers_and_schedulers),
+    (
+        "the start of workers before the switch",
+        "rollout",
+        "    workers = _start_workers(attempt, plan)\n",
+        "    workers: list[str] = []\n",
+        workers_and_schedulers,
+    ),
+    (
+        "the order of single workers",
+        "deploy",
+        "    engine.remove(one.id for one in previous if roles.is_single(one.labels))\n",
+        "",
+        workers_and_schedulers,
     ),
     ("the backup", "migrations", '    if "backup" in services:', "    if False:", restore_after_data_loss),
     (

@@ -1,0 +1,33 @@
+"""The pipeline does not know the sample, and nothing that production or a workflow runs comes from tests/."""
+
+import re
+
+import pytest
+
+from scripts.runner.process import ROOT
+
+# The sample's own scenarios, version 1 as it was, and the benchmark, which compares strategies with the sample.
+OF_THE_SAMPLE = ("tests/rehearsal/sample/", "tests/rehearsal/version_1/", "tests/rehearsal/bench/")
+SAMPLE = r"\bservice/|-m service\b|^\s*(from|import) service\b|tests[/.]service|psql -U quai"
+
+
+def files(*patterns):
+    paths = [path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()]
+    names = [str(path.relative_to(ROOT)) for path in paths if "cache" not in str(path)]
+    assert names
+    return sorted(name for name in names if not name.startswith(OF_THE_SAMPLE))
+
+
+@pytest.mark.parametrize("name", files("scripts/**/*", "noxfile.py", ".github/**/*", "tests/rehearsal/**/*"))
+def test_the_pipeline_does_not_know_the_sample(name):
+    assert re.findall(SAMPLE, (ROOT / name).read_text(), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("name", files("scripts/**/*.py", ".github/workflows/*"))
+def test_nothing_that_production_or_a_workflow_runs_comes_from_tests(name):
+    assert not re.search(r"^\s*(from|import) tests\b|\btests/", (ROOT / name).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", files("service/**/*.py"))
+def test_the_sample_does_not_know_the_pipeline(name):
+    assert not re.search(r"^\s*(from|import) (scripts|server|tests)\b", (ROOT / name).read_text(), re.MULTILINE)
