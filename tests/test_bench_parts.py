@@ -29,7 +29,7 @@ from tests.rehearsal.bench.report import (
     table_text,
     terminal,
 )
-from tests.rehearsal.edits import version_1_lines
+from tests.rehearsal.sample.upgrade import version_1_lines
 
 TAG = "a" * 40
 
