@@ -7,10 +7,14 @@ from tests.rehearsal.server import DIR
 from tests.rehearsal.variants import build_variant, deploy_and_expect_live
 
 VERSION_1 = HERE / "version_1"
+FRONT_SETTING = "      API_HOST: "  # in its compose file
 
 
 def version_1_lines() -> list[str]:
-    """Lines of a release of version 1; the health check was in the image."""
+    """Lines of a release of version 1; the health check was in the image.
+
+    The front gets one more setting, RELEASE, so that the rehearsal knows which release answers.
+    """
     port_and_path = "'127.0.0.1', int(os.environ['API_PORT']), timeout=3); c.request('GET', '/healthz'"
     probe = f"import http.client, os, sys; c = http.client.HTTPConnection({port_and_path})"
     lines = [
@@ -19,7 +23,8 @@ def version_1_lines() -> list[str]:
         f'CMD ["python", "-c", "{probe}; sys.exit(c.getresponse().status != 200)"]',
     ]
     for file in sorted(VERSION_1.iterdir()):
-        lines.append(f"COPY --chmod=755 <<'END_OF_FILE' /release/{file.name}\n{file.read_text()}END_OF_FILE")
+        text = file.read_text().replace(FRONT_SETTING, f"      RELEASE: ${{IMAGE_TAG}}\n{FRONT_SETTING}")
+        lines.append(f"COPY --chmod=755 <<'END_OF_FILE' /release/{file.name}\n{text}END_OF_FILE")
     return lines
 
 
