@@ -29,7 +29,7 @@ from tests.rehearsal.bench.report import (
     table_text,
     terminal,
 )
-from tests.rehearsal.edits import version_1_lines
+from tests.rehearsal.sample.upgrade import version_1_lines
 
 TAG = "a" * 40
 
@@ -239,6 +239,7 @@ def test_release_of_version_1_has_its_files_and_no_program():
     assert lines[1].startswith("HEALTHCHECK ")
     assert [re.search(r"/release/(\S+)", line)[1] for line in lines[2:]] == ["deploy.sh", "docker-compose.prod.yml"]
     assert all(line.endswith("\nEND_OF_FILE") and line.count("END_OF_FILE") == 2 for line in lines[2:])
+    assert lines[3].count("    environment:\n      RELEASE: ${IMAGE_TAG}\n      API_HOST: api-${DEPLOY_ID:-0}\n") == 1
 
 
 def test_the_release_that_crashes_runs_code_that_compiles():

@@ -6,8 +6,6 @@ import pytest
 
 from scripts.runner.process import ROOT
 
-# The sample's own scenarios, version 1 as it was, and the benchmark, which compares strategies with the sample.
-OF_THE_SAMPLE = ("tests/rehearsal/sample/", "tests/rehearsal/version_1/", "tests/rehearsal/bench/")
 SAMPLE = r"\bservice/|-m service\b|^\s*(from|import) service\b|tests[/.]service|psql -U quai"
 
 
@@ -15,10 +13,10 @@ def files(*patterns):
     paths = [path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()]
     names = [str(path.relative_to(ROOT)) for path in paths if "cache" not in str(path)]
     assert names
-    return sorted(name for name in names if not name.startswith(OF_THE_SAMPLE))
+    return sorted(names)
 
 
-@pytest.mark.parametrize("name", files("scripts/**/*", "noxfile.py", ".github/**/*", "tests/rehearsal/**/*"))
+@pytest.mark.parametrize("name", files("scripts/**/*", "noxfile.py", ".github/**/*"))
 def test_the_pipeline_does_not_know_the_sample(name):
     assert re.findall(SAMPLE, (ROOT / name).read_text(), re.MULTILINE) == []
 

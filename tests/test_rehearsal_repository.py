@@ -1,5 +1,6 @@
 """Which repository is rehearsed, and how it is copied."""
 
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from scripts.runner.process import ROOT
 from tests.rehearsal.__main__ import main, parse_options
 from tests.rehearsal.fakes import FolderServer
 from tests.rehearsal.repository import PIPELINE_FILES, Repository, find_missing_file, read_project
+from tests.rehearsal.scenarios import SAMPLE, SCENARIOS, scenarios_for
 from tests.rehearsal.server import Server
 
 
@@ -84,6 +86,30 @@ def test_files_that_git_does_not_ignore_are_copied(source, tmp_path):
     assert (repository.folder / "a b/c.py").read_text() == "changed"
     assert (repository.folder / "link").readlink().name == "a b"
     assert repository.git("status", "--short") == ""
+
+
+def test_scenarios_of_the_sample_run_for_this_repository_only(source, capsys):
+    assert tuple(scenarios_for(sample=True)) == SCENARIOS
+    assert set(scenarios_for(sample=False)) == set(SCENARIOS) - set(SAMPLE)
+    assert set(SAMPLE) == {one for one in SCENARIOS if one.__module__.startswith("tests.rehearsal.sample.")}
+    assert parse_options(["--repository", str(source), "--only", "roll_back"]).only == ["roll_back"]
+    assert parse_options(["--only", "idempotent_notes"]).only == ["idempotent_notes"]
+    for other in (["--repository", str(source)], ["--apps"]):
+        for options, message in (
+            (["--only", "idempotent_notes"], "--only: no name contains 'idempotent_notes'"),
+            (["--mutants"], "--mutants tests the deploy program with the sample: omit --repository and --apps"),
+        ):
+            with pytest.raises(SystemExit, match="2"):
+                parse_options([*other, *options])
+            assert message in capsys.readouterr().err
+
+
+def test_generic_files_do_not_know_the_sample():
+    known = re.compile(r"\bservice/|-m service|\bnotes\b|API_TOKEN|/version|/healthz|\bquai-(api|front|db|proxy)")
+    folders = (ROOT / "tests/rehearsal", ROOT / "tests/rehearsal/scenarios")
+    files = [path for folder in folders for path in folder.glob("*.py") if path.name not in ("fakes.py", "mutants.py")]
+    found = [f"{path.name}: {line}" for path in files for line in path.read_text().splitlines() if known.search(line)]
+    assert found == []
 
 
 def test_image_has_the_name_of_the_project(tmp_path):

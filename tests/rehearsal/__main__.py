@@ -98,7 +98,10 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("expected --rate above 0, --kills of 0 or more, --soak of 1 or more")
     if options.kills and options.part and options.part[0] > count_kills(options.kills):
         parser.error(f"--part {options.part[0]}/{options.part[1]} of --kills {options.kills} has no kill")
-    scenarios = [scenario.__name__ for scenario in SCENARIOS]
+    is_sample = options.apps is None and source == ROOT
+    if options.mutants is not None and not is_sample:
+        parser.error("--mutants tests the deploy program with the sample: omit --repository and --apps")
+    scenarios = [scenario.__name__ for scenario in scenarios_for(sample=is_sample)]
     checks = [name for name, *_ in MUTANTS]
     for option, names, known in (("--only", options.only, scenarios), ("--mutants", options.mutants or [], checks)):
         for name in names:

@@ -2,13 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from email.message import Message
 from typing import Any, NamedTuple
 
-from tests.rehearsal.application import FIRST_COMMIT, TOKEN, Application, Count, Request, fill
-from tests.rehearsal.failures import Failed, expect
+from tests.rehearsal.application import FIRST_COMMIT, TOKEN, Application, Count, Invariant, Request, fill
+from tests.rehearsal.failures import Failed, expect, say
 from tests.rehearsal.server import Server
 from tests.rehearsal.traffic import connect, lost_and_duplicated
 
@@ -76,6 +76,17 @@ class Client:
                 return lost, duplicated
             time.sleep(POLL_SECONDS)
 
+    def count_all_writes(self, acknowledged: Mapping[str, Sequence[str]]) -> dict[str, int]:
+        """Return how many writes of all counts are lost, and how many are duplicated."""
+        totals = {"lost": 0, "duplicated": 0}
+        for name, count in self.application.counts.items():
+            found = self.count_writes(count, acknowledged.get(name, []))
+            for result, ids in zip(totals, found, strict=True):
+                totals[result] += len(ids)
+                if ids:
+                    say(f"{name}: {len(ids)} {result}, for example {', '.join(sorted(ids)[:3])}")
+        return totals
+
     def _fetch(self, request: Request, field: str) -> list[str]:
         """Return the values of a field of the JSON response."""
         response = send_once(self.server, self.fill_request(request))
@@ -86,6 +97,15 @@ class Client:
         except (ValueError, LookupError, TypeError):
             raise Failed(f"expected JSON with {field or 'a list of ids'}; {found}") from None
         return [str(value) for value in values if value is not None]
+
+
+def find_violation(server: Server, invariant: Invariant) -> list[str]:
+    """Return the name of an invariant that is violated; nothing if it holds."""
+    found = server.compose(invariant.command)
+    if found.strip() == invariant.expected.strip():
+        return []
+    say(f"VIOLATED: {invariant.name}: expected {invariant.expected!r}, found {found[:MAX_SHOWN]!r}")
+    return [invariant.name]
 
 
 def select(value: Any, names: Sequence[str]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Changes that make a release faulty, unusual, or one of version 1; they need no knowledge of the application.
+"""Changes that make a release faulty or unusual; they need no knowledge of the application.
 
 Most are functions that edit the parsed compose file of the release (see `Compose`); the others are lines of a
 Dockerfile.
@@ -12,11 +12,8 @@ from typing import Any
 
 import yaml
 
-from tests.rehearsal import HERE
-
 HEALTH_PATH_LABEL = "quai.health-path"
 RELEASE_LABELS = ("quai.deploy", "quai.tag")
-VERSION_1 = HERE / "version_1"
 
 
 @dataclass(frozen=True)
@@ -225,17 +222,3 @@ COPY front /release/front
 def write_compose_file(compose: Compose) -> str:
     """Return the line of a Dockerfile that writes the compose file of a release."""
     return f"COPY <<'END_OF_COMPOSE_FILE' /release/docker-compose.prod.yml\n{compose.text()}\nEND_OF_COMPOSE_FILE\n"
-
-
-def version_1_lines() -> list[str]:
-    """Lines of a release of version 1; the health check was in the image."""
-    port_and_path = "'127.0.0.1', int(os.environ['API_PORT']), timeout=3); c.request('GET', '/healthz'"
-    probe = f"import http.client, os, sys; c = http.client.HTTPConnection({port_and_path})"
-    lines = [
-        "RUN rm -r /release/server",
-        "HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --start-interval=0.5s --retries=3 "
-        f'CMD ["python", "-c", "{probe}; sys.exit(c.getresponse().status != 200)"]',
-    ]
-    for file in sorted(VERSION_1.iterdir()):
-        lines.append(f"COPY --chmod=755 <<'END_OF_FILE' /release/{file.name}\n{file.read_text()}END_OF_FILE")
-    return lines

@@ -12,8 +12,8 @@ RELEASE_LABEL = "quai.deploy"
 
 # One "name=value" per line; then files that only an interrupted deploy leaves, and containers, separated by tabs.
 SCRIPT = f"""
-cd {DIR}; . ./.env
-printf '%s\\n' "tag=$IMAGE_TAG" "deploy_id=$DEPLOY_ID"
+cd {DIR}
+printf '%s\\n' "tag=$(sed -n 's/^IMAGE_TAG=//p' .env)" "deploy_id=$(sed -n 's/^DEPLOY_ID=//p' .env)"
 printf '%s\\n' "link=$(readlink releases/current)" "upstream=$(<releases/upstream)"
 printf 'compose=%s\\n' "$(docker compose config --format json | tr -d '\\n')"
 find . -name '*.new' -o -path './backups/new'
@@ -101,7 +101,9 @@ def find_problem(production: Production, commit: str) -> str:
     for one in found:
         if one.name in names:
             is_image = one.name.startswith(f"{services.project}-front-") or one.image.endswith(f":{commit}")
-            is_healthy = one.status.startswith("Up ") and (one.status.endswith("(healthy)") or one.name not in served)
+            # A worker needs no health check; if it has one, it must pass.
+            may_lack_check = one.name not in served and "(" not in one.status
+            is_healthy = one.status.startswith("Up ") and (one.status.endswith("(healthy)") or may_lack_check)
             if not (is_image and is_healthy and (one.deploy_id, one.tag) == (values["deploy_id"], commit)):
                 return f"expected a healthy container of {commit}, deployed by {values['deploy_id']}, found {one}"
     return f"an interrupted deploy left {leftovers}" if leftovers else ""

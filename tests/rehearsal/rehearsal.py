@@ -1,6 +1,5 @@
 """The class `Rehearsal`: it runs the scenarios, merges, deploys, and checks what the server runs."""
 
-import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +8,8 @@ from http.client import HTTPException
 
 from scripts.runner import base_images
 from scripts.runner.settings import COMPOSE_FILE
-from tests.rehearsal.application import Application, Invariant, Request
-from tests.rehearsal.client import Client, send_once
+from tests.rehearsal.application import Application, Request
+from tests.rehearsal.client import Client, find_violation, send_once
 from tests.rehearsal.edits import Compose, Edit, parse
 from tests.rehearsal.failures import Commits, NotApplicable, describe_error, expect, say
 from tests.rehearsal.production import Expected, find_problem, read_production, read_services
@@ -207,20 +206,6 @@ class Rehearsal:
         expect(not problem, problem)
         self._expect_live_tag(commit)
 
-    def expect_same_records(self) -> list[dict]:
-        """Expect that deploys.log and the ledger record the same deploys; return those of the ledger, oldest first."""
-        logged = self.server.deploy_log()
-        recorded = json.loads(self.get("/deploys?limit=100"))["items"][::-1]
-        same = ("tag", "outcome", "reason", "seconds")
-        expect(
-            [(one["attempt"], one["actor"], *(one[key] for key in same)) for one in recorded]
-            == [(one["id"], one["by"], *(one[key] for key in same)) for one in logged],
-            f"the log records {logged}, the ledger {recorded}",
-        )
-        live, tag = json.loads(self.get("/live"))["tag"], self.live_tag()
-        expect(live == tag, f"the live release is {live} in the ledger, and {tag} at the public URL")
-        return recorded
-
     @contextmanager
     def expect_unchanged(self, cause: str) -> Iterator[None]:
         """Expect that production is the same before and after: live tag, containers, .env, upstream and current."""
@@ -301,25 +286,9 @@ class Rehearsal:
         if self.records:
             if self.application.can_count:
                 with self._record_failure(last):
-                    self._count_writes(summary)
+                    client = Client(self.server, self.application, self.commits["first"])
+                    self.run |= client.count_all_writes(summary.acknowledged)
             for invariant in self.application.invariants:
                 with self._record_failure(last):
-                    self._check_invariant(invariant)
+                    self.run["violations"] += find_violation(self.server, invariant)
         return summary
-
-    def _count_writes(self, summary: Summary) -> None:
-        client = Client(self.server, self.application, self.commits["first"])
-        totals = {"lost": 0, "duplicated": 0}
-        for name, count in self.application.counts.items():
-            counted = client.count_writes(count, summary.acknowledged.get(name, []))
-            for result, ids in zip(totals, counted, strict=True):
-                totals[result] += len(ids)
-                if ids:
-                    say(f"{name}: {len(ids)} {result}, for example {', '.join(sorted(ids)[:3])}")
-        self.run |= totals
-
-    def _check_invariant(self, invariant: Invariant) -> None:
-        found = self.server.compose(invariant.command)
-        if found.strip() != invariant.expected.strip():
-            self.run["violations"].append(invariant.name)
-            say(f"VIOLATED: {invariant.name}: expected {invariant.expected!r}, found {found[:200]!r}")

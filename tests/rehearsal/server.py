@@ -12,7 +12,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -281,16 +280,6 @@ class Server:
     def compose(self, command: str) -> str:
         """Run docker compose on the server, in the directory of .env."""
         return self.exec(f"cd {DIR} && docker compose {command}")
-
-    def record_release(self, tag: str) -> None:
-        """Record a live release in the ledger, for the notes of the load."""
-        request = urllib.request.Request(  # noqa: S310 - loopback
-            f"{self.url}/releases/{tag}/deploys/rehearsal",
-            json.dumps({"outcome": "live", "ended_at": f"{datetime.now(UTC):%FT%TZ}"}).encode(),
-            {"Authorization": f"Bearer {self.setting('API_TOKEN')}", "Content-Type": "application/json"},
-            method="PUT",
-        )
-        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 - loopback
 
     def containers(self) -> list[str]:
         """Return name, image and id of all containers of the server; a container that is recreated gets a new id."""

@@ -23,9 +23,10 @@ from tests.rehearsal.bench.figures import (
 )
 from tests.rehearsal.bench.options import DEPLOY_PROGRAMS, STRATEGIES
 from tests.rehearsal.bench.releases import crash_lines, sample_requests
-from tests.rehearsal.edits import version_1_lines
 from tests.rehearsal.report import describe_count
 from tests.rehearsal.repository import Repository, runner_environment
+from tests.rehearsal.sample.ledger import record_release
+from tests.rehearsal.sample.upgrade import version_1_lines
 from tests.rehearsal.server import DIR, Server, wait_for
 from tests.rehearsal.traffic import Summary, Traffic
 from tests.rehearsal.variants import build_image
@@ -76,7 +77,7 @@ class Bench:
             self.server.set(IMAGE_TAG=tag)
             self.server.exec(f"{DIR}/deploy.sh")
             if tag == tags[0]:
-                self.server.record_release(tag)
+                record_release(self.server, tag)
         return {"code_change_bytes": new_bytes(*manifests), "image_bytes": image, "base_bytes": base}
 
     def _derive_releases(self, tags: Sequence[str], strategies: Sequence[str]) -> None:

@@ -51,7 +51,6 @@ write_files() {
   esac
   rm -rf releases/bench
   cp -a "releases/$tag" releases/bench
-  # Without the header of the front, the header of the API names the release.
   sed -Ei "s/(reverse_proxy) .*/\1 api:8000 {/; /lb_policy|fail_duration|X-Release/d; $retries" releases/bench/front/Caddyfile
   sed -E 's/releases\/\$\{IMAGE_TAG[^}]*\}/releases\/bench/; s/(front|api)-\$\{DEPLOY_ID:-0\}/\1/
     /^ +(labels:|<<: \*labels|quai\.)/d; /^      RELEASE: .*:\?/d' docker-compose.prod.yml >bench.yml

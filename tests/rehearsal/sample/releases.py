@@ -5,6 +5,7 @@ import re
 from scripts.runner.process import ROOT
 from tests.rehearsal.failures import expect
 from tests.rehearsal.rehearsal import Rehearsal
+from tests.rehearsal.sample.ledger import expect_same_records
 from tests.rehearsal.scenarios.releases import expect_migration_times_out
 from tests.rehearsal.server import DIR, Server
 from tests.rehearsal.variants import deploy_and_expect_live
@@ -57,7 +58,7 @@ def restore_after_data_loss(rehearsal: Rehearsal) -> None:
                 restore_last_dump(server, old)
         restored = count_notes()
         expect(restored == before, f"{restored} of {before} notes were restored")
-        rehearsal.expect_same_records()
+        expect_same_records(rehearsal)
         rehearsal.expect_only_release(old)
         for message in ("restore the backup", "refused: this release cannot run on the database"):
             expect(message in output, f"the output does not contain {message!r}: {output}")

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 
 from tests.rehearsal.rehearsal import Rehearsal
+from tests.rehearsal.sample.database import database_outage, database_restart
+from tests.rehearsal.sample.ledger import consistent_records, idempotent_notes
+from tests.rehearsal.sample.page import page_change
 from tests.rehearsal.sample.releases import locking_migration, restore_after_data_loss
+from tests.rehearsal.sample.upgrade import upgrade_from_version_1
 from tests.rehearsal.scenarios.by_hand import (
     env_notations,
     manual_backup,
     services_during_a_deploy,
     settings_during_a_deploy,
-    upgrade_from_version_1,
 )
 from tests.rehearsal.scenarios.endurance import kill_matrix, soak
 from tests.rehearsal.scenarios.everyday import (
@@ -25,7 +28,6 @@ from tests.rehearsal.scenarios.everyday import (
     unhealthy_release,
     wrong_public_url,
 )
-from tests.rehearsal.scenarios.ledger import consistent_records, idempotent_notes
 from tests.rehearsal.scenarios.releases import (
     dump_without_space,
     faulty_migrations,
@@ -35,8 +37,6 @@ from tests.rehearsal.scenarios.releases import (
 from tests.rehearsal.scenarios.roles import workers_and_schedulers
 from tests.rehearsal.scenarios.surroundings import (
     concurrent_deploys,
-    database_outage,
-    database_restart,
     dropped_connection,
     engine_restarts,
     pruning,
@@ -54,6 +54,7 @@ SCENARIOS = (
     unhealthy_release,
     roll_back,
     roll_forward,
+    page_change,
     commit_order,
     roll_back_under_load,
     wrong_public_url,
@@ -88,6 +89,7 @@ SCENARIOS = (
 )
 # These know the sample, and run only when it is rehearsed.
 SAMPLE = (
+    page_change,
     consistent_records,
     idempotent_notes,
     locking_migration,

@@ -1,18 +1,16 @@
-"""Faults around a deploy: registry, disk, connection, engine, database and server, under load."""
+"""Faults around a deploy: registry, disk, connection, engine and server, under load."""
 
 import json
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from scripts.runner.process import run
-from tests.rehearsal.edits import CRASH, runs_within
-from tests.rehearsal.failures import Failed, expect, say
+from tests.rehearsal.edits import CRASH
+from tests.rehearsal.failures import Failed, expect
 from tests.rehearsal.production import OTHER_PROJECT
-from tests.rehearsal.rehearsal import SETTLE_SECONDS, Rehearsal
+from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR, Server, wait_for
-from tests.rehearsal.traffic import is_failed
 from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused
 
 # Prints the path, or "unauthorized", and the body of each webhook. At /hangs it does not answer.
@@ -51,12 +49,6 @@ def unwritable_env(server: Server) -> Iterator[None]:
         yield
     finally:
         server.exec(f"rmdir {DIR}/.env.new")
-
-
-def change_database(server: Server, command: str) -> None:
-    """Start or restart the database, and wait until it accepts connections."""
-    name = f"{server.project}-db-1"
-    server.exec(f"docker {command} {name}; until docker exec {name} pg_isready -qh 127.0.0.1; do sleep 0.1; done")
 
 
 def registry_outage(rehearsal: Rehearsal) -> None:
@@ -262,55 +254,3 @@ def reboots(rehearsal: Rehearsal) -> None:
             run("docker", "restart", "--time", "0", f"{server.name}-registry")
             moment = f"at {step}" if step else "between deploys"
             wait_for(f"the release of .env, after a reboot {moment}", lambda tag=tag: is_restored(tag), 180)
-
-
-def database_outage(rehearsal: Rehearsal) -> None:
-    """The database stops during a deploy: refused; the next deploy starts it again."""
-    server = rehearsal.server
-    with rehearsal.without_traffic():
-        # It starts slowly: the check for migrations needs the database, and ends before the release is healthy.
-        tag = build_variant(rehearsal, "database outage", runs_within('sleep 5; exec "$@"'))
-        before = server.setting("IMAGE_TAG")
-        try:
-            with rehearsal.start_deploy(tag) as deploy:
-                deploy.read_until("==> wait")
-                server.exec(f"docker stop {server.project}-db-1")
-                done = deploy.finish()
-            refused = done.returncode != 0 and "not healthy within" in done.stdout
-            expect(refused, f"not refused while the database was stopped: {done.stdout}")
-            expect("the database is unavailable" in done.stdout, f"the output does not name the cause: {done.stdout}")
-            expect(server.setting("IMAGE_TAG") == before, ".env was changed")
-            done = rehearsal.deploy_by_key(tag)
-            expect(done.returncode == 0, f"the next deploy did not go live: {done.stdout}")
-            rehearsal.expect_only_release(tag)
-        finally:
-            change_database(server, "start")
-
-
-def database_restart(rehearsal: Rehearsal) -> None:
-    """The database restarts: 503 while it is unavailable, and no other container restarts."""
-    server = rehearsal.server
-    inspect = "docker inspect --format '{{.Name}} {{.State.StartedAt}}' $(docker ps --all --quiet)"
-    inspect += f" | grep -v {server.project}-db-1"
-    before = server.exec(inspect)
-    with rehearsal.without_traffic():
-        rehearsal.start_traffic()
-        number = len(rehearsal.records)
-        try:
-            change_database(server, "restart")
-            available = time.time()
-            time.sleep(SETTLE_SECONDS)
-        finally:
-            rehearsal.stop_traffic()
-            records = rehearsal.records[number:]
-            # The failures of these requests are expected: the report omits them.
-            rehearsal.records[number:] = [record for record in records if not is_failed(record)]
-    failed = [record for record in records if is_failed(record)]
-    say(f"{len(failed)} of {len(records)} requests failed while the database was unavailable")
-    expect(bool(failed), "no request failed, so the database was never unavailable")
-    expect({record["status"] for record in failed} == {503}, f"not all failed requests got 503: {failed[:5]}")
-    afterwards = [record for record in failed if record["at"] > available]
-    expect(not afterwards, f"{len(afterwards)} requests failed after the database was available: {afterwards[:5]}")
-    after = server.exec(inspect)
-    expect(after == before, f"the containers were {before}, and are {after}")
-    expect(len(records) > rehearsal.rate * SETTLE_SECONDS, f"only {len(records)} requests")
