@@ -1,6 +1,7 @@
 """The description of an application, `rehearsal.toml`: what it says, and how its problems are reported."""
 
 import re
+import tomllib
 
 import pytest
 
@@ -131,8 +132,14 @@ def test_all_keys_are_read(folder):
     assert [request.is_read for request in application.requests] == [True, False, False]
 
 
-def test_sample_describes_itself():
-    application = read(ROOT, "/healthz")
+def test_sample_describes_itself(tmp_path):
+    change = tomllib.loads((ROOT / "rehearsal.toml").read_text())["change"]
+    for name in ("rehearsal.toml", ".env.prod", change["file"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        # While the change is rehearsed, these tests run with it.
+        (tmp_path / name).write_text((ROOT / name).read_text().replace(change["new"], change["old"]))
+    (tmp_path / "rehearsal.toml").write_text((ROOT / "rehearsal.toml").read_text())
+    application = read(tmp_path, "/healthz")
     assert application.can_count
     assert application.change
     methods = [request.method for request in application.requests]
