@@ -120,6 +120,16 @@ def without_health_check(compose: Compose) -> None:
     compose.api["healthcheck"] = {"disable": True}
 
 
+def without_services(*names: str) -> Edit:
+    """The compose file does not have these services."""
+
+    def edit(compose: Compose) -> None:
+        for name in names:
+            del compose.services[name]
+
+    return edit
+
+
 def is_another_release(compose: Compose) -> None:
     """The front reports another release."""
     environment(compose.services["front"])["RELEASE"] = "another-release"

@@ -1,11 +1,13 @@
-"""Faults of the database, under load."""
+"""Faults of the database, under load, and a database that is not in the compose file."""
 
+import secrets
 import time
 
-from tests.rehearsal.edits import runs_within
+from tests.rehearsal.edits import runs_within, without_services
 from tests.rehearsal.failures import expect, say
+from tests.rehearsal.production import OTHER_PROJECT
 from tests.rehearsal.rehearsal import SETTLE_SECONDS, Rehearsal
-from tests.rehearsal.server import Server
+from tests.rehearsal.server import DIR, Server
 from tests.rehearsal.traffic import is_failed
 from tests.rehearsal.variants import build_variant
 
@@ -66,3 +68,27 @@ def database_restart(rehearsal: Rehearsal) -> None:
     after = server.exec(inspect)
     expect(after == before, f"the containers were {before}, and are {after}")
     expect(len(records) > rehearsal.rate * SETTLE_SECONDS, f"only {len(records)} requests")
+
+
+def external_database(rehearsal: Rehearsal) -> None:
+    """The database is not in the compose file, but on the host: only `db` and `backup` are left out."""
+    server, password = rehearsal.server, secrets.token_hex(16)
+    tag = build_variant(rehearsal, "external database", without_services("db", "backup"))
+    live, connection = server.setting("IMAGE_TAG"), server.setting("DB_CONN")
+    with rehearsal.without_traffic():
+        gateway = server.exec("docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}'")
+        settings = f"-e POSTGRES_USER=app -e POSTGRES_DB=app -e POSTGRES_PASSWORD={password}"
+        options = f"--detach --name {OTHER_PROJECT} --user postgres --publish {gateway}:5432:5432 {settings}"
+        try:
+            server.exec(f"docker run {options} {server.setting('DB_IMAGE')}")
+            server.exec(f"until docker exec {OTHER_PROJECT} pg_isready -qh 127.0.0.1; do sleep 0.1; done")
+            server.set(DB_CONN=f"postgresql+psycopg://app:{password}@{gateway}:5432/app")
+            done = rehearsal.deploy_by_key(tag)
+            expect(done.returncode == 0, f"not live with an external database: {done.stdout}")
+            expect(rehearsal.live_tag() == tag, f"the public URL returns {rehearsal.live_tag()}, expected {tag}")
+            query = f"docker exec {OTHER_PROJECT} psql -U app -d app -At -c 'select count(*) from alembic_version'"
+            expect(server.exec(query) == "1", "the external database was not migrated")
+        finally:
+            server.set(DB_CONN=connection, IMAGE_TAG=live)
+            server.exec(f"{DIR}/deploy.sh; docker rm --force --volumes {OTHER_PROJECT}")
+    rehearsal.expect_only_release(live)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tests.rehearsal.rehearsal import Rehearsal
-from tests.rehearsal.sample.database import database_outage, database_restart
+from tests.rehearsal.sample.database import database_outage, database_restart, external_database
 from tests.rehearsal.sample.ledger import consistent_records, idempotent_notes
 from tests.rehearsal.sample.page import page_change
 from tests.rehearsal.sample.releases import locking_migration, restore_after_data_loss
@@ -79,6 +79,7 @@ SCENARIOS = (
     reboots,
     database_outage,
     database_restart,
+    external_database,
     env_notations,
     manual_backup,
     settings_during_a_deploy,
@@ -96,6 +97,7 @@ SAMPLE = (
     restore_after_data_loss,
     database_outage,
     database_restart,
+    external_database,
     upgrade_from_version_1,
 )
 
