@@ -86,8 +86,9 @@ def external_database(rehearsal: Rehearsal) -> None:
             done = rehearsal.deploy_by_key(tag)
             expect(done.returncode == 0, f"not live with an external database: {done.stdout}")
             expect(rehearsal.live_tag() == tag, f"the public URL returns {rehearsal.live_tag()}, expected {tag}")
-            query = f"docker exec {OTHER_PROJECT} psql -U app -d app -At -c 'select count(*) from alembic_version'"
-            expect(server.exec(query) == "1", "the external database was not migrated")
+            psql = f"docker exec {OTHER_PROJECT} psql -U app -d app -At -c"
+            revisions = server.exec(f"{psql} 'select count(*) from alembic_version'")
+            expect(revisions == "1", "the external database was not migrated")
         finally:
             server.set(DB_CONN=connection, IMAGE_TAG=live)
             server.exec(f"{DIR}/deploy.sh; docker rm --force --volumes {OTHER_PROJECT}")
