@@ -89,7 +89,6 @@ def test_stalled_server_delays_requests_and_drops_none(server, tmp_path):
     assert summary.failed == 0, summary.failures_between(0, time.time())
     assert summary.longest_delay > 0.1
     assert summary.longest > 0.25
-    assert summary.rate > 200
     assert scheduled_rate(summary) == pytest.approx(500, rel=0.25)
 
 

@@ -86,9 +86,8 @@ def external_database(rehearsal: Rehearsal) -> None:
             done = rehearsal.deploy_by_key(tag)
             expect(done.returncode == 0, f"not live with an external database: {done.stdout}")
             expect(rehearsal.live_tag() == tag, f"the public URL returns {rehearsal.live_tag()}, expected {tag}")
-            psql = f"docker exec {OTHER_PROJECT} psql -U app -d app -At -c"
-            revisions = server.exec(f"{psql} 'select count(*) from alembic_version'")
-            expect(revisions == "1", "the external database was not migrated")
+            revision = server.exec(f"docker exec {OTHER_PROJECT} psql -U app -d app -At -c 'table alembic_version'")
+            expect(revision != "", "the external database was not migrated")
         finally:
             server.set(DB_CONN=connection, IMAGE_TAG=live)
             server.exec(f"{DIR}/deploy.sh; docker rm --force --volumes {OTHER_PROJECT}")
