@@ -7,6 +7,7 @@ it checked and exits with 0. It must run on each Python version that an applicat
 from __future__ import annotations
 
 import re
+import select
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -46,21 +47,24 @@ def check_keep_alive(port: int, health_path: str, site: Site, seconds: float) ->
 
     A server that closes it before the front does loses POST requests: they are sent on the connection while it closes.
     """
-    request = f"GET {health_path or '/'} HTTP/1.1\r\nHost: {site.host}\r\nX-Forwarded-Proto: https\r\n\r\n"
+    scheme = "https" if site.is_https else "http"
+    request = f"GET {health_path or '/'} HTTP/1.1\r\nHost: {site.host}\r\nX-Forwarded-Proto: {scheme}\r\n\r\n"
     with socket.create_connection((API, port), timeout=10) as connection:
         connection.sendall(request.encode())
         head = connection.recv(65536)
         if re.search(rb"^connection:\s*close", head, re.IGNORECASE | re.MULTILINE):
             return ""  # it says so: the front does not use the connection again
-        connection.settimeout(seconds + MARGIN)
-        try:
-            while connection.recv(65536):
-                pass  # the rest of the response
-        except TimeoutError:
-            return ""
+        is_open = True
+        while is_open:
+            if not select.select([connection], [], [], seconds + MARGIN)[0]:
+                return ""  # still open
+            try:
+                is_open = bool(connection.recv(65536))  # the rest of the response
+            except OSError:
+                is_open = False
     return (
-        f"the API closes a connection that is idle for less than {seconds:g} s, the keepalive of the front: POST "
-        f"requests would fail now and then. Let it wait longer ({OPTIONS})"
+        f"the API closes idle connections too early, after less than {seconds + MARGIN:g} s; the front keeps them for "
+        f"{seconds:g} s, so some POST requests would fail. Raise its keep-alive ({OPTIONS})"
     )
 
 

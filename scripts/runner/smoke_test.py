@@ -95,11 +95,20 @@ def server_project(name: str, commit: str, bases: Mapping[str, str]) -> Iterator
             project.run("down", "--volumes", "--remove-orphans", "--timeout", "5")
 
 
+def release_services(services: Mapping[str, Any]) -> set[str]:
+    """Return the services of the release, such as api, front and workers."""
+    return {name for name in permanent_services(services) if "quai.deploy" in (services[name].get("labels") or {})}
+
+
+def permanent_services(services: Mapping[str, Any]) -> set[str]:
+    """Return the services that run permanently."""
+    return {name for name in services if (services[name].get("deploy") or {}).get("replicas", 1)} - ONE_SHOTS
+
+
 def start(project: Project, services: Mapping[str, Any]) -> None:
-    """Start all services that a deploy starts, in its order."""
-    permanent = {name for name in services if (services[name].get("deploy") or {}).get("replicas", 1)} - ONE_SHOTS
-    release = {name for name in permanent if "quai.deploy" in (services[name].get("labels") or {})}
-    if dependencies := permanent - release - {"proxy"}:
+    """Start the services that the release needs, migrate, and start the release and the proxy."""
+    release = release_services(services)
+    if dependencies := permanent_services(services) - release - {"proxy"}:
         project.show("up", "--detach", "--quiet-pull", "--wait", *sorted(dependencies))
     if "migrate" in services:
         project.show("run", "--rm", "-T", "migrate")
@@ -108,30 +117,30 @@ def start(project: Project, services: Mapping[str, Any]) -> None:
 
 
 def find_problem(project: Project, services: Mapping[str, Any], commit: str) -> str:
-    """Send requests through the proxy; return why the release fails them, or an empty text."""
+    """Send requests through the proxy. Return why the release does not pass; empty if it does."""
     path = (services["api"].get("labels") or {}).get(HEALTH_PATH, "")
     if not path:
         say("no health path: any status below 500 on / counts as healthy, which only proves that the process serves")
-    settings = [project.settings.get(name, "") for name in ("SITE_ADDRESS", "API_PORT")]
-    arguments = [path, settings[0], commit, settings[1]]
+    site, port = (project.settings.get(name, "") for name in ("SITE_ADDRESS", "API_PORT"))
     command = [*project.command, "run", "--rm", "-T", "--no-deps", "--entrypoint", "python3", "api", "-I", "-"]
     done = subprocess.run(
-        [*command, *arguments],
+        [*command, path, site, commit, port],
         env=project.environment,
         input=CHECKS.read_text(),
         capture_output=True,
         text=True,
         check=False,
     )
+    output = done.stdout.strip()
     if done.returncode:
-        return done.stdout.strip() or done.stderr.strip()
-    containers = project.run("ps", "--quiet", "api").split()
-    for container in run("docker", "inspect", "--format", INSPECT, *containers).splitlines():
-        api, restarts, is_out_of_memory = container.split()
+        return output or done.stderr.strip()
+    containers = project.run("ps", "--all", "--quiet", *sorted(release_services(services))).split()
+    for line in run("docker", "inspect", "--format", INSPECT, *containers).splitlines():
+        name, restarts, is_out_of_memory = line.split()
         if restarts != "0" or is_out_of_memory == "true":
             cause = "ran out of memory" if is_out_of_memory == "true" else "restarted"
-            return f"{api.removeprefix('/')} {cause} under {done.stdout.strip()}"
-    say(done.stdout.strip())
+            return f"{name.removeprefix('/')} {cause} ({output})"
+    say(output)
     return ""
 
 
@@ -154,7 +163,7 @@ def smoke_test(name: str, commit: str, bases: Mapping[str, str]) -> None:
                 "See the output and the logs above, fix the cause, and run 'scripts/nox -s image' again"
             ) from error
         if problem := find_problem(project, services, commit):
-            project.show("logs", "--tail", "50", "api", "front")
+            project.show("logs", "--tail", "50", *sorted(release_services(services)))
             raise Failure(
                 f"the smoke test failed: {problem}\n"
                 "See the logs above, fix the cause, and run 'scripts/nox -s image' again"

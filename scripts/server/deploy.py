@@ -135,10 +135,13 @@ def _finish(attempt: Attempt, outcome: str) -> None:
         _record(attempt, outcome, "")
     attempt.steps.begin("clean up")
     state.link_current(directory, attempt.tag)
-    previous = [one for one in repair.release_containers(current) if one.deploy_id != deploy_id]
-    # Single workers first: the slowest of the others delays the removal of all.
-    engine.remove(one.id for one in previous if roles.is_single(one.labels))
-    engine.in_parallel(engine.start, [one.id for one in attempt.find_containers() if roles.is_single(one.labels)])
+    containers = repair.release_containers(current)
+    previous = [one for one in containers if one.deploy_id != deploy_id]
+    # Single workers first, so that they do not wait for the end of slow workers.
+    singles = roles.single_services(containers)
+    engine.remove(one.id for one in previous if one.service in singles)
+    new = [one.id for one in containers if one.deploy_id == deploy_id and one.service in singles]
+    engine.in_parallel(engine.start, new)
     engine.remove(one.id for one in previous)
     _rename_containers(attempt)
     state.write_upstream(directory, "front")
@@ -216,7 +219,7 @@ def _restore(attempt: Attempt) -> dict[str, Exception]:
 
     restore("the upstream file", lambda: repair.move_upstream(directory, live.front))
     try:
-        started = [one for one in attempt.find_containers() if not roles.is_single(one.labels)]
+        started = [one for one in attempt.find_containers() if one.state != "created" or one.service in roles.SERVING]
         diagnostics.show(directory, started)
     except Exception as problem:
         say(f"no diagnostics: {problem}")

@@ -74,16 +74,16 @@ def repair(directory: Path, settings: Settings) -> Live:
     (directory / "backups/new").unlink(missing_ok=True)
     keep = {container.id for container in live.containers}
     engine.remove(container.id for container in containers if container.id not in keep)
-    live = _start_single(settings, live)
+    live = _start_created(settings, live)
     state.write_upstream(directory, "front")
     if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():
         state.link_current(directory, live.tag)
     return live
 
 
-def _start_single(settings: Settings, live: Live) -> Live:
-    """Start the single workers of the live release, if its deploy was killed before it did; return the live release."""
-    created = [one.id for one in live.containers if one.state == "created" and roles.is_single(one.labels)]
+def _start_created(settings: Settings, live: Live) -> Live:
+    """Start the single workers that a killed deploy of the live release left unstarted. Return the live release."""
+    created = [one.id for one in live.containers if one.state == "created"]
     if not created:
         return live
     engine.in_parallel(engine.start, created)

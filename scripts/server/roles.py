@@ -1,8 +1,9 @@
-"""The services of a release, and what each is: serving, a worker, or a single worker such as a scheduler."""
+"""The services of a release: those that serve, workers, and single workers, such as a scheduler."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from server.engine import Container
 from server.errors import Refused
 
 RELEASE = "quai.deploy"  # a label of each service of a release; its value is the id of the deploy
@@ -14,7 +15,8 @@ ONE_SHOTS = ("check", "backup", "migrate")
 def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
     """Return the services of a release, each with its number of containers.
 
-    Raises Refused if a service runs the release's image but has no label: a deploy would not replace it.
+    Raises Refused if a service runs the release's image but has no label, because a deploy would not replace it, or if
+    a single worker has replicas.
     """
     found = {name: _replicas(service) for name, service in services.items() if RELEASE in labels(service)}
     for name, service in services.items():
@@ -22,8 +24,10 @@ def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
         if is_stale:
             raise Refused(
                 f"the service {name} uses the release's image: add the labels {RELEASE} and quai.tag to it in "
-                "docker-compose.prod.yml, as api has, so that each deploy replaces it"
+                "docker-compose.prod.yml, as on api (labels: *labels), so that each deploy replaces it"
             )
+        if found.get(name, 0) > 1 and is_single(labels(service)):
+            raise Refused(f"the service {name} has the label {SINGLE}: it cannot have {found[name]} replicas")
     for name in SERVING:
         if name not in found:
             raise Refused(f"docker-compose.prod.yml has no service {name} with the label {RELEASE}")
@@ -44,9 +48,12 @@ def is_single(labels: Mapping[str, str]) -> bool:
     return labels.get(SINGLE, "").lower() == "true"
 
 
-def workers(services: Mapping[str, Any], names: Mapping[str, int]) -> list[str]:
-    """Return the services of a release that start when its API is healthy."""
-    return [name for name in names if name not in SERVING and not is_single(labels(services[name]))]
+def single_services(containers: Iterable[Container]) -> set[str]:
+    """Return the services of which one of these containers is a single worker.
+
+    A release may add or remove the label: its previous containers count, too.
+    """
+    return {container.service for container in containers if is_single(container.labels)}
 
 
 def other_services(services: Mapping[str, Any]) -> list[str]:

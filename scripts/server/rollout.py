@@ -61,7 +61,7 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     serving = _start(attempt, plan)
     attempt.steps.begin("wait", "until healthy")
     health.wait_until_healthy(serving, attempt.settings)
-    workers = _start_workers(attempt, plan)
+    workers = _start_workers(attempt)
     attempt.steps.begin("verify")
     containers = attempt.find_containers()
     check = health.check_of(containers, attempt.settings, attempt.tag)
@@ -162,12 +162,14 @@ def _start_services(attempt: Attempt, services: Collection[str]) -> list[str]:
     return created
 
 
-def _start_workers(attempt: Attempt, plan: Plan) -> list[str]:
+def _start_workers(attempt: Attempt) -> list[str]:
     """Start the workers next to the current ones, wait until they are healthy, and return their ids.
 
     Single workers start later, when the previous ones have ended.
     """
-    names = roles.workers(plan.services, plan.containers)
+    containers = attempt.find_containers()
+    later = roles.single_services([*containers, *attempt.live.containers])
+    names = sorted({container.service for container in containers} - later - set(roles.SERVING))
     if not names:
         return []
     attempt.steps.begin("workers", ", ".join(names))

@@ -93,7 +93,6 @@ def test_scheduler_of_the_live_release_is_started_after_the_previous_one(directo
     schedulers = [
         container("100", OLD, "scheduler", "created")._replace(labels=labels),
         container("200", NEW, "scheduler")._replace(labels=labels),
-        container("100", OLD, "worker", "created"),
     ]
     monkeypatch.setattr(engine, "containers", lambda project, label: [*BOTH, *schedulers])
     monkeypatch.setattr(engine, "start", lambda one: docker["started"].append((one, list(docker["stopped"]))))

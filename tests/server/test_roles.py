@@ -26,7 +26,6 @@ SERVICES = {
 def test_services_of_a_release_and_their_roles():
     found = roles.release_services(SERVICES, IMAGE)
     assert found == {"api": 2, "front": 1, "worker": 3, "scheduler": 1}
-    assert roles.workers(SERVICES, found) == ["worker"]
     assert roles.other_services(SERVICES) == ["proxy", "db"]
 
 
@@ -36,22 +35,27 @@ def test_service_that_no_deploy_would_replace_is_refused():
         roles.release_services(SERVICES | {"mailer": {"image": IMAGE}}, IMAGE)
 
 
+def test_single_worker_with_replicas_is_refused():
+    services = SERVICES | {"scheduler": SERVICES["scheduler"] | {"scale": 2}}
+    with pytest.raises(Refused, match=r"scheduler has the label quai\.single: it cannot have 2 replicas"):
+        roles.release_services(services, IMAGE)
+
+
 def test_release_without_api_is_refused():
     with pytest.raises(Refused, match=r"no service api with the label quai\.deploy"):
         roles.release_services({name: SERVICES[name] for name in ("proxy", "front")}, IMAGE)
 
 
 @pytest.fixture
-def attempt(directory, settings):
-    return Attempt(Project(directory, settings, NEW, "200"), "a person", Live("100", OLD, ()), Steps())
+def calls(monkeypatch, request):
+    """An engine that records what is started, stopped and renamed, in order.
 
-
-@pytest.fixture
-def calls(monkeypatch):
-    """An engine that records what is started, stopped and renamed, in order."""
-    single = {"quai.single": "true"}
+    The parameter is the ids of the deploys whose scheduler has the label of single workers.
+    """
     containers = [
-        container(deploy_id, tag, service, state)._replace(labels=single if service == "scheduler" else {})
+        container(deploy_id, tag, service, state)._replace(
+            labels={"quai.single": "true"} if service == "scheduler" and deploy_id in request.param else {}
+        )
         for deploy_id, tag, state in (("100", OLD, "running"), ("200", NEW, "created"))
         for service in ("api", "front", "worker", "scheduler")
     ]
@@ -63,13 +67,24 @@ def calls(monkeypatch):
     return calls
 
 
+@pytest.fixture
+def attempt(directory, settings, calls):
+    live = [one for one in engine.containers("", "") if one.deploy_id == "100"]
+    return Attempt(Project(directory, settings, NEW, "200"), "a person", Live("100", OLD, tuple(live)), Steps())
+
+
+# A release may add or remove the label.
+LABELLED = pytest.mark.parametrize("calls", [("100", "200"), ("100",), ("200",)], indirect=True)
+
+
+@LABELLED
 def test_worker_starts_after_the_api_and_the_scheduler_later(attempt, calls, monkeypatch):
     monkeypatch.setattr(rollout.health, "wait_until_healthy", lambda ids, _: calls.append(f"wait for {ids}"))
-    plan = rollout.Plan(SERVICES, roles.release_services(SERVICES, IMAGE), "live", False)
-    assert rollout._start_workers(attempt, plan) == ["quai-worker-200"]
+    assert rollout._start_workers(attempt) == ["quai-worker-200"]
     assert calls == ["start quai-worker-200", "wait for ['quai-worker-200']"]
 
 
+@LABELLED
 def test_scheduler_is_replaced_stop_first_when_the_release_is_live(attempt, calls, monkeypatch):
     for module, name in ((deploy.release, "prune"), (deploy.history, "notify"), (deploy, "_record")):
         monkeypatch.setattr(module, name, lambda *_: None)

@@ -159,14 +159,14 @@ MUTANTS = (
     (
         "the start of workers before the switch",
         "rollout",
-        "    workers = _start_workers(attempt, plan)\n",
+        "    workers = _start_workers(attempt)\n",
         "    workers: list[str] = []\n",
         workers_and_schedulers,
     ),
     (
         "the order of single workers",
         "deploy",
-        "    engine.remove(one.id for one in previous if roles.is_single(one.labels))\n",
+        "    engine.remove(one.id for one in previous if one.service in singles)\n",
         "",
         workers_and_schedulers,
     ),
