@@ -72,8 +72,8 @@ def environment(service: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def runs(code: str, service: str = "api") -> Edit:
-    """The service runs this Python code; its argument is API_PORT."""
+def run_python(code: str, service: str = "api") -> Edit:
+    """Return an edit: the service runs this Python code, whose argument is API_PORT."""
 
     def edit(compose: Compose) -> None:
         script = code.replace("$", "$$")  # for Compose, a dollar sign begins a variable
@@ -82,8 +82,8 @@ def runs(code: str, service: str = "api") -> Edit:
     return edit
 
 
-def runs_within(script: str) -> Edit:
-    """The API runs this shell script; "$@" in it is the original command."""
+def wrap_command(script: str) -> Edit:
+    """Return an edit: the API runs this shell script, in which "$@" is the original command."""
 
     def edit(compose: Compose) -> None:
         command = compose.api_command()
@@ -92,21 +92,21 @@ def runs_within(script: str) -> Edit:
     return edit
 
 
-def migrates(code: str) -> Edit:
-    """The release has a pending migration, which is this Python code."""
+def migrate_with(code: str) -> Edit:
+    """Return an edit: the release has a pending migration, which is this Python code."""
 
     def edit(compose: Compose) -> None:
         for service in ("check", "migrate"):
             if service not in compose.services:
                 compose.services[service] = {"image": compose.api["image"], "deploy": {"replicas": 0}}
-        runs("raise SystemExit(3)", "check")(compose)
-        runs(code or "pass", "migrate")(compose)
+        run_python("raise SystemExit(3)", "check")(compose)
+        run_python(code or "pass", "migrate")(compose)
 
     return edit
 
 
-def has_memory(limit: str) -> Edit:
-    """The API may use this much memory."""
+def limit_memory(limit: str) -> Edit:
+    """Return an edit: the API may use this much memory."""
 
     def edit(compose: Compose) -> None:
         resources = compose.api.setdefault("deploy", {}).setdefault("resources", {})
@@ -115,13 +115,13 @@ def has_memory(limit: str) -> Edit:
     return edit
 
 
-def without_health_check(compose: Compose) -> None:
-    """The API has no health check."""
+def remove_health_check(compose: Compose) -> None:
+    """Disable the health check of the API."""
     compose.api["healthcheck"] = {"disable": True}
 
 
-def without_services(*names: str) -> Edit:
-    """The compose file does not have these services."""
+def remove_services(*names: str) -> Edit:
+    """Return an edit: the compose file does not have these services."""
 
     def edit(compose: Compose) -> None:
         for name in names:
@@ -130,13 +130,13 @@ def without_services(*names: str) -> Edit:
     return edit
 
 
-def is_another_release(compose: Compose) -> None:
-    """The front reports another release."""
+def report_another_release(compose: Compose) -> None:
+    """Let the front report another release."""
     environment(compose.services["front"])["RELEASE"] = "another-release"
 
 
-def needs_setting(name: str) -> Edit:
-    """The API becomes healthy only where this setting has a value."""
+def require_setting(name: str) -> Edit:
+    """Return an edit: the API becomes healthy only where this setting has a value."""
 
     def edit(compose: Compose) -> None:
         environment(compose.api)[name] = None  # from .env; not set without a line there
@@ -146,20 +146,20 @@ def needs_setting(name: str) -> Edit:
     return edit
 
 
-def has_worker(name: str, code: str, *, single: bool = False, labelled: bool = True) -> Edit:
-    """The release has a worker that runs this Python code; `single`: never two of them at the same time."""
+def add_worker(name: str, code: str, *, single: bool = False, labelled: bool = True) -> Edit:
+    """Return an edit: the release has a worker that runs this Python code; `single`: never two at the same time."""
 
     def edit(compose: Compose) -> None:
         labels = {label: compose.api["labels"][label] for label in RELEASE_LABELS} if labelled else {}
         labels |= {"quai.single": "true"} if single else {}
         compose.services[name] = {"image": compose.api["image"], "labels": labels, "network_mode": "none"}
-        runs(code, name)(compose)
+        run_python(code, name)(compose)
 
     return edit
 
 
 WORKER = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit())\nwhile True: time.sleep(1)"
-CRASH = runs("raise SystemExit('boom')")
+CRASH = run_python("raise SystemExit('boom')")
 # Serves all paths, and exits after two requests: one before and one after the switch.
 SHORT_LIVED_SERVER = """
 import http.server, signal, sys
@@ -206,13 +206,13 @@ Server(("", int(sys.argv[1])), Handler).serve_forever()
 
 
 def failing_server(seconds: float, *, ends: bool) -> Edit:
-    """The API fails `seconds` after the first request through its front: it ends, or its probes fail."""
-    return runs(FAILING_SERVER.replace("SECONDS", str(seconds)).replace("ENDS", str(ends)))
+    """Return an edit: `seconds` after the first request through the front, the API ends, or its probes fail."""
+    return run_python(FAILING_SERVER.replace("SECONDS", str(seconds)).replace("ENDS", str(ends)))
 
 
 def first_release(compose: Compose) -> None:
-    """A release without an image of its own: its API serves, and exits after two requests."""
-    runs(SHORT_LIVED_SERVER)(compose)
+    """Reduce a release to an API without an image of its own, which exits after two requests."""
+    run_python(SHORT_LIVED_SERVER)(compose)
     compose.api["healthcheck"] = {"test": ["CMD", "true"], "start_period": "60s", "start_interval": "1s"}
     for name, service in list(compose.services.items()):
         if name != "api" and service.get("image") == compose.api["image"]:

@@ -15,7 +15,7 @@ from tests.rehearsal.running import Running
 JOB_SECONDS = 1200
 PIPELINE_FILES = ("docker-compose.prod.yml", ".env.prod", ".github/workflows/cd.yml", "scripts/setup-server.sh")
 # The line of deploy.sh when a step begins, alone or in act's log.
-STEP = re.compile(r"(?:^|\| )==> (repair|pull|migrate|start|wait|switch|verify|watch|clean|live|refused)\b")
+STEP = re.compile(r"(?:^|\| )==> (repair|pull|migrate|start|wait|workers|switch|verify|watch|clean|live|refused)\b")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 

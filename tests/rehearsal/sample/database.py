@@ -3,7 +3,7 @@
 import secrets
 import time
 
-from tests.rehearsal.edits import runs_within, without_services
+from tests.rehearsal.edits import remove_services, wrap_command
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.production import OTHER_PROJECT
 from tests.rehearsal.rehearsal import SETTLE_SECONDS, Rehearsal
@@ -23,7 +23,7 @@ def database_outage(rehearsal: Rehearsal) -> None:
     server = rehearsal.server
     with rehearsal.without_traffic():
         # It starts slowly: the check for migrations needs the database, and ends before the release is healthy.
-        tag = build_variant(rehearsal, "database outage", runs_within('sleep 5; exec "$@"'))
+        tag = build_variant(rehearsal, "database outage", wrap_command('sleep 5; exec "$@"'))
         before = server.setting("IMAGE_TAG")
         try:
             with rehearsal.start_deploy(tag) as deploy:
@@ -73,7 +73,7 @@ def database_restart(rehearsal: Rehearsal) -> None:
 def external_database(rehearsal: Rehearsal) -> None:
     """The database is not in the compose file, but on the host: only `db` and `backup` are left out."""
     server, password = rehearsal.server, secrets.token_hex(16)
-    tag = build_variant(rehearsal, "external database", without_services("db", "backup"))
+    tag = build_variant(rehearsal, "external database", remove_services("db", "backup"))
     live, connection = server.setting("IMAGE_TAG"), server.setting("DB_CONN")
     with rehearsal.without_traffic():
         gateway = server.exec("docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}'")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from scripts.runner.process import run
 from tests.rehearsal import HERE
-from tests.rehearsal.edits import CRASH, migrates
+from tests.rehearsal.edits import CRASH, WORKER, add_worker, migrate_with
 from tests.rehearsal.failures import Failed, expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR, wait_for
@@ -39,7 +39,8 @@ class Kill(NamedTuple):
 def prepare_releases(rehearsal: Rehearsal) -> dict[str, str]:
     """Build releases with the same position (none is older than another) and one that crashes; return their tags.
 
-    Each has a pending migration, so that its deploy takes all steps. Also install points.py on the server.
+    Each has a pending migration, a worker and a scheduler, so that its deploy takes all steps. Also install points.py
+    on the server.
     """
     server = rehearsal.server
     server.exec(f"mkdir -p {POINTS_FOLDER}")
@@ -47,8 +48,10 @@ def prepare_releases(rehearsal: Rehearsal) -> dict[str, str]:
     wrapper = f'#!/bin/sh\nexec /usr/bin/python3 {POINTS_FOLDER}/points.py "$@"\n'
     server.exec(f"printf '%s' {shlex.quote(wrapper)} >{POINTS_FOLDER}/python3; chmod 755 {POINTS_FOLDER}/python3")
     server.set(WATCH_SECONDS="1", KEEP_RELEASES="5")
-    tags = {name: build_variant(rehearsal, name, migrates("")) for name in GOOD_RELEASES}
-    return tags | {"crashes": build_variant(rehearsal, "crashes again", migrates(""), CRASH)}
+    scheduler = add_worker("rehearsal-scheduler", WORKER, single=True)
+    edits = (migrate_with(""), add_worker("rehearsal-worker", WORKER), scheduler)
+    tags = {name: build_variant(rehearsal, name, *edits) for name in GOOD_RELEASES}
+    return tags | {"crashes": build_variant(rehearsal, "crashes again", *edits, CRASH)}
 
 
 def run_deploy(rehearsal: Rehearsal, *arguments: str, **variables: str) -> subprocess.CompletedProcess:

@@ -5,7 +5,7 @@ import subprocess
 import time
 
 from scripts.runner.process import ROOT, run
-from tests.rehearsal.edits import FIRST_RELEASE, first_release, has_memory, needs_setting, write_compose_file
+from tests.rehearsal.edits import FIRST_RELEASE, first_release, limit_memory, require_setting, write_compose_file
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import runner_environment
@@ -63,7 +63,7 @@ def compose_change(rehearsal: Rehearsal) -> None:
     server = rehearsal.server
     is_proxy = f"{server.project}-proxy-"
     proxy = [line for line in server.containers() if is_proxy in line]
-    rehearsal.change_compose_file(has_memory("500M"))
+    rehearsal.change_compose_file(limit_memory("500M"))
     rehearsal.merge_and_expect_live("compose", "Change the memory limit")
     memory = server.exec(f"docker inspect --format '{{{{.HostConfig.Memory}}}}' {server.project}-api-1")
     expect(memory == str(500 * 2**20), f"the memory limit is {memory}")
@@ -74,7 +74,7 @@ def unhealthy_release(rehearsal: Rehearsal) -> None:
     """A release that is healthy in CI but never on the server."""
     repository = rehearsal.repository
     with repository.reverted(), rehearsal.expect_unchanged("a release that is never healthy"):
-        rehearsal.change_compose_file(needs_setting("PARTNER"))
+        rehearsal.change_compose_file(require_setting("PARTNER"))
         for path in (repository.folder / ".env.prod", repository.folder / ".env.example"):
             if path.exists():
                 path.write_text(path.read_text() + "# The partner whose API is called.\nPARTNER=example\n")

@@ -5,12 +5,12 @@ from tests.rehearsal.edits import (
     ERROR_SERVER,
     Compose,
     failing_server,
-    has_memory,
-    is_another_release,
-    migrates,
-    runs,
-    runs_within,
-    without_health_check,
+    limit_memory,
+    migrate_with,
+    remove_health_check,
+    report_another_release,
+    run_python,
+    wrap_command,
 )
 from tests.rehearsal.failures import NotApplicable, expect
 from tests.rehearsal.rehearsal import Rehearsal
@@ -25,7 +25,7 @@ FAILURE_SECONDS = 2.5  # from the first request through the front: during the wa
 def faulty_releases(rehearsal: Rehearsal) -> None:
     """Releases that crash, answer 500, fail after the switch, or have broken files are refused."""
     expect_refused(rehearsal, "crashes", "boom", CRASH)
-    expect_refused(rehearsal, "answers 500", "not healthy within", runs(ERROR_SERVER))
+    expect_refused(rehearsal, "answers 500", "not healthy within", run_python(ERROR_SERVER))
     with rehearsal.reads_only():  # reads are retried
         crashes = failing_server(FAILURE_SECONDS, ends=True)
         expect_refused(rehearsal, "exits after the switch", "the api is crashing", crashes, last_step="watch")
@@ -33,14 +33,14 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     with rehearsal.reads_only():
         fails = failing_server(FAILURE_SECONDS, ends=False)
         expect_refused(rehearsal, "fails while it is watched", message, fails, last_step="watch")
-    exits = runs("import time; time.sleep(1); raise SystemExit(3)")
+    exits = run_python("import time; time.sleep(1); raise SystemExit(3)")
     expect_refused(rehearsal, "exits with a code", "exit code 3\n", exits)
     message = "out of memory: the kernel killed it (OOMKilled); its limit is 64 MiB"
-    allocates = runs("len(b'x' * (1 << 30)); import time; time.sleep(9)")
-    expect_refused(rehearsal, "exceeds its memory limit", message, allocates, has_memory("64M"))
-    expect_refused(rehearsal, "no health check", "has no health check", without_health_check)
+    allocates = run_python("len(b'x' * (1 << 30)); import time; time.sleep(9)")
+    expect_refused(rehearsal, "exceeds its memory limit", message, allocates, limit_memory("64M"))
+    expect_refused(rehearsal, "no health check", "has no health check", remove_health_check)
     message = "found another-release"
-    expect_refused(rehearsal, "another release", message, is_another_release, last_step="verify")
+    expect_refused(rehearsal, "another release", message, report_another_release, last_step="verify")
     compose_file = "RUN echo 'services: [' >/release/docker-compose.prod.yml"
     expect_refused(rehearsal, "broken compose file", "does not match .env", compose_file)
     caddyfile = "RUN echo '{' >>/release/front/Caddyfile"
@@ -57,14 +57,16 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
 def faulty_migrations(rehearsal: Rehearsal) -> None:
     """Migrations that fail or hang are refused."""
     with rehearsal.server.settings(MIGRATE_SECONDS="4"):
-        expect_refused(rehearsal, "migration fails", "no such column", migrates("raise SystemExit('no such column')"))
+        expect_refused(
+            rehearsal, "migration fails", "no such column", migrate_with("raise SystemExit('no such column')")
+        )
         expect_migration_times_out(rehearsal, "migration hangs", "import time; time.sleep(600)")
     deploy_and_expect_live(rehearsal, "good after faulty migrations")
 
 
 def expect_migration_times_out(rehearsal: Rehearsal, name: str, code: str) -> None:
     """Deploy a release with this migration; expect that it is refused after MIGRATE_SECONDS, which are 4."""
-    expect_refused(rehearsal, name, "took more than 4 s", migrates(code))
+    expect_refused(rehearsal, name, "took more than 4 s", migrate_with(code))
     # A migration that fails at once has the same message.
     seconds = rehearsal.server.deploy_log()[-1]["seconds"]["migrate"]
     expect(seconds >= 4, f"{name}: it failed after {seconds} s")
@@ -81,10 +83,10 @@ def dump_without_space(rehearsal: Rehearsal) -> None:
     before = server.exec(list_dumps)
     try:
         server.set(MIN_FREE_MB=str(free - 1500))
-        expect_refused(rehearsal, "dump grows", "the dump was stopped: less than", migrates(""), dumps_endlessly)
+        expect_refused(rehearsal, "dump grows", "the dump was stopped: less than", migrate_with(""), dump_endlessly)
         server.exec(f"fallocate --length 4000M {large_dump}")
         server.set(MIN_FREE_MB=str(free - 5500))
-        expect_refused(rehearsal, "dump is large", "the dump needs about 4800 MiB", migrates(""))
+        expect_refused(rehearsal, "dump is large", "the dump needs about 4800 MiB", migrate_with(""))
     finally:
         server.exec(f"rm --force {large_dump}")
         server.set(MIN_FREE_MB=limit)
@@ -92,16 +94,16 @@ def dump_without_space(rehearsal: Rehearsal) -> None:
     expect(after == before, f"the dumps were {before} and are {after}")
 
 
-def dumps_endlessly(compose: Compose) -> None:
-    """The dump does not end."""
+def dump_endlessly(compose: Compose) -> None:
+    """Replace the dump by one that does not end."""
     compose.services["backup"] |= {"entrypoint": ["head", "-c", "500G", "/dev/zero"], "command": []}
 
 
 def unusual_releases(rehearsal: Rehearsal) -> None:
     """A release that starts slowly goes live, and one that ignores SIGTERM is replaced."""
     with rehearsal.server.settings(HEALTH_SECONDS="60"):
-        deploy_and_expect_live(rehearsal, "slow start", runs_within('sleep 20; exec "$@"'))
-    ignores = runs_within('trap : TERM; "$@" & while :; do wait; done')
+        deploy_and_expect_live(rehearsal, "slow start", wrap_command('sleep 20; exec "$@"'))
+    ignores = wrap_command('trap : TERM; "$@" & while :; do wait; done')
     deploy_and_expect_live(rehearsal, "ignores SIGTERM", ignores)
     seconds = deploy_and_expect_live(rehearsal, "good after unusual releases")
     expect(seconds >= GRACE_SECONDS, f"the release that ignores SIGTERM was replaced within {seconds:.0f} s")

@@ -3,24 +3,24 @@
 import json
 import time
 
-from tests.rehearsal.edits import WORKER, has_worker
+from tests.rehearsal.edits import WORKER, add_worker
 from tests.rehearsal.failures import expect
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.variants import deploy_and_expect_live, expect_refused
 
 WORKER_NAME, SCHEDULER_NAME = "rehearsal-worker", "rehearsal-scheduler"
-LOST_WORKER = "boom: the worker cannot start"
+CRASH_MESSAGE = "boom: the worker cannot start"
 
 
 def workers_and_schedulers(rehearsal: Rehearsal) -> None:
-    """Workers and schedulers are replaced with the release, a scheduler never runs twice, a refusal keeps them."""
-    unlabelled = has_worker("rehearsal-mailer", WORKER, labelled=False)
+    """Workers and schedulers are replaced with the release, and kept by a refusal; never two schedulers at once."""
+    unlabelled = add_worker("rehearsal-mailer", WORKER, labelled=False)
     expect_refused(rehearsal, "worker without labels", "uses the release's image: add the labels", unlabelled)
-    scheduler = has_worker(SCHEDULER_NAME, WORKER, single=True)
-    roles = (has_worker(WORKER_NAME, WORKER), scheduler)
+    scheduler = add_worker(SCHEDULER_NAME, WORKER, single=True)
+    roles = (add_worker(WORKER_NAME, WORKER), scheduler)
     deploy_and_expect_live(rehearsal, "with a worker and a scheduler", *roles)
-    crashes = has_worker(WORKER_NAME, f"raise SystemExit({LOST_WORKER!r})")
-    expect_refused(rehearsal, "worker crashes", LOST_WORKER, crashes, scheduler)
+    crashes = add_worker(WORKER_NAME, f"raise SystemExit({CRASH_MESSAGE!r})")
+    expect_refused(rehearsal, "worker crashes", CRASH_MESSAGE, crashes, scheduler)
     began = int(time.time())
     deploy_and_expect_live(rehearsal, "with another worker and scheduler", *roles)
     for name, order in ((SCHEDULER_NAME, ["die", "start"]), (WORKER_NAME, ["start", "die"])):
