@@ -161,7 +161,7 @@ def wrong_public_url(rehearsal: Rehearsal) -> None:
             timeout=600,
         )
     expect(
-        done.returncode != 0 and f"expected {commit}" in done.stderr,
+        done.returncode != 0 and f"expected release {commit}" in done.stderr,
         f"the session did not fail: {done.stdout}{done.stderr}",
     )
 
