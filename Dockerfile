@@ -36,7 +36,7 @@ elif [ -f pdm.lock ]; then
 elif [ -f requirements.txt ]; then
   pip --python /venv/bin/python install --no-compile -r requirements.txt
 else
-  echo "no uv.lock, poetry.lock, pdm.lock or requirements.txt: create one, or remove it from .dockerignore" >&2
+  echo "no uv.lock, poetry.lock, pdm.lock or requirements.txt: create one, or stop excluding it in .dockerignore" >&2
   exit 1
 fi
 # Fixed file times, and bytecode that embeds no times, make the layer reproducible. A few packages contain files

@@ -1,5 +1,5 @@
-# A release: the application's image, and the files that the server needs as /release. They are in the build context,
-# and not in the application's, whose .dockerignore could exclude them.
+# A release: the application's image, and the files that the server needs as /release. They come from a separate build
+# context, because the application's .dockerignore could exclude them.
 # A /release/front in the application's image takes precedence over the default one; the wildcards permit its absence.
 ARG APP_IMAGE
 FROM ${APP_IMAGE} AS application

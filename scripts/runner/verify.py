@@ -61,7 +61,7 @@ def wait_for_release(
     seconds: float = VERIFY_SECONDS,
     fetch_answer: Callable[[str], Answer] = fetch,
 ) -> None:
-    """Poll the health path until this commit answers: with 2xx, or, without a health path, below 500.
+    """Poll the health path until this commit answers with a status below 400, or, without a health path, below 500.
 
     Raise Failure after `seconds`.
     """

@@ -121,7 +121,7 @@ def pull_missing(project: Project, services: Mapping[str, Any]) -> None:
     if any(engine.image(image) is None for image in images):
         result = run(project, "pull", "--quiet", "--policy", "missing")
         if result.code:
-            raise Refused("an image other than the release's cannot be pulled (FRONT_IMAGE, DB_IMAGE): see above")
+            raise Refused("an image other than the release's cannot be pulled (FRONT_IMAGE, DB_IMAGE and others): see above")
 
 
 def start_missing(project: Project, names: Sequence[str], existing: Sequence[engine.Container]) -> None:

@@ -20,7 +20,7 @@ FAILED_PROBES = 2  # consecutive failures that refuse a watched release
 class Check(NamedTuple):
     """How to find out whether a release responds: its tag, its health path and the site.
 
-    Releases of Quai 1 have no health path (None). Their /version returns the tag.
+    Releases of version 1 have no health path (None). Their /version returns the tag.
     """
 
     tag: str

@@ -19,9 +19,9 @@ GROWTH = 1.2  # how much larger than the last dump the next one may be, as a fac
 
 
 def are_pending(project: Project, services: Mapping[str, Any]) -> bool:
-    """Return whether the release has pending migrations: whether its `check` service exits with another code than 0.
+    """Return whether the release has pending migrations: whether its `check` service exits with a code other than 0.
 
-    Without this service, assume so. Raises Refused if the release cannot run on the schema as it is.
+    Without this service, assume that it has. Raises Refused if the release cannot run on the schema as it is.
     """
     if "check" not in services:
         return True

@@ -39,7 +39,7 @@ class Response(NamedTuple):
 def parse_site(address: str) -> Site:
     """Return the site of SITE_ADDRESS, written as in a Caddyfile; of several addresses, the first.
 
-    An address without a host, such as ":80", has the host localhost.
+    An address without a host, such as ":80", has the host localhost; "*.example.com" has www.example.com.
     """
     first = re.split(r"[,\s]+", address.strip())[0]
     found = re.fullmatch(r"(?:(\w+)://)?(\[[^\]]*\]|[^:/]*)(?::(\d+))?.*", first)
@@ -49,9 +49,9 @@ def parse_site(address: str) -> Site:
 
 
 def probe(address: str, port: int, health_path: str, site: Site) -> Response:
-    """Send one GET; the status of the response is 0 without one within PROBE_SECONDS.
+    """Send one GET; status 0 means that there was no response within PROBE_SECONDS.
 
-    The application is ready if the health path returns 2xx or 3xx. Without a health path (an empty text), any status
+    The application is ready if the health path returns 2xx or 3xx. Without a health path (an empty string), any status
     below 500 on / counts: it proves only that the process serves.
     """
     headers = {"Host": site.host, "X-Forwarded-Proto": "https" if site.is_https else "http"}

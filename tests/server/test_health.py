@@ -113,7 +113,7 @@ def test_the_health_path_is_requested_through_the_front(watched):
 
 
 def test_releases_without_a_health_path_return_their_tag_as_version(settings, monkeypatch):
-    """Releases of Quai 1, to which a rollback must remain possible."""
+    """Releases of version 1, to which a rollback must remain possible."""
     api = FRONT._replace(service="api")
     check = health.check_of([FRONT, api], settings, FRONT.tag)
     assert check == (FRONT.tag, None, ("localhost", False))
