@@ -85,12 +85,10 @@ def install_commands(environment: str) -> list[list[str]]:
     if Path("poetry.lock").exists():
         # `poetry install` requires an interface of PyPI that mirrors of it lack.
         exported = f"{environment}/poetry-requirements.txt"
-        commands = [
+        return [
             [*run_tool("poetry"), "export", "--all-groups", f"--output={exported}"],
             ["uv", "pip", "install", f"--requirements={exported}"],
         ]
-        # Code in src/ cannot be imported otherwise.
-        return [*commands, ["uv", "pip", "install", "--no-deps", "--editable=."]] if Path("src").exists() else commands
     if Path("pdm.lock").exists():
         return [[*run_tool("pdm"), "sync", *([] if "build-system" in pyproject else ["--no-self"])]]
     if not Path("requirements.txt").exists():
@@ -146,10 +144,33 @@ def ruff() -> str:
 
 
 def ruff_commands() -> list[list[str]]:
-    """Return the commands that check the project's files with ruff; without its formatter if the project uses black."""
-    excluded = [f"--extend-exclude={path}" for path in PIPELINE]
-    formatting = [] if tool_settings("black") else [["ruff", "format", "--check", ".", *excluded]]
-    return [["ruff", "check", ".", *excluded], *formatting]
+    """Return the commands that check the project's files with ruff; the format only if the project configures it."""
+    files = [str(path) for path in own_files()]
+    formatting = [["ruff", "format", "--check", "--force-exclude", *files]] if "format" in ruff_settings() else []
+    return [["ruff", "check", "--force-exclude", *files], *formatting]
+
+
+def own_files() -> list[Path]:
+    """Return the folders and Python files of the project, without those of the pipeline."""
+    found = [*Path().iterdir(), *Path("scripts").glob("*")]
+    return sorted(
+        path
+        for path in found
+        if str(path) not in (*PIPELINE, "scripts")
+        and not path.name.startswith(".")
+        and (path.is_dir() or path.suffix in (".py", ".pyi", ".ipynb"))
+    )
+
+
+def ruff_settings() -> dict[str, Any]:
+    """Return the project's settings of ruff; empty without any."""
+    files = [path for path in (Path("ruff.toml"), Path(".ruff.toml")) if path.exists()]
+    return read_toml(files[0]) if files else tool_settings("ruff")
+
+
+def test_variables() -> dict[str, str]:
+    """Return the environment variables of the tests: packages in src/ can be imported, as in the image."""
+    return {"PYTHONPATH": "src"} if Path("src").exists() else {}
 
 
 def dev_command() -> list[str]:

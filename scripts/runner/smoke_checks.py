@@ -52,8 +52,8 @@ def check_keep_alive(port: int, health_path: str, site: Site, seconds: float) ->
     with socket.create_connection((API, port), timeout=10) as connection:
         connection.sendall(request.encode())
         head = connection.recv(65536)
-        if re.search(rb"^connection:\s*close", head, re.IGNORECASE | re.MULTILINE):
-            return ""  # it says so: the front does not use the connection again
+        if head.startswith(b"HTTP/1.0") or re.search(rb"^connection:\s*close", head, re.IGNORECASE | re.MULTILINE):
+            return ""  # the front does not use the connection again
         is_open = True
         while is_open:
             if not select.select([connection], [], [], seconds + MARGIN)[0]:

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scripts.runner.process import Failure, run, say
 from scripts.runner.settings import COMPOSE_FILE, compose_environment, read_env_file
@@ -43,10 +43,18 @@ def health_path(commit: str) -> str:
     return str((api.get("labels") or {}).get(HEALTH_PATH, ""))
 
 
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect of the proxy, for example to HTTPS, but not one of the application."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Return the next request; None to keep this response."""
+        return None if "X-Release" in headers else super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def fetch(url: str) -> Answer:
     """Request a URL once."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - PUBLIC_URL, set by the owner
+        with urllib.request.build_opener(Redirects).open(url, timeout=5) as response:
             return Answer(response.status, response.headers.get("X-Release", ""))
     except urllib.error.HTTPError as error:
         return Answer(error.code, error.headers.get("X-Release", ""))

@@ -2,17 +2,19 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from server import commands, engine
+from server import commands, engine, state
 from server.errors import Interrupted, Refused
 from server.settings import Settings
 
 ONE_SHOT = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
 # The plugin is run directly: it is faster than `docker compose`, and killing it leaves no orphan.
+INHERITED = rf"PATH|HOME|USER|LC_ALL|TMPDIR|DOCKER_\w+|{state.CHILD_MARK}"  # of the caller's variables
 PLUGINS = (
     "/usr/local/lib/docker/cli-plugins",
     "/usr/local/libexec/docker/cli-plugins",
@@ -36,8 +38,8 @@ class Project:
         return self.directory / "releases" / self.tag
 
     def environment(self) -> Mapping[str, str]:
-        """Return the environment of Compose: the caller's variables do not override .env; this tag and id do."""
-        inherited = {name: value for name, value in os.environ.items() if name not in self.settings.names}
+        """Return the environment of Compose: without variables of the caller that could become settings."""
+        inherited = {name: value for name, value in os.environ.items() if re.fullmatch(INHERITED, name)}
         return {**inherited, "IMAGE_TAG": self.tag, "DEPLOY_ID": self.deploy_id}
 
 
@@ -121,7 +123,7 @@ def pull_missing(project: Project, services: Mapping[str, Any]) -> None:
     if any(engine.image(image) is None for image in images):
         result = run(project, "pull", "--quiet", "--policy", "missing")
         if result.code:
-            raise Refused("an image other than the release's cannot be pulled (FRONT_IMAGE, DB_IMAGE and others): see above")
+            raise Refused("an image other than the release's cannot be pulled (such as DB_IMAGE): see above")
 
 
 def start_missing(project: Project, names: Sequence[str], existing: Sequence[engine.Container]) -> None:

@@ -135,14 +135,18 @@ def _finish(attempt: Attempt, outcome: str) -> None:
         _record(attempt, outcome, "")
     attempt.steps.begin("clean up")
     state.link_current(directory, attempt.tag)
-    containers = repair.release_containers(current)
-    previous = [one for one in containers if one.deploy_id != deploy_id]
+    containers = engine.containers(current.project)
+    new = [one for one in containers if one.deploy_id == deploy_id]
+    services = {one.service for one in new}
+    # A worker without a deploy id was started before its service became part of the release.
+    previous = [one for one in containers if one not in new and (one.deploy_id or one.service in services)]
     # Single workers first, so that they do not wait for the end of slow workers.
-    singles = roles.single_services(containers)
+    singles = roles.single_services([*new, *previous])
     engine.remove(one.id for one in previous if one.service in singles)
-    new = [one.id for one in containers if one.deploy_id == deploy_id and one.service in singles]
-    engine.in_parallel(engine.start, new)
-    engine.remove(one.id for one in previous)
+    try:
+        engine.in_parallel(engine.start, [one.id for one in new if one.service in singles])
+    finally:
+        engine.remove(one.id for one in previous)
     _rename_containers(attempt)
     state.write_upstream(directory, "front")
     release.prune(directory, current, attempt.tag)

@@ -4,13 +4,12 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from server import engine
+from server import engine, roles
 from server.errors import Refused
 from server.probe import Site, parse_site, probe
 from server.settings import Settings
 
 FRONT_PORT = 8080
-HEALTH_PATH = "quai.health-path"  # a label of the API's containers; its value is empty if there is no health path
 VERSION_PATH = "/version"  # of releases without that label
 POLL_SECONDS = 0.05
 WATCH_INTERVAL = 0.5  # seconds between two probes
@@ -30,7 +29,7 @@ class Check(NamedTuple):
 
 def check_of(containers: Sequence[engine.Container], settings: Settings, tag: str) -> Check:
     """Return the check for a release with these containers."""
-    paths = [container.labels.get(HEALTH_PATH) for container in containers if container.service == "api"]
+    paths = [container.labels.get(roles.HEALTH_PATH) for container in containers if container.service == "api"]
     return Check(tag, paths[0] if paths else None, parse_site(settings.site_address))
 
 
@@ -77,7 +76,8 @@ def find_problem(name: str, address: str, check: Check) -> str:
     path = VERSION_PATH if check.health_path is None else check.health_path
     response = probe(address, FRONT_PORT, path, check.site)
     if not response.is_ready:
-        return f"{path or '/'} of {name} {response}"
+        hint = f" (api has no label {roles.HEALTH_PATH})" if check.health_path is None else ""
+        return f"{path or '/'} of {name} {response}{hint}"
     found = response.release or "none"
     if check.health_path is None and f'"{check.tag}"' in response.text:
         found = check.tag

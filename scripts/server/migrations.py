@@ -13,6 +13,7 @@ from server.errors import Refused, TimedOut
 
 # A label of the service `check`: its exit code if the release cannot run on the schema of the database.
 INCOMPATIBLE = "quai.incompatible-exit-code"
+PENDING = 3  # the only exit code of version 1 that means pending migrations
 NOT_RUN = 125  # the exit codes from here on mean that a command did not run, or was killed
 ID = "[0-9]{10}"  # the id of a deploy: seconds since 1970
 GROWTH = 1.2  # how much larger than the last dump the next one may be, as a factor
@@ -30,9 +31,10 @@ def are_pending(project: Project, services: Mapping[str, Any]) -> bool:
         code = compose.run_one_shot(project, "check", seconds)
     except TimedOut:
         raise Refused(f"the check for migrations took more than {seconds} s (MIGRATE_SECONDS in .env)") from None
+    is_version_1 = roles.HEALTH_PATH not in roles.labels(services.get("api", {}))
     if code >= NOT_RUN:
         raise Refused(f"the check for migrations did not run (exit code {code}): see above")
-    if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE):
+    if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE) or (is_version_1 and code not in (0, PENDING)):
         raise Refused("this release cannot run on the database as it is: see above")
     return code != 0
 

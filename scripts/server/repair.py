@@ -53,7 +53,7 @@ def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) ->
     candidates = (deploy_id, upstream.removeprefix(state.FRONT_PREFIX), *others)
     kept = next((candidate for candidate in candidates if candidate in running), deploy_id)
     found = tuple(container for container in containers if kept and container.deploy_id == kept)
-    return Live(kept, found[0].tag, found) if found else Live("", "", ())
+    return Live(kept, next((one.tag for one in found if one.tag), ""), found) if found else Live("", "", ())
 
 
 def _number(deploy_id: str) -> int:
@@ -73,8 +73,12 @@ def repair(directory: Path, settings: Settings) -> Live:
     compose.end_one_shots(settings)
     (directory / "backups/new").unlink(missing_ok=True)
     keep = {container.id for container in live.containers}
-    engine.remove(container.id for container in containers if container.id not in keep)
+    others = [container for container in containers if container.id not in keep]
+    # Single workers first, so that they do not wait for the end of slow workers.
+    singles = roles.single_services(containers)
+    engine.remove(container.id for container in others if container.service in singles)
     live = _start_created(settings, live)
+    engine.remove(container.id for container in others if container.service not in singles)
     state.write_upstream(directory, "front")
     if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():
         state.link_current(directory, live.tag)
@@ -83,10 +87,14 @@ def repair(directory: Path, settings: Settings) -> Live:
 
 def _start_created(settings: Settings, live: Live) -> Live:
     """Start the single workers that a killed deploy of the live release left unstarted. Return the live release."""
-    created = [one.id for one in live.containers if one.state == "created"]
+    created = [one for one in live.containers if one.state == "created"]
     if not created:
         return live
-    engine.in_parallel(engine.start, created)
+    for container in created:
+        try:
+            engine.start(container.id)
+        except engine.EngineError as error:  # the next release may correct it
+            state.say(f"{container.name} cannot be started: {error}")
     return find_live(release_containers(settings), live.deploy_id, "")
 
 

@@ -7,7 +7,9 @@ from server.engine import Container
 from server.errors import Refused
 
 RELEASE = "quai.deploy"  # a label of each service of a release; its value is the id of the deploy
+TAG = "quai.tag"  # a label of each service of a release; its value is the commit
 SINGLE = "quai.single"  # a label of a worker of which two must never run at the same time
+HEALTH_PATH = "quai.health-path"  # a label of the API; its value is empty if there is no health path
 SERVING = ("api", "front")
 ONE_SHOTS = ("check", "backup", "migrate")
 
@@ -15,17 +17,20 @@ ONE_SHOTS = ("check", "backup", "migrate")
 def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
     """Return the services of a release, each with its number of containers.
 
-    Raises Refused if a service runs the release's image but has no label, because a deploy would not replace it, or if
-    a single worker has replicas.
+    Raises Refused if the labels of a service are wrong: a deploy would not replace it, or run it twice.
     """
     found = {name: _replicas(service) for name, service in services.items() if RELEASE in labels(service)}
+    is_version_1 = HEALTH_PATH not in labels(services.get("api", {}))  # its workers were not part of a release
     for name, service in services.items():
-        is_stale = name not in (*found, *ONE_SHOTS) and service.get("image") == image and _replicas(service)
-        if is_stale:
+        uses_image = service.get("image") == image and name not in ONE_SHOTS and _replicas(service)
+        is_stale = uses_image and name not in found and not is_version_1
+        if is_stale or (name in found and TAG not in labels(service)):
             raise Refused(
                 f"the service {name} uses the release's image: add the labels {RELEASE} and quai.tag to it in "
                 "docker-compose.prod.yml, as on api (labels: *labels), so that each deploy replaces it"
             )
+        if labels(service).get(SINGLE, "true") not in ("true", "false"):
+            raise Refused(f'the label {SINGLE} of the service {name} must be "true" or "false"')
         if found.get(name, 0) > 1 and is_single(labels(service)):
             raise Refused(f"the service {name} has the label {SINGLE}: it cannot have {found[name]} replicas")
     for name in SERVING:
@@ -45,7 +50,7 @@ def _replicas(service: Mapping[str, Any]) -> int:
 
 def is_single(labels: Mapping[str, str]) -> bool:
     """Return whether two containers with these labels of a service must never run at the same time."""
-    return labels.get(SINGLE, "").lower() == "true"
+    return labels.get(SINGLE) == "true"
 
 
 def single_services(containers: Iterable[Container]) -> set[str]:

@@ -9,7 +9,6 @@ from server import compose, engine, health, history, migrations, release, roles,
 from server.attempt import Attempt
 from server.engine import Container
 from server.errors import Refused
-from server.repair import release_containers
 from server.settings import Settings
 from server.state import say
 
@@ -94,7 +93,7 @@ def _prepare(attempt: Attempt, refuse_older: bool) -> Plan:
     if attempt.live.containers:
         compose.check_networks(attempt.project, configuration, attempt.live.tag)
     compose.pull_missing(attempt.project, services)
-    if not roles.labels(services["api"]).get(health.HEALTH_PATH, "unknown"):
+    if not roles.labels(services["api"]).get(roles.HEALTH_PATH, "unknown"):
         say("no health path: any status below 500 on / counts as healthy, which only proves that the process serves")
     return Plan(services, containers, outcome, release.has_same_migrations(image, live_image))
 
@@ -142,7 +141,7 @@ def _create_and_start(attempt: Attempt, plan: Plan) -> list[str]:
 
 
 def _create(attempt: Attempt, containers: Mapping[str, int]) -> None:
-    existing = Counter(container.service for container in release_containers(attempt.settings))
+    existing = Counter(container.service for container in engine.containers(attempt.settings.project))
     scale = [f"--scale={service}={existing[service] + count}" for service, count in containers.items()]
     result = compose.run(attempt.project, "up", "--no-start", "--no-deps", "--no-recreate", *scale, *containers)
     if result.code:

@@ -78,17 +78,20 @@ def test_uv_installs_the_lock_file_with_the_groups_of_the_tests(write):
     assert commands() == ["uv sync --frozen --group=tests"]
 
 
-def test_poetry_installs_the_project_only_if_it_cannot_be_imported_otherwise(write):
+def test_poetry_exports_its_lock_file(write):
     write("poetry.lock", "requirements.txt")
     poetry, plugin = project.pins("poetry")
     exported = ".venv/poetry-requirements.txt"
-    install = [
+    assert commands() == [
         f"uv tool run --from={poetry} --with={plugin} poetry export --all-groups --output={exported}",
         f"uv pip install --requirements={exported}",
     ]
-    assert commands() == install
+
+
+def test_packages_in_src_can_be_imported_by_the_tests(write):
+    assert project.test_variables() == {}
     write("src/app/__init__.py")
-    assert commands() == [*install, "uv pip install --no-deps --editable=."]
+    assert project.test_variables() == {"PYTHONPATH": "src"}
 
 
 def test_pdm_installs_the_project_if_it_is_a_package(write):
@@ -203,17 +206,20 @@ def test_ruff_has_the_version_of_the_project(write, file, text, version):
 
 
 def test_rules_of_the_project_do_not_apply_to_the_pipeline(write):
-    for command in project.ruff_commands():
-        assert command[1] in ("check", "format")
-        for path in ("noxfile.py", "scripts/runner", "scripts/server"):
-            assert f"--extend-exclude={path}" in command
-            assert (ROOT / path).exists()
+    write("app/main.py", "wsgi.py", "noxfile.py", "scripts/runner/x.py", "scripts/own.py", ".venv/x.py", "README.md")
+    assert [str(path) for path in project.own_files()] == ["app", "scripts/own.py", "wsgi.py"]
+    for path in project.PIPELINE:
+        assert (ROOT / path).exists()
 
 
-def test_the_formatter_of_ruff_is_not_required_where_the_project_uses_black(write):
-    assert [command[1] for command in project.ruff_commands()] == ["check", "format"]
-    write(pyproject_toml="[tool.black]\nline-length = 88\n")
-    assert [command[1] for command in project.ruff_commands()] == ["check"]
+@pytest.mark.parametrize(
+    ("settings", "expected"), [("[tool.ruff]", ["check"]), ("[tool.ruff.format]", ["check", "format"])]
+)
+def test_the_format_is_checked_only_if_the_project_configures_it(write, settings, expected):
+    """Another formatter may be in use. Options that older versions of ruff lack are not used."""
+    write("wsgi.py", pyproject_toml=f"{settings}\n")
+    assert [command[1] for command in project.ruff_commands()] == expected
+    assert all(command[-2:] == ["--force-exclude", "wsgi.py"] for command in project.ruff_commands())
 
 
 def test_the_command_for_development(write):

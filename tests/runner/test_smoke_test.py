@@ -209,6 +209,12 @@ def test_application_that_announces_the_end_of_each_connection_passes(checks):
     assert checks.main("/", ":80", "abc", checks.port) == 0
 
 
+def test_server_without_keep_alive_passes(checks):
+    """HTTP/1.0 without a Connection header: the front does not use the connection again."""
+    checks.handler.timeout, checks.handler.protocol_version = 0.5, "HTTP/1.0"
+    assert checks.main("/", ":80", "abc", checks.port) == 0
+
+
 def test_front_without_a_limit_is_not_checked(checks, tmp_path):
     checks.handler.timeout = 0.5
     (tmp_path / "Caddyfile").write_text("keepalive off\n")

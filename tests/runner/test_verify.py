@@ -18,7 +18,8 @@ def served(status=200, release="new"):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(status)
+            self.send_response(status if self.path == "/ready" else 200)
+            self.send_header("Location", "/elsewhere")
             if release:
                 self.send_header("X-Release", release)
             self.end_headers()
@@ -66,7 +67,7 @@ def test_without_a_health_path_any_status_below_500_counts():
         verify.wait_for_release("https://api.example.com", "", "new", 0.2, lambda url: Answer(502, "new"))
 
 
-@pytest.mark.parametrize("status", [200, 404, 503])
+@pytest.mark.parametrize("status", [200, 302, 404, 503])
 def test_status_and_release_are_fetched(status):
     with served(status) as url:
         assert verify.fetch(url) == (status, "new", "")
@@ -74,6 +75,11 @@ def test_status_and_release_are_fetched(status):
 
 def test_a_server_without_the_header():
     with served(release="") as url:
+        assert verify.fetch(url) == (200, "", "")
+
+
+def test_a_redirect_of_the_proxy_is_followed():
+    with served(308, release="") as url:
         assert verify.fetch(url) == (200, "", "")
 
 

@@ -99,7 +99,7 @@ def test_interrupt_is_not_taken_for_a_reason_to_replace_the_live_release(directo
     monkeypatch.setattr(rollout, "confirm_live", CONFIRM_LIVE)
     monkeypatch.setattr(rollout.health, "wait_until_healthy", interrupt)
     monkeypatch.setattr(rollout.compose, "hashes", lambda *_: {})
-    services = {name: {"labels": {"quai.deploy": "100"}} for name in ("api", "front")}
+    services = {name: {"labels": {"quai.deploy": "100", "quai.tag": OLD}} for name in ("api", "front")}
     monkeypatch.setattr(rollout.compose, "configuration", lambda _: {"services": services})
     assert deploy.run(directory, OLD, "a person", refuse_older=True) == 1
     assert capsys.readouterr().out.endswith(f"refused: interrupted\n==> still live: {OLD}\n")
@@ -150,7 +150,7 @@ def test_stopped_services_are_started_before_the_live_release_is_checked(directo
     """The release itself may need them, for example the database."""
     containers += [container("100", OLD, "api"), container("100", OLD, "front")]
     started = []
-    services = {name: {"labels": {"quai.deploy": "100"}} for name in ("api", "front")}
+    services = {name: {"labels": {"quai.deploy": "100", "quai.tag": OLD}} for name in ("api", "front")}
     services |= {name: {} for name in ("proxy", "db", "cache", "check", "backup", "migrate")}
     monkeypatch.setattr(rollout, "confirm_live", CONFIRM_LIVE)
     monkeypatch.setattr(rollout.compose, "hashes", lambda *_: {})

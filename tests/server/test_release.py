@@ -201,11 +201,14 @@ def test_partly_removed_release_is_not_mistaken_for_one(directory, settings, mon
     assert {folder.name for folder in (directory / "releases").iterdir()} == {OLD, f"{THIRD}.new"}
 
 
+API = {"labels": {"quai.health-path": ""}}
+
+
 @pytest.mark.parametrize(("code", "pending"), [(0, False), (1, True), (3, True)])
 def test_any_other_exit_code_than_0_means_pending_migrations(directory, settings, monkeypatch, code, pending):
     """As `manage.py migrate --check` and `alembic current --check-heads` exit."""
     monkeypatch.setattr(migrations.compose, "run_one_shot", lambda *_: code)
-    services = {"check": {"labels": {"quai.incompatible-exit-code": "4"}}}
+    services = {"check": {"labels": {"quai.incompatible-exit-code": "4"}}, "api": API}
     project = Project(directory, settings, NEW, "200")
     assert migrations.are_pending(project, services) is pending
 
@@ -215,11 +218,22 @@ def test_any_other_exit_code_than_0_means_pending_migrations(directory, settings
 )
 def test_release_is_refused_if_its_check_says_so_or_does_not_run(directory, settings, monkeypatch, code, message):
     monkeypatch.setattr(migrations.compose, "run_one_shot", lambda *_: code)
-    services = {"check": {"labels": {"quai.incompatible-exit-code": "4"}}}
+    services = {"check": {"labels": {"quai.incompatible-exit-code": "4"}}, "api": API}
     with pytest.raises(Refused, match=message):
         migrations.are_pending(Project(directory, settings, NEW, "200"), services)
     if code == 4:
-        assert migrations.are_pending(Project(directory, settings, NEW, "200"), {"check": {}})
+        assert migrations.are_pending(Project(directory, settings, NEW, "200"), {"check": {}, "api": API})
+
+
+@pytest.mark.parametrize(("code", "pending"), [(0, False), (3, True), (1, None), (4, None)])
+def test_exit_codes_of_version_1_keep_their_meaning(directory, settings, monkeypatch, code, pending):
+    monkeypatch.setattr(migrations.compose, "run_one_shot", lambda *_: code)
+    project = Project(directory, settings, NEW, "200")
+    if pending is None:
+        with pytest.raises(Refused, match="cannot run on the database"):
+            migrations.are_pending(project, {"check": {}, "api": {}})
+    else:
+        assert migrations.are_pending(project, {"check": {}, "api": {}}) is pending
 
 
 def test_release_without_a_check_has_pending_migrations(directory, settings):

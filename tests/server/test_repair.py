@@ -102,6 +102,19 @@ def test_scheduler_of_the_live_release_is_started_after_the_previous_one(directo
     assert "quai-scheduler-200" in stopped_before
 
 
+def test_scheduler_that_cannot_start_does_not_block_the_next_deploy(directory, settings, docker, monkeypatch, capsys):
+    """The next release may correct it."""
+
+    def fail(one):
+        raise engine.EngineError("no such file")
+
+    scheduler = container("100", OLD, "scheduler", "created")._replace(labels={"quai.single": "true"})
+    monkeypatch.setattr(engine, "containers", lambda project, label: [*BOTH, scheduler])
+    monkeypatch.setattr(engine, "start", fail)
+    assert repair.repair(directory, settings).tag == OLD
+    assert "quai-scheduler-100 cannot be started: no such file" in capsys.readouterr().out
+
+
 def test_manually_started_one_shots_are_kept(directory, settings, docker):
     """`docker compose run backup`, which the documentation recommends, has no label of a deploy."""
     repair.repair(directory, settings)

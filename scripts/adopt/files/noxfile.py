@@ -43,7 +43,7 @@ def tests(session: nox.Session) -> None:
     variables = project.install_variables(session.virtualenv.location)
     for words in project.install_commands(session.virtualenv.location):
         session.run_install(*words, env=variables, external=True, silent=True)
-    session.run(*command, *session.posargs)
+    session.run(*command, *session.posargs, env=project.test_variables())
 
 
 @nox.session

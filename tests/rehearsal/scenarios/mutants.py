@@ -129,8 +129,8 @@ MUTANTS = (
     (
         "the removal of refused containers",
         "repair",
-        "    engine.remove(container.id for",
-        "    list(container.id for",
+        "    engine.remove(container.id for container in others if container.service not in singles)\n",
+        "",
         faulty_releases,
     ),
     ("the time limit of migrations", "migrations", '"migrate", seconds)', '"migrate", 130)', faulty_migrations),
@@ -155,7 +155,7 @@ MUTANTS = (
         "        if False:",
         dump_without_space,
     ),
-    ("the labels of workers", "roles", "        if is_stale:", "        if False:", workers_and_schedulers),
+    ("the labels of workers", "roles", "        if is_stale or (", "        if False and (", workers_and_schedulers),
     (
         "the start of workers before the switch",
         "rollout",
@@ -174,8 +174,8 @@ MUTANTS = (
     (
         "the schema check",
         "migrations",
-        'if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE):',
-        "if False:",
+        'if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE) or',
+        "if",
         restore_after_data_loss,
     ),
     ("the separate session", "follow", "        os.setsid()\n", "        os.dup2(1, 9)\n", dropped_connection),
