@@ -14,7 +14,7 @@ SETTING = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*"
 
 def compose_reads(pattern=r"\$\{?([A-Za-z_][A-Za-z0-9_]*)"):
     text = (ROOT / "docker-compose.prod.yml").read_text().replace("$$", "")
-    without_value = re.findall(r"^      ([A-Z][A-Z0-9_]*): *$", text, re.MULTILINE)
+    without_value = re.findall(r'^ +"?([A-Z][A-Z0-9_]*)"?: *(?:null)?,?$', text, re.MULTILINE)  # YAML, or JSON
     return {*re.findall(pattern, text), *without_value}
 
 
