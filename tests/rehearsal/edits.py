@@ -68,7 +68,7 @@ def environment(service: dict[str, Any]) -> dict[str, Any]:
     found = service.get("environment") or {}
     if isinstance(found, list):
         found = {name: value if equals else None for name, equals, value in (one.partition("=") for one in found)}
-    service["environment"] = found
+    service["environment"] = found = dict(found)  # the file may share it with other services
     return found
 
 
@@ -87,7 +87,7 @@ def wrap_command(script: str) -> Edit:
 
     def edit(compose: Compose) -> None:
         command = compose.api_command()
-        compose.api |= {"entrypoint": ["sh", "-c", script.replace("$", "$$"), "sh"], "command": command}
+        compose.api.update(entrypoint=["sh", "-c", script.replace("$", "$$"), "sh"], command=command)
 
     return edit
 
