@@ -88,7 +88,7 @@ def postgres(session: nox.Session) -> None:
 
 @nox.session(default=False, python=PYTHON)
 def page(session: nox.Session) -> None:
-    """Test the page in Chromium, and save screenshots in .nox/page-pictures."""
+    """Test the page in Chromium, and the fronts in Caddy; save screenshots in .nox/page-pictures."""
     install_project(session, "caddy", "page")
     session.run("pytest", "tests/page", *session.posargs)
 

@@ -13,6 +13,7 @@ from tests.rehearsal.application import (
     Credentials,
     Invariant,
     Request,
+    WebSocket,
     fill,
     read,
 )
@@ -66,6 +67,11 @@ old = "one"
 new = "two"
 path = "/docs"
 text = "two"
+
+[websocket]
+path = "/ws?token=${API_TOKEN}"
+send = "hello from ${first_commit}"
+receive = "echo"
 """
 
 
@@ -127,6 +133,7 @@ def test_all_keys_are_read(folder):
             Invariant("two schedulers at the same time", "exec -T db psql -At -c 'select count(*) from overlaps'", "0"),
         ),
         change=Change("shop/app.py", "one", "two", "/docs", "two"),
+        websocket=WebSocket("/ws?token=${API_TOKEN}", "hello from ${first_commit}", "echo"),
     )
     assert application.can_count
     assert [request.is_read for request in application.requests] == [True, False, False]
@@ -153,8 +160,10 @@ def test_example_of_the_readme_is_valid(folder):
     (folder / "shop/app.py").write_text('title="Shop"')
     application = read_text(folder, example)
     assert [request.counted for request in application.requests] == ["", "orders"]
+    assert application.websocket == WebSocket("/ws", "hello", "echo: hello")
 
 
+WEBSOCKET = "[websocket]\npath = '/ws'\nsend = 'a'\n"
 REQUEST = "[[requests]]\npath = '/'\n"
 WRITE = f"{REQUEST}[[requests]]\nmethod = 'POST'\npath = '/orders'\nbody = '${{id}}'\n"
 COUNTED = f"{WRITE}counted = 'orders'\n"
@@ -254,6 +263,19 @@ METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
             "3: change.old must occur once in shop/app.py, found 2 occurrences",
         ),
         ("[change]\nfile = 'shop/app.py'\nold = 'one'\nnew = 'b'\npath = '/'", "1: change.text must be text, found"),
+        ("websocket = '/ws'", '1: websocket must be a table, found "/ws"'),
+        (WEBSOCKET, "1: websocket.receive must be text, found nothing"),
+        (f"{WEBSOCKET}receive = ''", '4: websocket.receive must be text, found ""'),
+        (f"{WEBSOCKET}receive = 1", "4: websocket.receive must be text, found 1"),
+        (
+            f"{WEBSOCKET}receive = 'b'".replace("/ws", "ws://host/ws"),
+            '2: websocket.path must be a path such as "/ws", found "ws://host/ws"',
+        ),
+        (f"{WEBSOCKET}receive = 'b'\nc = 1", "5: websocket.c is unknown: expected one of path, send, receive"),
+        (
+            f"{WEBSOCKET}receive = '${{id}}'",
+            f"4: websocket.receive has the unknown placeholder ${{id}}: expected {PLACEHOLDERS}",
+        ),
         (f"[[requests]]\npath = '{'x' * 100}'", f'path such as "/orders?limit=5", found "{"x" * 59}...'),
     ],
 )

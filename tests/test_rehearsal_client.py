@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.rehearsal.application import Count, Credentials, Invariant, Request
+from tests.rehearsal.application import Count, Credentials, Invariant, Request, WebSocket
 from tests.rehearsal.client import Client
 from tests.rehearsal.failures import Failed
 from tests.rehearsal.fakes import APPLICATION, REQUESTS, TAG, FaultyServer, FolderServer
@@ -59,6 +59,8 @@ def test_placeholders_and_credentials_are_filled_in(rehearsal, server):
         Request(f"/{TAG}/${{id}}", "POST", filled, '"the-token ${id}"', status=201),
         Request("/"),
     ]
+    websocket = WebSocket("/ws?token=${token}", "${PASSWORD}", "from ${first_commit}")
+    assert client.fill_websocket(websocket) == WebSocket("/ws?token=the-token", "secret", f"from {TAG}")
 
 
 @pytest.mark.parametrize(

@@ -1,45 +1,17 @@
 """The load over TLS, with the certificate of a temporary authority."""
 
-import shutil
-import ssl
-import subprocess
 import time
 
 import pytest
 
-from tests.rehearsal.fakes import REQUESTS, TAG, FaultyServer, send_load
+from tests.rehearsal.fakes import REQUESTS, TAG, FaultyServer, create_certificate, create_context, send_load
 from tests.rehearsal.server import wait_for
 from tests.rehearsal.traffic import Summary, Traffic
 
 
-def create_certificate(folder, name, *options):
-    """Create a certificate and its key as NAME.pem and NAME.key."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem", *options]
-    subprocess.run(command, cwd=folder, capture_output=True, check=True)
-    return folder / f"{name}.pem"
-
-
 def serve_tls(server, ca, host):
     """Make the server one with a certificate of this authority for this host."""
-    signed = ("-CA", ca.name, "-CAkey", f"{ca.stem}.key", "-addext", f"subjectAltName=DNS:{host}")
-    certificate = create_certificate(ca.parent, "server", *signed, "-addext", "basicConstraints=critical,CA:FALSE")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.socket = create_context(ca, host).wrap_socket(server.socket, server_side=True)
     return f"https://localhost:{server.server_port}"
 
 

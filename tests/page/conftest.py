@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -67,19 +68,17 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def front(tmp_path_factory):
-    """Caddy with the repository's page and Caddyfile, on a free port."""
-    folder = tmp_path_factory.mktemp("front")
-    port, api_port = free_port(), free_port()
-    settings = {"PAGE": ROOT / "service/front/page", "BIND": "127.0.0.1", "FRONT_PORT": port}
-    settings |= {"API_HOST": "127.0.0.1", "API_PORT": api_port}
+@contextmanager
+def start_front(caddyfile: Path, folder: Path, **settings):
+    """Yield a running Caddy with its `url`, its `api_port` and its `log`; stop it at the end."""
+    port = free_port()
+    settings |= {"BIND": "127.0.0.1", "FRONT_PORT": port, "API_HOST": "127.0.0.1"}
     private = {"CADDY_ADMIN": f"localhost:{free_port()}", "XDG_CONFIG_HOME": folder, "XDG_DATA_HOME": folder}
     environment = os.environ | {name: str(value) for name, value in (settings | private).items()}
-    caddy = ["caddy", "run", "--adapter", "caddyfile", "--config", str(ROOT / "service/front/Caddyfile")]
+    caddy = ["caddy", "run", "--adapter", "caddyfile", "--config", str(caddyfile)]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(caddy, env=environment, stdout=log, stderr=log)
-    process.url, process.api_port, process.log = f"http://localhost:{port}", api_port, folder / "log"
+    process.url, process.api_port, process.log = f"http://localhost:{port}", settings["API_PORT"], folder / "log"
     try:
         wait_until(lambda: process.poll() is not None or accepts_connections(port))
         assert process.poll() is None, process.log.read_text()
@@ -87,6 +86,14 @@ def front(tmp_path_factory):
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def front(tmp_path_factory):
+    """Caddy with the repository's page and Caddyfile, on a free port."""
+    caddyfile, folder = ROOT / "service/front/Caddyfile", tmp_path_factory.mktemp("front")
+    with start_front(caddyfile, folder, PAGE=ROOT / "service/front/page", API_PORT=free_port()) as process:
+        yield process
 
 
 class Site:

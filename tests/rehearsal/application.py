@@ -81,6 +81,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class WebSocket:
+    """The path of a WebSocket, a message, and the message that answers it. All may contain placeholders."""
+
+    path: str
+    send: str
+    receive: str
+
+
+@dataclass(frozen=True)
 class Application:
     """What the rehearsal sends to an application, and how it counts writes."""
 
@@ -92,6 +101,7 @@ class Application:
     counts: Mapping[str, Count] = field(default_factory=dict)
     invariants: tuple[Invariant, ...] = ()
     change: Change | None = None
+    websocket: WebSocket | None = None
 
     @property
     def can_count(self) -> bool:
@@ -152,6 +162,7 @@ class _Reader:
             self._read_counts({request.counted for request in requests}),
             tuple(map(self._read_invariant, self.root.tables("invariants"))),
             self._read_change(),
+            self._read_websocket(),
         )
         self.root.report_unknown_keys()
         return application
@@ -259,6 +270,17 @@ class _Reader:
         elif change.file and change.old and (number := file.read_text(errors="replace").count(change.old)) != 1:
             table.report("old", f"must occur once in {change.file}, found {number} occurrences")
         return change
+
+    def _read_websocket(self) -> WebSocket | None:
+        table = self.root.table("websocket")
+        if table is None:
+            return None
+        path = table.text("path", 'a path such as "/ws"', PATH)
+        websocket = WebSocket(path, table.text("send"), table.text("receive"))
+        for key in ("path", "send", "receive"):
+            _check_placeholders(table, key, getattr(websocket, key), self.placeholders)
+        table.report_unknown_keys()
+        return websocket
 
 
 def _check_placeholders(table: CheckedTable, key: str, text: str, known: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from email.message import Message
 from typing import Any, NamedTuple
 
-from tests.rehearsal.application import FIRST_COMMIT, TOKEN, Application, Count, Invariant, Request, fill
+from tests.rehearsal.application import FIRST_COMMIT, TOKEN, Application, Count, Invariant, Request, WebSocket, fill
 from tests.rehearsal.failures import Failed, expect, say
 from tests.rehearsal.server import Server
 from tests.rehearsal.traffic import connect, lost_and_duplicated
@@ -56,6 +56,11 @@ class Client:
         headers = {name: fill(value, self._values) for name, value in headers.items()}
         path, body = fill(request.path, self._values), fill(request.body, self._values)
         return replace(request, path=path, headers=headers, body=body, credentials=False)
+
+    def fill_websocket(self, websocket: WebSocket) -> WebSocket:
+        """Return the WebSocket with all placeholders filled in."""
+        path, send, receive = (fill(one, self._values) for one in (websocket.path, websocket.send, websocket.receive))
+        return WebSocket(path, send, receive)
 
     def load(self) -> list[Request]:
         """Return the requests of the load."""

@@ -1,10 +1,15 @@
-"""For the unit tests: a small HTTP server that fails on demand, a server simulated by a folder, and a sample run."""
+"""For unit tests: an HTTP server that fails on demand, certificates, a server simulated by a folder, a sample run."""
 
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
 
 from scripts.runner.process import run
 from tests.rehearsal.application import Application, Request
@@ -99,6 +104,36 @@ def scheduled_rate(summary) -> float:
     """Return the requests per second by the times when they were due, however late a busy machine sent them."""
     due = [record["at"] - record["late"] for record in summary.records]
     return (summary.requests - 1) / (max(due) - min(due))
+
+
+def create_certificate(folder, name, *options):
+    """Create a certificate and its key as NAME.pem and NAME.key. Skips the test without openssl."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    command += ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem", *options]
+    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    return folder / f"{name}.pem"
+
+
+def create_context(ca, host):
+    """Return the TLS context of a server with a certificate of this authority for this host."""
+    signed = ("-CA", ca.name, "-CAkey", f"{ca.stem}.key", "-addext", f"subjectAltName=DNS:{host}")
+    certificate = create_certificate(ca.parent, "server", *signed, "-addext", "basicConstraints=critical,CA:FALSE")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    return context
 
 
 class FolderServer(Server):

@@ -14,6 +14,7 @@ from tests.rehearsal.scenarios.by_hand import (
     services_during_a_deploy,
     settings_during_a_deploy,
 )
+from tests.rehearsal.scenarios.connections import websockets
 from tests.rehearsal.scenarios.endurance import kill_matrix, soak
 from tests.rehearsal.scenarios.everyday import (
     code_change,
@@ -69,6 +70,7 @@ SCENARIOS = (
     restore_after_data_loss,
     unusual_releases,
     workers_and_schedulers,
+    websockets,
     registry_outage,
     concurrent_deploys,
     unwritable_env_file,
