@@ -189,7 +189,7 @@ def expect_failure(message):
 def test_websocket_that_is_closed_before_the_release_is_live_is_a_failure(rehearsal, server):
     def close_early():
         server.close_all()
-        time.sleep(1.1)  # deploys.log has full seconds
+        time.sleep(2.2)  # deploys.log has full seconds, and the messages have pauses
 
     rehearsal.before = close_early
     with expect_failure("messages were answered, then a message sent .* was not answered: .*1001"):
