@@ -4,10 +4,32 @@ import copy
 
 import pytest
 
-from scripts.runner.process import ROOT
 from tests.rehearsal import edits
 
-TEXT = (ROOT / "docker-compose.prod.yml").read_text()
+TEXT = """
+x-release: &release
+  image: ${IMAGE}:${IMAGE_TAG}
+  environment: &environment
+    API_PORT: ${API_PORT}
+    SENTRY_DSN:
+services:
+  front:
+    image: caddy
+    labels: &labels {quai.deploy: "${DEPLOY_ID:-0}", quai.tag: "${IMAGE_TAG}"}
+  api:
+    <<: *release
+    labels:
+      <<: *labels
+      quai.health-path: /ready
+    deploy:
+      resources:
+        limits: {memory: 512M}
+  check: {<<: *release, deploy: {replicas: 0}}
+  migrate:
+    <<: *release
+    environment: {<<: *environment, PGOPTIONS: ""}
+  db: {image: postgres}
+"""
 EDITS = {
     "run_python": (edits.run_python("print('$HOME')"), {"api"}),
     "wrap_command": (edits.wrap_command('sleep 1; exec "$@"'), {"api"}),

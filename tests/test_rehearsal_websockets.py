@@ -188,8 +188,9 @@ def expect_failure(message):
 
 def test_websocket_that_is_closed_before_the_release_is_live_is_a_failure(rehearsal, server):
     def close_early():
+        wait_for("the connection", lambda: server.open)
         server.close_all()
-        time.sleep(2.2)  # deploys.log has full seconds, and the messages have pauses
+        time.sleep(0.5)
 
     rehearsal.before = close_early
     with expect_failure("messages were answered, then a message sent .* was not answered: .*1001"):
