@@ -84,7 +84,7 @@ def start_front(caddyfile: Path, folder: Path, **settings):
         assert process.poll() is None, process.log.read_text()
         yield process
     finally:
-        process.terminate()
+        process.kill()  # after SIGTERM, it would wait for requests that a failed test has left
         process.wait()
 
 

@@ -1,7 +1,7 @@
 """The fronts of a release, the pipeline's default and the sample's: a real Caddy, and an application behind it."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
@@ -143,17 +143,15 @@ def exceed(front, limit):
 
     The front has then read all bytes, so it does not reset the connection.
     """
-    connection = HTTPConnection(urlsplit(front.url).netloc, timeout=SECONDS)
-    connection.putrequest("POST", "/size")
-    connection.putheader("Content-Length", str(limit + MEGABYTE))
-    connection.endheaders()
-    for _ in range(limit // MEGABYTE):
-        connection.send(bytes(MEGABYTE))
-    connection.send(b"1")
-    response = connection.getresponse()
-    result = httpx2.Response(response.status, headers=response.getheaders(), content=response.read())
-    connection.close()
-    return result
+    with closing(HTTPConnection(urlsplit(front.url).netloc, timeout=SECONDS)) as connection:
+        connection.putrequest("POST", "/size")
+        connection.putheader("Content-Length", str(limit + MEGABYTE))
+        connection.endheaders()
+        for _ in range(limit // MEGABYTE):
+            connection.send(bytes(MEGABYTE))
+        connection.send(b"1")
+        response = connection.getresponse()
+        return httpx2.Response(response.status, headers=response.getheaders(), content=response.read())
 
 
 @pytest.mark.parametrize("release", [RELEASE, OF_DIGITS])
