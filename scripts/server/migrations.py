@@ -31,10 +31,10 @@ def are_pending(project: Project, services: Mapping[str, Any]) -> bool:
         code = compose.run_one_shot(project, "check", seconds)
     except TimedOut:
         raise Refused(f"the check for migrations took more than {seconds} s (MIGRATE_SECONDS in .env)") from None
-    is_version_1 = roles.HEALTH_PATH not in roles.labels(services.get("api", {}))
     if code >= NOT_RUN:
         raise Refused(f"the check for migrations did not run (exit code {code}): see above")
-    if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE) or (is_version_1 and code not in (0, PENDING)):
+    is_unknown = roles.is_version_1(services) and code not in (0, PENDING)
+    if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE) or is_unknown:
         raise Refused("this release cannot run on the database as it is: see above")
     return code != 0
 

@@ -20,13 +20,13 @@ def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
     Raises Refused if the labels of a service are wrong: a deploy would not replace it, or run it twice.
     """
     found = {name: _replicas(service) for name, service in services.items() if RELEASE in labels(service)}
-    is_version_1 = HEALTH_PATH not in labels(services.get("api", {}))  # its workers were not part of a release
+    may_be_stale = is_version_1(services)  # its workers were not part of a release
     for name, service in services.items():
         uses_image = service.get("image") == image and name not in ONE_SHOTS and _replicas(service)
-        is_stale = uses_image and name not in found and not is_version_1
+        is_stale = uses_image and name not in found and not may_be_stale
         if is_stale or (name in found and TAG not in labels(service)):
             raise Refused(
-                f"the service {name} uses the release's image: add the labels {RELEASE} and quai.tag to it in "
+                f"the service {name} uses the release's image: add the labels {RELEASE} and {TAG} to it in "
                 "docker-compose.prod.yml, as on api (labels: *labels), so that each deploy replaces it"
             )
         if labels(service).get(SINGLE, "true") not in ("true", "false"):
@@ -37,6 +37,11 @@ def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
         if name not in found:
             raise Refused(f"docker-compose.prod.yml has no service {name} with the label {RELEASE}")
     return {name: count for name, count in found.items() if count}
+
+
+def is_version_1(services: Mapping[str, Any]) -> bool:
+    """Return whether these services are those of a release of version 1, which names no health path."""
+    return HEALTH_PATH not in labels(services.get("api", {}))
 
 
 def labels(service: Mapping[str, Any]) -> Mapping[str, str]:

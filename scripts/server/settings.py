@@ -50,7 +50,6 @@ class Settings:
     migrate_seconds: int
     notify_url: str
     notify_token: str = field(repr=False)
-    names: frozenset[str] = field(repr=False)
 
     def release_image(self, tag: str) -> str:
         """The full name of a release's image."""
@@ -133,7 +132,6 @@ def read(directory: Path) -> Settings:
         migrate_seconds=number("MIGRATE_SECONDS"),
         notify_url=value("NOTIFY_URL", r"|https?://[^\s\"]+", "a URL (https://...)"),
         notify_token=values.get("NOTIFY_TOKEN", ""),
-        names=frozenset(values) | DEFAULTS.keys(),
     )
 
 
