@@ -214,7 +214,7 @@ def test_secrets_are_not_in_the_arguments_or_records(server, tmp_path):
     traffic = Traffic(server.url, load, 200, tmp_path / "requests.jsonl")
     traffic.start()
     wait_for("a request", lambda: server.received)
-    commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    commands = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     traffic.stop()
     assert "tests.rehearsal.traffic" in commands
     assert "secret" not in commands
