@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 
 import pytest
@@ -210,16 +211,17 @@ def test_load_without_writes_skips_them(server, tmp_path):
 
 
 def test_secrets_are_not_in_the_arguments_or_records(server, tmp_path):
-    load = [Request("/?key=secret", headers={"Authorization": "secret"})]
+    secret = uuid.uuid4().hex
+    load = [Request(f"/?key={secret}", headers={"Authorization": secret})]
     traffic = Traffic(server.url, load, 200, tmp_path / "requests.jsonl")
     traffic.start()
     wait_for("a request", lambda: server.received)
     commands = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     traffic.stop()
     assert "tests.rehearsal.traffic" in commands
-    assert "secret" not in commands
-    assert "secret" not in (tmp_path / "requests.jsonl").read_text()
-    assert server.sent[0][0]["Authorization"] == "secret"
+    assert secret not in commands
+    assert secret not in (tmp_path / "requests.jsonl").read_text()
+    assert server.sent[0][0]["Authorization"] == secret
 
 
 def test_release_of_a_json_response_replaces_the_one_of_the_header(server, tmp_path):

@@ -197,7 +197,8 @@ def test_websocket_that_is_closed_before_the_release_is_live_is_a_failure(rehear
         connections.websockets(rehearsal)
 
 
-def test_websocket_that_stays_open_is_a_failure(rehearsal):
+def test_websocket_that_stays_open_is_a_failure(rehearsal, monkeypatch):
+    monkeypatch.setattr(connections, "MARGIN_SECONDS", 0.2)
     rehearsal.after = lambda: None
     with expect_failure("the WebSocket to the previous release was not closed$"):
         connections.websockets(rehearsal)
@@ -213,9 +214,11 @@ def test_websocket_that_stays_open_without_answers_is_a_failure(rehearsal, serve
         connections.websockets(rehearsal)
 
 
-def test_websocket_that_is_closed_too_late_is_a_failure(rehearsal, server):
+def test_websocket_that_is_closed_too_late_is_a_failure(rehearsal, server, monkeypatch):
+    monkeypatch.setattr(connections, "MARGIN_SECONDS", 0.2)
+
     def close_late():
-        time.sleep(2.5)
+        time.sleep(1)
         server.close_all()
 
     rehearsal.after = close_late

@@ -182,6 +182,7 @@ def checks(monkeypatch, tmp_path):
     monkeypatch.setattr(checks, "API", "127.0.0.1")
     monkeypatch.setattr(checks, "PROXY", "127.0.0.1")
     monkeypatch.setattr(checks, "PROXY_PORT", server.server_port)
+    monkeypatch.setattr(checks, "MARGIN", 0.1)
     monkeypatch.setattr(checks, "CADDYFILE", tmp_path / "Caddyfile")
     (tmp_path / "Caddyfile").write_text("transport http {\n\tkeepalive 1s # shorter\n}\n")
     checks.handler, checks.port = handler, str(server.server_port)
@@ -199,7 +200,7 @@ def test_application_that_closes_idle_connections_too_early_fails(checks, capsys
     checks.handler.timeout = 0.5
     assert checks.main("/", ":80", "abc", checks.port) == 1
     output = capsys.readouterr().out
-    assert "closes idle connections too early, after less than 1.5 s; the front keeps them for 1 s" in output
+    assert "closes idle connections too early, after less than 1.1 s; the front keeps them for 1 s" in output
     assert "gunicorn: --keep-alive 75" in output
 
 

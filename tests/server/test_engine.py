@@ -52,7 +52,7 @@ def docker(tmp_path, monkeypatch):
     """A fake engine with the responses that a test sets."""
     server = socketserver.ThreadingUnixStreamServer(str(tmp_path / "docker.sock"), Handler)
     server.asked, server.answers = [], {}
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     yield server
     server.shutdown()

@@ -99,7 +99,7 @@ def hook(directory):
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     server.got, server.status = [], 204
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     with (directory / ".env").open("a") as env:
         env.write(f"NOTIFY_URL=http://127.0.0.1:{server.server_port}/\nNOTIFY_TOKEN=a-token\n")
     yield server

@@ -53,7 +53,7 @@ class Application(BaseHTTPRequestHandler):
 @pytest.fixture
 def port():
     server = HTTPServer(("127.0.0.1", 0), Application)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server.server_port
     server.shutdown()
     server.server_close()
