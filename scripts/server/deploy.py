@@ -105,7 +105,7 @@ def _execute(attempt: Attempt, refuse_older: bool) -> int:
     """Roll out and write .env; revert if one of the two fails. Then finish. Return the exit code."""
     serving, outcome = attempt, history.LIVE
     try:
-        if rollout.confirm_live(attempt):
+        if rollout.keep_live(attempt):
             serving = attempt.with_live_containers()
         else:
             outcome = rollout.roll_out(attempt, refuse_older)
@@ -140,13 +140,8 @@ def _finish(attempt: Attempt, outcome: str) -> None:
     services = {one.service for one in new}
     # A worker without a deploy id was started before its service became part of the release.
     previous = [one for one in containers if one not in new and (one.deploy_id or one.service in services)]
-    # Single workers first, so that they do not wait for the end of slow workers.
-    singles = roles.single_services([*new, *previous])
-    engine.remove(one.id for one in previous if one.service in singles)
-    try:
-        engine.in_parallel(engine.start, [one.id for one in new if one.service in singles])
-    finally:
-        engine.remove(one.id for one in previous)
+    if problem := repair.hand_over(previous, new):
+        raise Refused(problem)
     _rename_containers(attempt)
     state.write_upstream(directory, "front")
     release.prune(directory, current, attempt.tag)

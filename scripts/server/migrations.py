@@ -19,8 +19,8 @@ ID = "[0-9]{10}"  # the id of a deploy: seconds since 1970
 GROWTH = 1.2  # how much larger than the last dump the next one may be, as a factor
 
 
-def are_pending(project: Project, services: Mapping[str, Any]) -> bool:
-    """Return whether the release has pending migrations: whether its `check` service exits with a code other than 0.
+def check_pending(project: Project, services: Mapping[str, Any]) -> bool:
+    """Run the `check` service; return whether a migration is pending: whether the exit code is another than 0.
 
     Without this service, assume that it has. Raises Refused if the release cannot run on the schema as it is.
     """

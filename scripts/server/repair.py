@@ -74,28 +74,32 @@ def repair(directory: Path, settings: Settings) -> Live:
     (directory / "backups/new").unlink(missing_ok=True)
     keep = {container.id for container in live.containers}
     others = [container for container in containers if container.id not in keep]
-    # Single workers first, so that they do not wait for the end of slow workers.
-    singles = roles.single_services(containers)
-    engine.remove(container.id for container in others if container.service in singles)
-    live = _start_created(settings, live)
-    engine.remove(container.id for container in others if container.service not in singles)
+    if problem := hand_over(others, live.containers):  # the next release may correct it
+        state.say(problem)
+    if any(container.state == "created" for container in live.containers):
+        live = find_live(release_containers(settings), live.deploy_id, "")
     state.write_upstream(directory, "front")
     if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():
         state.link_current(directory, live.tag)
     return live
 
 
-def _start_created(settings: Settings, live: Live) -> Live:
-    """Start the single workers that a killed deploy of the live release left unstarted. Return the live release."""
-    created = [one for one in live.containers if one.state == "created"]
-    if not created:
-        return live
-    for container in created:
-        try:
-            engine.start(container.id)
-        except engine.EngineError as error:  # the next release may correct it
-            state.say(f"{container.name} cannot be started: {error}")
-    return find_live(release_containers(settings), live.deploy_id, "")
+def hand_over(previous: Sequence[Container], kept: Sequence[Container]) -> str:
+    """Remove the previous containers, and start those kept that were only created: single workers.
+
+    Single workers are replaced first, so that they do not wait for the end of slow workers. Return what cannot be
+    started, and why; empty if all were. Raises EngineError if a container cannot be removed.
+    """
+    singles, problems = roles.single_services([*previous, *kept]), []
+    engine.remove(one.id for one in previous if one.service in singles)
+    for container in kept:
+        if container.state == "created":
+            try:
+                engine.start(container.id)
+            except engine.EngineError as error:
+                problems.append(f"{container.name} cannot be started: {error}")
+    engine.remove(one.id for one in previous)
+    return "; ".join(problems)
 
 
 def move_upstream(directory: Path, front: str) -> None:

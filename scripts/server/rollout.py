@@ -23,8 +23,8 @@ class Plan:
     has_same_migrations: bool
 
 
-def confirm_live(attempt: Attempt) -> bool:
-    """Return whether the live release can stay: it has this tag and these settings, and all its containers serve.
+def keep_live(attempt: Attempt) -> bool:
+    """Keep the live release if it has this tag and these settings, and all its containers serve. Return whether it did.
 
     Starts other services that are not running. Waits up to HEALTH_SECONDS: after a reboot all may still be starting.
     """
@@ -124,7 +124,7 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
         created = _create_and_start(attempt, plan)
     if "migrate" in plan.services:
         attempt.steps.begin("migrate")
-        if migrations.are_pending(attempt.project, plan.services):
+        if migrations.check_pending(attempt.project, plan.services):
             engine.in_parallel(engine.kill, created)
             migrations.migrate(attempt.project, plan.services)
             engine.in_parallel(engine.start, created)

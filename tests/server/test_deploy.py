@@ -7,7 +7,7 @@ from server.settings import read
 
 from tests.server.conftest import NEW, OLD, container
 
-CONFIRM_LIVE = rollout.confirm_live
+KEEP_LIVE = rollout.keep_live
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def containers(directory, monkeypatch):
     monkeypatch.setattr(engine, "tags", lambda repository: set())
     monkeypatch.setattr(engine, "untag", lambda name: None)
     monkeypatch.setattr(repair, "DRAIN_SECONDS", 0)
-    monkeypatch.setattr(rollout, "confirm_live", lambda attempt: False)
+    monkeypatch.setattr(rollout, "keep_live", lambda attempt: False)
     monkeypatch.setattr(rollout, "roll_out", refuse)
     monkeypatch.setattr(deploy.signal, "signal", lambda *_: None)
     state.write_upstream(directory, "front")
@@ -96,7 +96,7 @@ def test_interrupt_is_not_taken_for_a_reason_to_replace_the_live_release(directo
     def interrupt(*_, **__):
         raise Interrupted("interrupted")
 
-    monkeypatch.setattr(rollout, "confirm_live", CONFIRM_LIVE)
+    monkeypatch.setattr(rollout, "keep_live", KEEP_LIVE)
     monkeypatch.setattr(rollout.health, "wait_until_healthy", interrupt)
     monkeypatch.setattr(rollout.compose, "hashes", lambda *_: {})
     services = {name: {"labels": {"quai.deploy": "100", "quai.tag": OLD}} for name in ("api", "front")}
@@ -152,7 +152,7 @@ def test_stopped_services_are_started_before_the_live_release_is_checked(directo
     started = []
     services = {name: {"labels": {"quai.deploy": "100", "quai.tag": OLD}} for name in ("api", "front")}
     services |= {name: {} for name in ("proxy", "db", "cache", "check", "backup", "migrate")}
-    monkeypatch.setattr(rollout, "confirm_live", CONFIRM_LIVE)
+    monkeypatch.setattr(rollout, "keep_live", KEEP_LIVE)
     monkeypatch.setattr(rollout.compose, "hashes", lambda *_: {})
     monkeypatch.setattr(rollout.compose, "configuration", lambda _: {"services": services})
     monkeypatch.setattr(rollout.compose, "start_missing", lambda _, names, existing: started.extend(names))

@@ -210,7 +210,7 @@ def test_any_other_exit_code_than_0_means_pending_migrations(directory, settings
     monkeypatch.setattr(migrations.compose, "run_one_shot", lambda *_: code)
     services = {"check": {"labels": {"quai.incompatible-exit-code": "4"}}, "api": API}
     project = Project(directory, settings, NEW, "200")
-    assert migrations.are_pending(project, services) is pending
+    assert migrations.check_pending(project, services) is pending
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,9 @@ def test_release_is_refused_if_its_check_says_so_or_does_not_run(directory, sett
     monkeypatch.setattr(migrations.compose, "run_one_shot", lambda *_: code)
     services = {"check": {"labels": {"quai.incompatible-exit-code": "4"}}, "api": API}
     with pytest.raises(Refused, match=message):
-        migrations.are_pending(Project(directory, settings, NEW, "200"), services)
+        migrations.check_pending(Project(directory, settings, NEW, "200"), services)
     if code == 4:
-        assert migrations.are_pending(Project(directory, settings, NEW, "200"), {"check": {}, "api": API})
+        assert migrations.check_pending(Project(directory, settings, NEW, "200"), {"check": {}, "api": API})
 
 
 @pytest.mark.parametrize(("code", "pending"), [(0, False), (3, True), (1, None), (4, None)])
@@ -231,10 +231,10 @@ def test_exit_codes_of_version_1_keep_their_meaning(directory, settings, monkeyp
     project = Project(directory, settings, NEW, "200")
     if pending is None:
         with pytest.raises(Refused, match="cannot run on the database"):
-            migrations.are_pending(project, {"check": {}, "api": {}})
+            migrations.check_pending(project, {"check": {}, "api": {}})
     else:
-        assert migrations.are_pending(project, {"check": {}, "api": {}}) is pending
+        assert migrations.check_pending(project, {"check": {}, "api": {}}) is pending
 
 
 def test_release_without_a_check_has_pending_migrations(directory, settings):
-    assert migrations.are_pending(Project(directory, settings, NEW, "200"), {})
+    assert migrations.check_pending(Project(directory, settings, NEW, "200"), {})

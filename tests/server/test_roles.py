@@ -72,10 +72,10 @@ def calls(monkeypatch, request):
     The parameter is the ids of the deploys whose scheduler has the label of single workers.
     """
     containers = [
-        container(deploy_id, tag, service, state)._replace(
-            labels={"quai.single": "true"} if service == "scheduler" and deploy_id in request.param else {}
-        )
-        for deploy_id, tag, state in (("100", OLD, "running"), ("200", NEW, "created"))
+        container(
+            deploy_id, tag, service, "created" if (deploy_id, service) == ("200", "scheduler") else "running"
+        )._replace(labels={"quai.single": "true"} if service == "scheduler" and deploy_id in request.param else {})
+        for deploy_id, tag in (("100", OLD), ("200", NEW))
         for service in ("api", "front", "worker", "scheduler")
     ]
     calls = []
@@ -119,7 +119,7 @@ def test_scheduler_that_cannot_start_does_not_keep_the_previous_release(attempt,
         raise engine.EngineError("no such file")
 
     monkeypatch.setattr(engine, "start", fail)
-    with pytest.raises(engine.EngineError, match="no such file"):
+    with pytest.raises(Refused, match="quai-scheduler-200 cannot be started: no such file"):
         deploy._finish(attempt, "live")
     assert {"stop quai-scheduler-100", "stop quai-api-100", "stop quai-worker-100"} <= set(calls)
 

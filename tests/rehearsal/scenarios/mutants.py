@@ -58,7 +58,7 @@ MUTANTS = (
     (
         "the no-op for the live release",
         "deploy",
-        "if rollout.confirm_live(attempt):",
+        "if rollout.keep_live(attempt):",
         "if False:",
         commit_order,
     ),
@@ -129,8 +129,8 @@ MUTANTS = (
     (
         "the removal of refused containers",
         "repair",
-        "    engine.remove(container.id for container in others if container.service not in singles)\n",
-        "",
+        "hand_over(others, live.containers)",
+        "hand_over([], live.containers)",
         faulty_releases,
     ),
     ("the time limit of migrations", "migrations", '"migrate", seconds)', '"migrate", 130)', faulty_migrations),
@@ -165,7 +165,7 @@ MUTANTS = (
     ),
     (
         "the order of single workers",
-        "deploy",
+        "repair",
         "    engine.remove(one.id for one in previous if one.service in singles)\n",
         "",
         workers_and_schedulers,
