@@ -5,12 +5,12 @@ FROM python:3.13.16-slim-trixie@sha256:bf44cdfcb76cd3b41e879bc058fc37ec5872002cc
 
 # Separate stages for dependencies and code: a code change does not invalidate the dependency layer.
 FROM ${PYTHON_IMAGE} AS dependencies
-# The one that reads the lock file is installed, in this stage only.
+# Only the tool of the lock file is installed, and only in this stage.
 ARG UV="uv==0.13.9" POETRY="poetry==2.5.1 poetry-plugin-export==1.10.1" PDM="pdm==2.29.4 hishel==1.4.0"
 WORKDIR /build
-# The wildcards permit that a file is missing.
+# The wildcards allow missing files.
 COPY pyproject.toml* uv.lock* poetry.lock* pdm.lock* requirements*.txt ./
-# The versions are pinned above, as words of one variable; the cache is no part of the image.
+# The versions are pinned above, one variable may contain several words, and the cache is not part of the image.
 # hadolint ignore=DL3013,DL3042,SC2086
 RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=ca <<END
 set -eu

@@ -14,7 +14,7 @@ nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "tests", "dockerlint"]
 
-# The project's own, and the pinned tools of the pipeline.
+# Dependency groups: those of the project, and the pinned tools of the pipeline.
 PYPROJECT, PIPELINE = "pyproject.toml", "scripts/pyproject.toml"
 PYTHON = project.python()
 # How long a command may take to clean up after Ctrl-C.
@@ -27,7 +27,7 @@ def install(session: nox.Session, *groups: str, pyproject: str = PYPROJECT) -> N
 
 
 def install_project(session: nox.Session, *groups: str) -> None:
-    """Install the project's locked dependencies with those of its tests, and more dependency groups."""
+    """Install the project's locked dependencies, including those of its tests, and more dependency groups."""
     variables = project.install_variables(session.virtualenv.location)
     for command in project.install_commands(session.virtualenv.location):
         session.run_install(*command, env=variables, external=True, silent=True)

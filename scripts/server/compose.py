@@ -123,7 +123,7 @@ def pull_missing(project: Project, services: Mapping[str, Any]) -> None:
     if any(engine.image(image) is None for image in images):
         result = run(project, "pull", "--quiet", "--policy", "missing")
         if result.code:
-            raise Refused("an image other than the release's cannot be pulled (such as DB_IMAGE): see above")
+            raise Refused("the image of another service (such as DB_IMAGE) cannot be pulled: see above")
 
 
 def start_missing(project: Project, names: Sequence[str], existing: Sequence[engine.Container]) -> None:

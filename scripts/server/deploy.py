@@ -121,7 +121,7 @@ def _execute(attempt: Attempt, refuse_older: bool) -> int:
         _finish(serving, outcome)
     except (*FAILURES, ValueError) as error:
         ignore_signals()
-        say(f"{attempt.tag} is live, but the cleanup failed ({error}): run the same command again")
+        say(f"{attempt.tag} is live, but a later step failed ({error}): run the same command again")
         return 1
     say(f"live: {attempt.tag}")
     return 0

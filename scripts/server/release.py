@@ -125,7 +125,7 @@ def check_program(folder: Path) -> None:
         result = commands.run(check, folder, seconds=PROGRAM_SECONDS, capture=True)
         if result.code:
             message = (result.error.strip().splitlines() or ["no message"])[-1]
-            raise Refused(f"the release's own deploy program does not run on this server: {message}")
+            raise Refused(f"the deploy program of this release does not run on this server: {message}")
 
 
 def prune(directory: Path, settings: Settings, live: str) -> None:

@@ -85,13 +85,13 @@ def repair(directory: Path, settings: Settings) -> Live:
 
 
 def hand_over(previous: Sequence[Container], kept: Sequence[Container]) -> str:
-    """Remove the previous containers, and start those kept that were only created: single workers.
+    """Remove the previous containers, and start those kept that were only created: singletons.
 
-    Single workers are replaced first, so that they do not wait for the end of slow workers. Return what cannot be
+    Singletons are replaced first, so that they do not wait for the end of slow workers. Return what cannot be
     started, and why; empty if all were. Raises EngineError if a container cannot be removed.
     """
-    singles, problems = roles.single_services([*previous, *kept]), []
-    engine.remove(one.id for one in previous if one.service in singles)
+    singletons, problems = roles.singletons([*previous, *kept]), []
+    engine.remove(one.id for one in previous if one.service in singletons)
     for container in kept:
         if container.state == "created":
             try:

@@ -1,4 +1,4 @@
-"""The services of a release: those that serve, workers, and single workers, such as a scheduler."""
+"""The services of a release: api and front, workers, and singletons, such as a scheduler."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from server.errors import Refused
 
 RELEASE = "quai.deploy"  # a label of each service of a release; its value is the id of the deploy
 TAG = "quai.tag"  # a label of each service of a release; its value is the commit
-SINGLE = "quai.single"  # a label of a worker of which two must never run at the same time
+SINGLE = "quai.single"  # a label of a singleton: two instances of it must never run at the same time
 HEALTH_PATH = "quai.health-path"  # a label of the API; its value is empty if there is no health path
 SERVING = ("api", "front")
 ONE_SHOTS = ("check", "backup", "migrate")
@@ -31,7 +31,7 @@ def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
             )
         if labels(service).get(SINGLE, "true") not in ("true", "false"):
             raise Refused(f'the label {SINGLE} of the service {name} must be "true" or "false"')
-        if found.get(name, 0) > 1 and is_single(labels(service)):
+        if found.get(name, 0) > 1 and is_singleton(labels(service)):
             raise Refused(f"the service {name} has the label {SINGLE}: it cannot have {found[name]} replicas")
     for name in SERVING:
         if name not in found:
@@ -53,17 +53,17 @@ def _replicas(service: Mapping[str, Any]) -> int:
     return int((service.get("deploy") or {}).get("replicas", service.get("scale", 1)))
 
 
-def is_single(labels: Mapping[str, str]) -> bool:
+def is_singleton(labels: Mapping[str, str]) -> bool:
     """Return whether two containers with these labels of a service must never run at the same time."""
     return labels.get(SINGLE) == "true"
 
 
-def single_services(containers: Iterable[Container]) -> set[str]:
-    """Return the services of which one of these containers is a single worker.
+def singletons(containers: Iterable[Container]) -> set[str]:
+    """Return the services of which one of these containers is a singleton.
 
     A release may add or remove the label: its previous containers count, too.
     """
-    return {container.service for container in containers if is_single(container.labels)}
+    return {container.service for container in containers if is_singleton(container.labels)}
 
 
 def other_services(services: Mapping[str, Any]) -> list[str]:

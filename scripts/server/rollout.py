@@ -164,10 +164,10 @@ def _start_services(attempt: Attempt, services: Collection[str]) -> list[str]:
 def _start_workers(attempt: Attempt) -> list[str]:
     """Start the workers next to the current ones, wait until they are healthy, and return their ids.
 
-    Single workers start later, when the previous ones have ended.
+    Singletons start later, when the previous ones have ended.
     """
     containers = attempt.find_containers()
-    later = roles.single_services([*containers, *attempt.live.containers])
+    later = roles.singletons([*containers, *attempt.live.containers])
     names = sorted({container.service for container in containers} - later - set(roles.SERVING))
     if not names:
         return []

@@ -130,8 +130,8 @@ def test_silent_server_is_reported(server):
 
 
 def test_failed_cleanup_of_a_live_release_is_not_reported_as_not_deployed(server):
-    server(f"print('==> {COMMIT} is live, but the cleanup failed (disk full): run the same command again')\nexit(1)")
-    with pytest.raises(Failure, match=f"{COMMIT} is live, but the cleanup failed") as failure:
+    server(f"print('==> {COMMIT} is live, but a later step failed (disk full): run the same command again')\nexit(1)")
+    with pytest.raises(Failure, match=f"{COMMIT} is live, but a later step failed") as failure:
         request.request_deploy(COMMIT)
     assert "was not deployed" not in str(failure.value)
 

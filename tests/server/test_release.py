@@ -69,7 +69,7 @@ def test_a_program_that_runs_is_accepted(program):
 def test_a_program_that_does_not_run_is_refused_and_says_why(program, file, text, message):
     with (program / file).open("a") as broken:
         broken.write(text)
-    with pytest.raises(Refused, match=f"the release's own deploy program does not run on this server: .*{message}"):
+    with pytest.raises(Refused, match=f"the deploy program of this release does not run on this server: .*{message}"):
         release.check_program(program)
 
 

@@ -69,7 +69,7 @@ def test_release_without_api_is_refused():
 def calls(monkeypatch, request):
     """An engine that records what is started, stopped and renamed, in order.
 
-    The parameter is the ids of the deploys whose scheduler has the label of single workers.
+    The parameter is the ids of the deploys whose scheduler has the label of singletons.
     """
     containers = [
         container(

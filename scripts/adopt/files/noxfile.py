@@ -26,9 +26,9 @@ def run_pipeline(session: nox.Session, command: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the code with ruff, by the project's own rules."""
+    """Check the code with ruff, with the project's own configuration."""
     if not project.has_ruff_settings():
-        session.skip("the project has no settings of ruff")
+        session.skip("the project does not configure ruff")
     session.install(project.ruff())
     for command in project.ruff_commands():
         session.run(*command)

@@ -164,9 +164,9 @@ MUTANTS = (
         workers_and_schedulers,
     ),
     (
-        "the order of single workers",
+        "the order of singletons",
         "repair",
-        "    engine.remove(one.id for one in previous if one.service in singles)\n",
+        "    engine.remove(one.id for one in previous if one.service in singletons)\n",
         "",
         workers_and_schedulers,
     ),
