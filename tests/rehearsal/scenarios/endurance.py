@@ -207,7 +207,7 @@ def resources(rehearsal: Rehearsal) -> dict[str, int]:
     output = rehearsal.server.exec(
         "docker ps --all --quiet | wc -l; docker images --all --quiet | sort -u | wc -l;"
         "docker network ls --quiet | wc -l; docker volume ls --quiet | wc -l;"
-        f"ls {DIR}/releases | wc -l; ls {DIR}/backups | wc -l;"
+        f"ls {DIR}/releases | wc -l; find {DIR} -name '*.dump' | wc -l;"
         f"du -sm {DIR}/releases | cut -f1; du -sm /var/lib/docker/overlay2 | cut -f1"
     )
     names = ("containers", "images", "networks", "volumes", "releases", "dumps", "MB of releases", "MB of layers")
