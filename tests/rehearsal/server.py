@@ -226,10 +226,13 @@ class Server:
             self.exec(f"grep -q '^{name}=' {DIR}/.env && sed -i 's|^{name}=.*|{name}={value}|' {DIR}/.env")
 
     def add_settings(self, settings: Mapping[str, str]) -> None:
-        """Add these lines to the server's .env, and remove other lines of the same settings."""
+        """Set these lines in the server's .env: in place, since a line below may refer to one, or else at the end."""
+        text = self.exec(f"cat {DIR}/.env").rstrip("\n") + "\n"
         for name, value in settings.items():
-            line = shlex.quote(f"{name}={value}")
-            self.exec(f"sed -i '/^{name}=/d' {DIR}/.env; printf '%s\\n' {line} >>{DIR}/.env")
+            line = f"{name}={value}\n"
+            text, count = re.subn(rf"^{name}=.*\n", lambda _, line=line: line, text, flags=re.MULTILINE)
+            text += "" if count else line
+        self.exec(f"printf '%s' {shlex.quote(text)} >{DIR}/.env")
 
     @contextlib.contextmanager
     def settings(self, **settings: str) -> Iterator[None]:
