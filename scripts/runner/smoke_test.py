@@ -144,6 +144,20 @@ def find_problem(project: Project, services: Mapping[str, Any], commit: str) -> 
     return ""
 
 
+def describe_unhealthy(project: Project) -> str:
+    """Return one line for each container that is not healthy: its state, and the output of its last health check."""
+    lines = []
+    for container in project.run("ps", "--all", "--quiet").split():
+        found = json.loads(run("docker", "inspect", "--format", "{{json .}}", container))
+        state, health = found["State"], found["State"].get("Health") or {}
+        status = health.get("Status", "healthy") if state["Running"] else f"not running, exit code {state['ExitCode']}"
+        if status != "healthy":
+            outputs = [check["Output"].strip() for check in health.get("Log") or []]
+            cause = "it ran out of memory" if state.get("OOMKilled") else " ".join(outputs[-1:])
+            lines.append(f"{found['Name'].removeprefix('/')} is {status}: {cause or 'see its log above'}\n")
+    return "".join(lines)
+
+
 def smoke_test(name: str, commit: str, bases: Mapping[str, str]) -> None:
     """Migrate, start all services but the one-shots `check` and `backup`, and send requests in parallel.
 
@@ -155,12 +169,14 @@ def smoke_test(name: str, commit: str, bases: Mapping[str, str]) -> None:
             services = project.services()
             start(project, services)
         except subprocess.CalledProcessError as error:
+            unhealthy = ""
             with contextlib.suppress(subprocess.CalledProcessError):  # the file may be invalid
                 project.show("logs", "--tail", "50")
+                unhealthy = describe_unhealthy(project)
             limit = f" (limit: {SMOKE_TEST_SECONDS} s)" if "--wait-timeout" in error.cmd else ""
             raise Failure(
                 f"the smoke test failed: exit code {error.returncode}{limit} from {shlex.join(error.cmd)}\n"
-                "See the output and the logs above, fix the cause, and run 'scripts/nox -s image' again"
+                f"{unhealthy}See the output and the logs above, fix the cause, and run 'scripts/nox -s image' again"
             ) from error
         if problem := find_problem(project, services, commit):
             project.show("logs", "--tail", "50", *sorted(release_services(services)))

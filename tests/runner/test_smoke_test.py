@@ -42,18 +42,21 @@ def docker(monkeypatch, tmp_path):
     """Replace docker with a list that records the smoke test's commands, in a directory with a .env.prod.
 
     A command that contains the word `docker.failing` fails with exit code 7. `docker.checks` is what the checks in the
-    container return, `docker.state` is how the container of the API is afterwards.
+    container return, `docker.state` is how the container of the API is afterwards, `docker.inspected` its inspect data.
     """
 
     class Docker(list):
         failing = "none"
         checks = (0, "64 requests")
         state = "/quai-api-1 0 false"
+        inspected = json.dumps({"Name": "/quai-api-1", "State": {"Running": True}})
 
         def __call__(self, *command, env=None, **_):
             self.append((command, env))
             if self.failing in command:
                 raise subprocess.CalledProcessError(7, command)
+            if "{{json .}}" in command:
+                return self.inspected
             if "inspect" in command:
                 return self.state
             return json.dumps({"services": SERVICES}) if command[-1] == "json" else "1f"
@@ -122,8 +125,36 @@ def test_smoke_test_reports_the_failed_command(docker, failing, message):
     with pytest.raises(Failure, match=message):
         smoke_test.smoke_test("quai", "abc", {})
     commands = [command for command, _ in docker]
-    assert "logs" in commands[-2]
+    assert "logs" in commands[-4]
     assert "down" in commands[-1]
+
+
+CHECKS = [{"Output": "/ did not respond: refused"}, {"Output": "/ready returned 400: Bad Request\n"}]
+
+
+@pytest.mark.parametrize(
+    ("state", "description"),
+    [
+        ({"Running": True, "Health": {"Status": "unhealthy", "Log": CHECKS}}, "unhealthy: /ready returned 400: Bad Re"),
+        (
+            {"Running": True, "Health": {"Status": "starting", "Log": CHECKS[:1]}},
+            "starting: / did not respond: refused",
+        ),
+        ({"Running": False, "ExitCode": 137, "OOMKilled": True}, "not running, exit code 137: it ran out of memory"),
+        ({"Running": False, "ExitCode": 3, "OOMKilled": False}, "not running, exit code 3: see its log above"),
+    ],
+)
+def test_smoke_test_reports_why_a_container_is_unhealthy(docker, state, description):
+    docker.failing, docker.inspected = "--wait-timeout", json.dumps({"Name": "/quai-api-1", "State": state})
+    with pytest.raises(Failure, match=f"\nquai-api-1 is {description}"):
+        smoke_test.smoke_test("quai", "abc", {})
+
+
+def test_smoke_test_does_not_report_healthy_containers(docker):
+    docker.failing = "--wait-timeout"
+    with pytest.raises(Failure) as failure:
+        smoke_test.smoke_test("quai", "abc", {})
+    assert "quai-api-1 is" not in str(failure.value)
 
 
 def test_smoke_test_runs_the_release_files_of_the_image(monkeypatch, tmp_path):
