@@ -48,7 +48,7 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
     expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile, last_step="verify")
     program = "RUN echo 'if' >>/release/deploy.sh"
-    expect_refused(rehearsal, "broken deploy.sh", "deploy program does not run", program)
+    expect_refused(rehearsal, "broken deploy.sh", "the deploy program of this release does not run", program)
     message = "cannot be copied from /release of the image"
     expect_refused(rehearsal, "no files", message, "RUN rm -r /release")
     deploy_and_expect_live(rehearsal, "good after faulty releases")
