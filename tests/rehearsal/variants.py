@@ -14,18 +14,17 @@ from tests.rehearsal.repository import STEP
 DEPLOY_LIMIT = 120  # seconds for each of these deploys, also on a busy machine
 
 
-def build_image(
-    image: str, base: str, compose_file: str, name: str, *changes: str | Edit, position: int | None = None
-) -> str:
+def build_image(image: str, base: str, name: str, *changes: str | Edit, position: int | None = None) -> str:
     """Build and push a release that differs from the release `base` by these changes, and return its tag.
 
-    `image` has no tag; `compose_file` is the text of the compose file of `base`.
+    `image` has no tag.
     """
     tag = hashlib.sha1(f"{name} {base}".encode(), usedforsecurity=False).hexdigest()
     config = json.loads(run("docker", "image", "inspect", "--format={{json .Config}}", f"{image}:{base}"))
     edits = [change for change in changes if not isinstance(change, str)]
     lines = [change for change in changes if isinstance(change, str)]
     if edits:
+        compose_file = run("docker", "run", "--rm", "--entrypoint=cat", f"{image}:{base}", f"/release/{COMPOSE_FILE}")
         compose = parse(compose_file, [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])])
         for edit in edits:
             edit(compose)
@@ -50,8 +49,7 @@ def build_variant(rehearsal: Rehearsal, name: str, *changes: str | Edit, positio
     """
     commits = rehearsal.commits
     base = next(commits[merge] for merge in ("forward", "compose", "code", "first") if merge in commits)
-    compose_file = rehearsal.repository.git("show", f"{base}:{COMPOSE_FILE}")
-    commits[name] = build_image(rehearsal.server.image, base, compose_file, name, *changes, position=position)
+    commits[name] = build_image(rehearsal.server.image, base, name, *changes, position=position)
     return commits[name]
 
 

@@ -225,6 +225,7 @@ def mutation_tests(rehearsal: Rehearsal) -> None:
     problems = []
     # A scenario that also fails with all checks would detect nothing.
     for scenario in dict.fromkeys(scenario for *_, scenario in chosen):
+        deploy_variant(rehearsal, f"all checks for {scenario.__name__}", original)
         if failure := find_failure(rehearsal, scenario):
             problems.append(f"{scenario.__name__} fails with all checks: {failure}")
             say(f"FAILED: {problems[-1]}")
@@ -254,7 +255,12 @@ def deploy_mutant(
     expect(code.count(check) == 1, f"{module}.py has {check!r} {code.count(check)} times")
     file = f"/release/server/{module}.py"
     lines = f"COPY <<'END_OF_PROGRAM' {file}\n{code.replace(check, replacement)}END_OF_PROGRAM"
-    rehearsal.commits["forward"] = build_variant(rehearsal, f"without {name}", lines, f"RUN chmod 644 {file}")
+    deploy_variant(rehearsal, f"without {name}", settings, lines, f"RUN chmod 644 {file}")
+
+
+def deploy_variant(rehearsal: Rehearsal, name: str, settings: dict[str, str], *lines: str) -> None:
+    """Deploy a release with these additional lines of its Dockerfile; the scenarios take it for the last merge."""
+    rehearsal.commits["forward"] = build_variant(rehearsal, name, *lines)
     rehearsal.server.set(**settings, IMAGE_TAG=rehearsal.commits["forward"])
     rehearsal.deploy_by_hand()
 
