@@ -14,6 +14,7 @@ def deploy() -> None:
     """Deploy HEAD. Raise Failure unless the server reports it as live and the public URL serves it."""
     public_url = required(*VARIABLES, "PUBLIC_URL")["PUBLIC_URL"]
     commit = git("rev-parse", "HEAD")
+    path = health_path(commit)  # before the deploy: it fails if the compose file or .env.prod is invalid
     try:
         request_deploy(commit)
     except ConnectionLost as failure:
@@ -23,7 +24,7 @@ def deploy() -> None:
         summarize(f"### Deploy failed: `{commit}`\n\n{failure}")
         raise
     try:
-        wait_for_release(public_url, health_path(commit), commit)
+        wait_for_release(public_url, path, commit)
     except Failure as failure:
         summarize(f"### Not verified: `{commit}`\n\nThe server reports it as live, but {failure}")
         raise

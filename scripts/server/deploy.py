@@ -119,11 +119,12 @@ def _execute(attempt: Attempt, refuse_older: bool) -> int:
     # .env names the release: it is live, and from here on nothing is reverted.
     try:
         _finish(serving, outcome)
+        say(f"live: {attempt.tag}")
+        ignore_signals()
     except (*FAILURES, ValueError) as error:
         ignore_signals()
         say(f"{attempt.tag} is live, but a later step failed ({error}): run the same command again")
         return 1
-    say(f"live: {attempt.tag}")
     return 0
 
 
@@ -135,17 +136,12 @@ def _finish(attempt: Attempt, outcome: str) -> None:
         _record(attempt, outcome, "")
     attempt.steps.begin("clean up")
     state.link_current(directory, attempt.tag)
-    containers = engine.containers(current.project)
-    new = [one for one in containers if one.deploy_id == deploy_id]
-    services = {one.service for one in new}
-    # A worker without a deploy id was started before its service became part of the release.
-    previous = [one for one in containers if one not in new and (one.deploy_id or one.service in services)]
-    if problem := repair.hand_over(previous, new):
-        raise Refused(problem)
+    problem = repair.settle(directory, current, deploy_id)
     _rename_containers(attempt)
-    state.write_upstream(directory, "front")
     release.prune(directory, current, attempt.tag)
     history.notify(directory, current)
+    if problem:
+        raise Refused(problem)
 
 
 def _rename_containers(attempt: Attempt) -> None:

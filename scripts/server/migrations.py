@@ -31,7 +31,7 @@ def check_pending(project: Project, services: Mapping[str, Any]) -> bool:
         code = compose.run_one_shot(project, "check", seconds)
     except TimedOut:
         raise Refused(f"the check for migrations took more than {seconds} s (MIGRATE_SECONDS in .env)") from None
-    if code >= NOT_RUN:
+    if not 0 <= code < NOT_RUN:  # negative: Compose was killed by a signal
         raise Refused(f"the check for migrations did not run (exit code {code}): see above")
     is_unknown = roles.is_version_1(services) and code not in (0, PENDING)
     if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE) or is_unknown:

@@ -72,23 +72,33 @@ def repair(directory: Path, settings: Settings) -> Live:
     engine.remove_now(release.unpack_name(settings))
     compose.end_one_shots(settings)
     (directory / "backups/new").unlink(missing_ok=True)
-    keep = {container.id for container in live.containers}
-    others = [container for container in containers if container.id not in keep]
-    if problem := hand_over(others, live.containers):  # the next release may correct it
+    if problem := settle(directory, settings, live.deploy_id):  # the next release may correct it
         state.say(problem)
-    if any(container.state == "created" for container in live.containers):
-        live = find_live(release_containers(settings), live.deploy_id, "")
-    state.write_upstream(directory, "front")
+    live = find_live(release_containers(settings), live.deploy_id, "")  # with their present states
     if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():
         state.link_current(directory, live.tag)
     return live
 
 
-def hand_over(previous: Sequence[Container], kept: Sequence[Container]) -> str:
+def settle(directory: Path, settings: Settings, deploy_id: str) -> str:
+    """Make the release with this deploy id the only one: start its singletons, and remove all other releases.
+
+    Return which singletons cannot be started, and why; empty if all were. Raises EngineError or OSError.
+    """
+    containers = engine.containers(settings.project)
+    kept = [one for one in containers if deploy_id and one.deploy_id == deploy_id]
+    services = {one.service for one in kept}
+    # A worker without a deploy id was started before its service became part of the release.
+    previous = [one for one in containers if one not in kept and (one.deploy_id or one.service in services)]
+    problem = _hand_over(previous, kept)
+    state.write_upstream(directory, "front")
+    return problem
+
+
+def _hand_over(previous: Sequence[Container], kept: Sequence[Container]) -> str:
     """Remove the previous containers, and start those kept that were only created: singletons.
 
-    Singletons are replaced first, so that they do not wait for the end of slow workers. Return what cannot be
-    started, and why; empty if all were. Raises EngineError if a container cannot be removed.
+    Singletons are replaced first, so that they do not wait for the end of slow workers.
     """
     singletons, problems = roles.singletons([*previous, *kept]), []
     engine.remove(one.id for one in previous if one.service in singletons)

@@ -162,6 +162,17 @@ def test_summary_reports_the_result(server, monkeypatch, tmp_path, script, verif
     assert (tmp_path / "summary").read_text().startswith(summary)
 
 
+def test_deploy_is_not_requested_if_it_could_not_be_verified(server, monkeypatch):
+    def fail(commit):
+        raise Failure("docker-compose.prod.yml is invalid")
+
+    monkeypatch.setattr(deploy, "health_path", fail)
+    monkeypatch.setattr(deploy, "request_deploy", lambda commit: pytest.fail("the deploy was requested"))
+    server("")
+    with pytest.raises(Failure, match="is invalid"):
+        deploy.deploy()
+
+
 def test_application_log_cannot_inject_workflow_commands(monkeypatch, capfd):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     script = "import sys; sys.stdout.buffer.write(b'::set-env name=A::b \\xff\\n==> done\\n')"

@@ -214,7 +214,8 @@ def test_any_other_exit_code_than_0_means_pending_migrations(directory, settings
 
 
 @pytest.mark.parametrize(
-    ("code", "message"), [(4, "cannot run on the database"), (127, "did not run"), (137, "did not run")]
+    ("code", "message"),
+    [(4, "cannot run on the database"), (127, "did not run"), (137, "did not run"), (-9, "did not run")],
 )
 def test_release_is_refused_if_its_check_says_so_or_does_not_run(directory, settings, monkeypatch, code, message):
     monkeypatch.setattr(migrations.compose, "run_one_shot", lambda *_: code)

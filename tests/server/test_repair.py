@@ -66,7 +66,7 @@ def docker(monkeypatch):
         calls["labels"].append(label)
         return ["quai-migrate-200"]
 
-    monkeypatch.setattr(engine, "containers", lambda project, label: BOTH)
+    monkeypatch.setattr(engine, "containers", lambda project, *labels: BOTH)
     monkeypatch.setattr(engine, "one_shots", one_shots)
     monkeypatch.setattr(engine, "remove", lambda ids: calls["stopped"].extend(ids))
     monkeypatch.setattr(engine, "remove_now", lambda one: calls["killed"].append(one))
@@ -94,12 +94,28 @@ def test_scheduler_of_the_live_release_is_started_after_the_previous_one(directo
         container("100", OLD, "scheduler", "created")._replace(labels=labels),
         container("200", NEW, "scheduler")._replace(labels=labels),
     ]
-    monkeypatch.setattr(engine, "containers", lambda project, label: [*BOTH, *schedulers])
+    monkeypatch.setattr(engine, "containers", lambda project, *labels: [*BOTH, *schedulers])
     monkeypatch.setattr(engine, "start", lambda one: docker["started"].append((one, list(docker["stopped"]))))
     repair.repair(directory, settings)
     [(started, stopped_before)] = docker["started"]
     assert started == "quai-scheduler-100"
     assert "quai-scheduler-200" in stopped_before
+
+
+def test_scheduler_from_before_it_was_part_of_a_release_ends_before_the_new_one_starts(
+    directory, settings, docker, monkeypatch
+):
+    """The deploy was killed after it wrote .env. The previous scheduler has no deploy id."""
+    scheduler = container("100", OLD, "scheduler", "created")._replace(labels={"quai.single": "true"})
+    others = [container("", "", "scheduler"), container("", "", "db")]
+    found = lambda project, *labels: [*BOTH[::2], scheduler, *([] if labels else others)]  # noqa: E731
+    monkeypatch.setattr(engine, "containers", found)
+    monkeypatch.setattr(engine, "start", lambda one: docker["started"].append((one, list(docker["stopped"]))))
+    repair.repair(directory, settings)
+    [(started, stopped_before)] = docker["started"]
+    assert started == "quai-scheduler-100"
+    assert stopped_before == ["quai-scheduler-"]
+    assert "quai-db-" not in docker["stopped"]
 
 
 def test_scheduler_that_cannot_start_does_not_block_the_next_deploy(directory, settings, docker, monkeypatch, capsys):
@@ -109,7 +125,7 @@ def test_scheduler_that_cannot_start_does_not_block_the_next_deploy(directory, s
         raise engine.EngineError("no such file")
 
     scheduler = container("100", OLD, "scheduler", "created")._replace(labels={"quai.single": "true"})
-    monkeypatch.setattr(engine, "containers", lambda project, label: [*BOTH, scheduler])
+    monkeypatch.setattr(engine, "containers", lambda project, *labels: [*BOTH, scheduler])
     monkeypatch.setattr(engine, "start", fail)
     assert repair.repair(directory, settings).tag == OLD
     assert "quai-scheduler-100 cannot be started: no such file" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """Which services a deploy replaces, and what each is."""
 
 import pytest
-from server import deploy, engine, roles, rollout
+from server import deploy, engine, roles, rollout, state
 from server.attempt import Attempt, Steps
 from server.compose import Project
 from server.errors import Refused
@@ -118,9 +118,13 @@ def test_scheduler_that_cannot_start_does_not_keep_the_previous_release(attempt,
     def fail(one):
         raise engine.EngineError("no such file")
 
+    notified = []
     monkeypatch.setattr(engine, "start", fail)
+    monkeypatch.setattr(deploy.history, "notify", lambda *_: notified.append(True))
     with pytest.raises(Refused, match="quai-scheduler-200 cannot be started: no such file"):
         deploy._finish(attempt, "live")
+    assert notified
+    assert state.upstream(attempt.directory) == "front"
     assert {"stop quai-scheduler-100", "stop quai-api-100", "stop quai-worker-100"} <= set(calls)
 
 

@@ -129,8 +129,8 @@ MUTANTS = (
     (
         "the removal of refused containers",
         "repair",
-        "hand_over(others, live.containers)",
-        "hand_over([], live.containers)",
+        "problem = _hand_over(previous, kept)",
+        "problem = _hand_over([], kept)",
         faulty_releases,
     ),
     ("the time limit of migrations", "migrations", '"migrate", seconds)', '"migrate", 130)', faulty_migrations),
@@ -198,7 +198,7 @@ MUTANTS = (
     ("the pruning", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", pruning),
     ("the late write of .env", "rollout", '    attempt.steps.begin("switch")\n', EARLY_WRITE, reboots),
     ("the container names", "deploy", "    _rename_containers(attempt)\n", "", pruning),
-    ("the upstream between deploys", "deploy", '    state.write_upstream(directory, "front")\n', "", pruning),
+    ("the upstream between deploys", "repair", '    state.write_upstream(directory, "front")\n', "", pruning),
     (
         "the label of one-shot containers",
         "engine",
