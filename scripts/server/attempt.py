@@ -61,11 +61,10 @@ class Attempt:
         """The full name of its image."""
         return self.settings.release_image(self.tag)
 
-    def find_containers(self, service: str = "") -> list[Container]:
-        """Return the containers that this attempt created, of all services or of one."""
+    def find_containers(self) -> list[Container]:
+        """Return the containers that this attempt created."""
         containers = release_containers(self.settings)
-        own = [container for container in containers if container.deploy_id == self.project.deploy_id]
-        return [container for container in own if service in ("", container.service)]
+        return [container for container in containers if container.deploy_id == self.project.deploy_id]
 
     def with_live_containers(self) -> "Attempt":
         """Return a copy of this attempt that refers to the live containers, not to new ones."""

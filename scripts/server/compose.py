@@ -13,8 +13,8 @@ from server.errors import Interrupted, Refused
 from server.settings import Settings
 
 ONE_SHOT = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
-# The plugin is run directly: it is faster than `docker compose`, and killing it leaves no orphan.
 INHERITED = rf"PATH|HOME|USER|LC_ALL|TMPDIR|DOCKER_\w+|{state.CHILD_MARK}"  # of the caller's variables
+# The plugin is run directly: it is faster than `docker compose`, and killing it leaves no orphan.
 PLUGINS = (
     "/usr/local/lib/docker/cli-plugins",
     "/usr/local/libexec/docker/cli-plugins",

@@ -23,7 +23,7 @@ FAILURES = (Refused, Interrupted, EngineError, OSError)
 
 
 def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
-    """Make a release live and return the exit code; without a tag, the one that IMAGE_TAG names.
+    """Make the release `tag` live, or the one that IMAGE_TAG names if `tag` is empty. Return the exit code.
 
     IMAGE_TAG is read when the lock is acquired. With `refuse_older` the release must not be older than the live one.
     The caller runs this in a separate session (see follow).
@@ -39,7 +39,7 @@ def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
             except (*FAILURES, UsageError) as error:
                 return _abort(directory, tag, error)
             return _execute(attempt, refuse_older)
-    except (Refused, Interrupted, OSError) as error:  # the lock was not acquired
+    except (Refused, Interrupted, OSError) as error:  # without the lock
         return _abort(directory, tag, error)
 
 

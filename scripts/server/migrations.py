@@ -20,9 +20,9 @@ GROWTH = 1.2  # how much larger than the last dump the next one may be, as a fac
 
 
 def check_pending(project: Project, services: Mapping[str, Any]) -> bool:
-    """Run the `check` service; return whether a migration is pending: whether the exit code is another than 0.
+    """Run the `check` service; return whether a migration is pending: whether the exit code is not 0.
 
-    Without this service, assume that it has. Raises Refused if the release cannot run on the schema as it is.
+    Without this service, assume that one is pending. Raises Refused if the release cannot run on the schema as it is.
     """
     if "check" not in services:
         return True

@@ -39,7 +39,7 @@ def check_disk(directory: Path, settings: Settings) -> None:
 def pull(directory: Path, settings: Settings, tag: str) -> Any:
     """Pull the image of a release if it is not on this server, and return its inspect data. Raises Refused.
 
-    A release whose image and files are here needs no space: a rollback must work on a full disk.
+    A release whose image and files are here needs no space: a rollback must work with less than MIN_FREE_MB.
     """
     image = settings.release_image(tag)
     found = engine.image(image)

@@ -43,8 +43,8 @@ def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) ->
         first deploy, after it            none       front-new  new
 
     If all containers of "old" are stopped, "new" is kept once requests go to it. If neither DEPLOY_ID nor upstream
-    names a running release, another running release is kept, unless upstream is "nobody" or that release is newer than
-    the stopped containers of DEPLOY_ID: it may be unverified. In these two cases the stopped containers are kept.
+    names a running release, another running release is kept. Two exceptions, in which that one may be unverified and
+    the stopped containers of DEPLOY_ID are kept: upstream is "nobody", or it is newer than they are.
     """
     running = [container.deploy_id for container in containers if container.is_running]
     others = [] if upstream == state.NO_FRONT else running

@@ -24,7 +24,7 @@ class Plan:
 
 
 def keep_live(attempt: Attempt) -> bool:
-    """Keep the live release if it has this tag and these settings, and all its containers serve. Return whether it did.
+    """Keep the live release if it has this tag and these settings, and all its containers run. Return whether it did.
 
     Starts other services that are not running. Waits up to HEALTH_SECONDS: after a reboot all may still be starting.
     """
