@@ -16,7 +16,7 @@ nox.options.sessions = ["lint", "tests", "dockerlint"]
 
 # Dependency groups: those of the project, and the pinned tools of the pipeline.
 PYPROJECT, PIPELINE = "pyproject.toml", "scripts/pyproject.toml"
-PYTHON = project.python()
+PYTHON = project.python_constraint()
 # How long a command may take to clean up after Ctrl-C.
 CLEANUP_SECONDS = 60
 

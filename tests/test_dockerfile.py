@@ -18,7 +18,7 @@ def version(text):
 def test_python_of_the_image_is_in_the_range_of_the_project(monkeypatch):
     monkeypatch.chdir(ROOT)
     image = re.search(r"python:([\d.]+)", pinned(ROOT / "Dockerfile", "PYTHON_IMAGE"))[1]
-    bounds = re.findall(r"(>=|<)([\d.]+)", project.python())
+    bounds = re.findall(r"(>=|<)([\d.]+)", project.python_constraint())
     assert bounds
     for operator, bound in bounds:
         assert version(image) >= version(bound) if operator == ">=" else version(image) < version(bound)

@@ -45,7 +45,7 @@ def base_images(
     for name, (file, _) in pins.items():
         if image := os.environ.get(name) or pinned(root / file, name):
             images[name] = image
-    errors = {name: error for name, image in images.items() if (error := _pull_error(image))}
+    errors = {name: error for name, image in images.items() if (error := _try_pull(image))}
     if not errors:
         return images
     first = next(iter(errors))
@@ -57,12 +57,12 @@ def base_images(
         )
     say("using stand-ins built from Debian packages")
     debian = f"{PREFIX}/debian:trixie"
-    if _pull_error(debian):
+    if _try_pull(debian):
         _build_debian(debian)
     return images | {name: _build_stand_in(pins[name][1], debian) for name in errors}
 
 
-def _pull_error(image: str) -> str:
+def _try_pull(image: str) -> str:
     """Pull an image unless the engine has it; return why it is unavailable, or an empty text."""
     error = ""
     for command in [["image", "inspect"]] if image.startswith(PREFIX) else [["image", "inspect"], ["pull", "--quiet"]]:

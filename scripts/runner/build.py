@@ -153,7 +153,7 @@ def push_cache(name: str, target: str) -> None:
         say(f"{cache} was not pushed ({error}): the next build uses an older cache, or none")
 
 
-def require_reproducible(target: str, bases: Mapping[str, str], epoch: int, labels: Mapping[str, str]) -> str:
+def build_twice(target: str, bases: Mapping[str, str], epoch: int, labels: Mapping[str, str]) -> str:
     """Build twice without cache and return the release's id. Raise Failure if the two ids differ."""
     ids = {build(target, bases, epoch, labels, fresh=True) for _ in range(2)}
     if len(ids) > 1:

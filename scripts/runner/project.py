@@ -40,7 +40,7 @@ def pins(group: str) -> list[str]:
     return tools
 
 
-def python() -> str | None:
+def python_constraint() -> str | None:
     """Return the project's Python for nox: `3.12`, or a range such as `>=3.11`; None if the project states neither.
 
     .python-version takes precedence over requires-python, as for uv. Any patch release of a version serves.
@@ -54,7 +54,7 @@ def python() -> str | None:
 
 def minimum_python() -> str:
     """Return the oldest Python in the project's range, for example `3.11`. Raise Failure without one."""
-    if found := re.search(r"(?:^|>=|~=|==)(\d+\.\d+)", python() or ""):
+    if found := re.search(r"(?:^|>=|~=|==)(\d+\.\d+)", python_constraint() or ""):
         return found[1]
     raise Failure("pyproject.toml states no oldest Python: set requires-python in [project], for example '>=3.11'")
 
@@ -134,7 +134,7 @@ def has_ruff_settings() -> bool:
     return Path("ruff.toml").exists() or Path(".ruff.toml").exists() or bool(tool_settings("ruff"))
 
 
-def ruff() -> str:
+def ruff_requirement() -> str:
     """Return ruff in the version that the project's lock file or requirements pin, else the pipeline's."""
     for name in (*LOCK_FILES, *DEVELOPMENT_FILES, "requirements.txt"):
         pinned = r'^(?:name = "ruff"\nversion = "|ruff==)([\w.]+)'

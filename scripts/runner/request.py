@@ -41,7 +41,7 @@ def steps(lines: Sequence[str]) -> list[str]:
     return [line.removeprefix(STEP_PREFIX).strip() for line in lines if line.startswith(STEP_PREFIX)]
 
 
-def succeeded(commit: str, lines: Sequence[str], exit_code: int) -> bool:
+def has_succeeded(commit: str, lines: Sequence[str], exit_code: int) -> bool:
     """Return whether the deploy succeeded.
 
     Both the last step and the exit code are checked, because the log may be truncated.
@@ -82,7 +82,7 @@ def request_deploy(commit: str) -> None:
         key.write_text(target["DEPLOY_KEY"].strip() + "\n")
         known_hosts.write_text(target["DEPLOY_KNOWN_HOSTS"].strip() + "\n")
         lines, exit_code = stream(ssh_command(target, key, known_hosts, f"deploy {commit}"))
-    if not succeeded(commit, lines, exit_code):
+    if not has_succeeded(commit, lines, exit_code):
         reason = "\n".join(steps(lines)[-2:]) or "".join(lines[-1:]).strip() or "the server printed nothing"
         if any(step.startswith(f"{commit} is live, but") for step in steps(lines)):
             raise Failure(f"{reason}\nRun this command again, and see docs/troubleshooting.md")

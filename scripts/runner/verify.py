@@ -17,8 +17,8 @@ POLL_SECONDS = 0.5
 HEALTH_PATH = "quai.health-path"  # a label of the service api
 
 
-class Answer(NamedTuple):
-    """An answer of the public URL; status 0 and the reason without one. `release` is the header X-Release."""
+class Response(NamedTuple):
+    """A response of the public URL; status 0 and the reason without one. `release` is the header X-Release."""
 
     status: int
     release: str = ""
@@ -51,15 +51,15 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         return None if "X-Release" in headers else super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def fetch(url: str) -> Answer:
+def fetch(url: str) -> Response:
     """Request a URL once."""
     try:
         with urllib.request.build_opener(Redirects).open(url, timeout=5) as response:
-            return Answer(response.status, response.headers.get("X-Release", ""))
+            return Response(response.status, response.headers.get("X-Release", ""))
     except urllib.error.HTTPError as error:
-        return Answer(error.code, error.headers.get("X-Release", ""))
+        return Response(error.code, error.headers.get("X-Release", ""))
     except (OSError, ValueError, HTTPException) as error:
-        return Answer(0, reason=str(error))
+        return Response(0, reason=str(error))
 
 
 def wait_for_release(
@@ -67,19 +67,19 @@ def wait_for_release(
     path: str,
     commit: str,
     seconds: float = VERIFY_SECONDS,
-    fetch_answer: Callable[[str], Answer] = fetch,
+    fetch_response: Callable[[str], Response] = fetch,
 ) -> None:
-    """Poll the health path until this commit answers with a status below 400, or, without a health path, below 500.
+    """Poll the health path until this commit responds with a status below 400, or, without a health path, below 500.
 
     Raise Failure after `seconds`.
     """
     url = public_url.rstrip("/") + (path or "/")
     deadline = time.monotonic() + seconds
     while True:
-        answer = fetch_answer(url)
-        if answer.release == commit and 200 <= answer.status < (400 if path else 500):
+        response = fetch_response(url)
+        if response.release == commit and 200 <= response.status < (400 if path else 500):
             break
         if time.monotonic() >= deadline:
-            raise Failure(f"{url} {answer}, expected release {commit}: see docs/troubleshooting.md")
+            raise Failure(f"{url} {response}, expected release {commit}: see docs/troubleshooting.md")
         time.sleep(min(POLL_SECONDS, seconds))
     say(f"{url} returned release {commit}")

@@ -210,6 +210,6 @@ def test_two_builds_with_different_ids_are_a_failure(monkeypatch):
     fresh = []
     monkeypatch.setattr(build, "build", lambda *_, **options: fresh.append(options["fresh"]) or next(ids))
     with pytest.raises(Failure, match="sha256:a and sha256:b"):
-        build.require_reproducible("quai:x", {}, 0, {})
-    assert build.require_reproducible("quai:x", {}, 0, {}) == "sha256:c"
+        build.build_twice("quai:x", {}, 0, {})
+    assert build.build_twice("quai:x", {}, 0, {}) == "sha256:c"
     assert fresh == [True] * 4

@@ -39,11 +39,11 @@ def test_the_python_of_the_project(write, version_file, requires, python):
     if version_file:
         write(**{".python-version": version_file})
     write(pyproject_toml=PYPROJECT + (f"requires-python = '{requires}'" if requires else ""))
-    assert project.python() == python
+    assert project.python_constraint() == python
 
 
 def test_a_project_without_files_states_no_python(write):
-    assert project.python() is None
+    assert project.python_constraint() is None
     with pytest.raises(Failure, match="states no oldest Python"):
         project.minimum_python()
 
@@ -202,7 +202,7 @@ def test_ruff_is_used_where_the_project_configures_it(write, files, expected):
 )
 def test_ruff_has_the_version_of_the_project(write, file, text, version):
     write(**{file: text})
-    assert project.ruff() == (f"ruff=={version}" if version else project.pins("ruff")[0])
+    assert project.ruff_requirement() == (f"ruff=={version}" if version else project.pins("ruff")[0])
 
 
 def test_rules_of_the_project_do_not_apply_to_the_pipeline(write):

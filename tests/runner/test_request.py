@@ -51,7 +51,7 @@ def test_ssh_uses_the_port():
     ],
 )
 def test_success_is_the_last_step_and_the_exit_code(lines, exit_code, success):
-    assert request.succeeded(COMMIT, lines, exit_code) is success
+    assert request.has_succeeded(COMMIT, lines, exit_code) is success
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def engine(monkeypatch):
     for name in base_images.PINS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(base_images, "ensure_engine", lambda: None)
-    monkeypatch.setattr(base_images, "_pull_error", lambda image: "" if image in available else "no route")
+    monkeypatch.setattr(base_images, "_try_pull", lambda image: "" if image in available else "no route")
     monkeypatch.setattr(base_images, "_build_debian", lambda name: None)
     monkeypatch.setattr(base_images, "_build_stand_in", lambda stage, debian: f"stand-in {stage}")
     return available

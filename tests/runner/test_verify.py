@@ -9,7 +9,7 @@ import pytest
 
 from scripts.runner import verify
 from scripts.runner.process import Failure
-from scripts.runner.verify import Answer
+from scripts.runner.verify import Response
 
 
 @contextmanager
@@ -39,19 +39,19 @@ def test_it_waits_until_the_release_is_served(monkeypatch):
 
     def fetch(url):
         asked.append(url)
-        return Answer(200, "new" if len(asked) == 3 else "old")
+        return Response(200, "new" if len(asked) == 3 else "old")
 
-    verify.wait_for_release("https://api.example.com/", "/ready", "new", fetch_answer=fetch)
+    verify.wait_for_release("https://api.example.com/", "/ready", "new", fetch_response=fetch)
     assert asked == ["https://api.example.com/ready"] * 3
 
 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (Answer(200, "old"), "returned 200 from release old, expected release new"),
-        (Answer(503, "new"), "returned 503 from release new, expected release new"),
-        (Answer(200), "returned 200 from release unknown, expected release new"),
-        (Answer(0, reason="refused"), r"did not respond \(refused\)"),
+        (Response(200, "old"), "returned 200 from release old, expected release new"),
+        (Response(503, "new"), "returned 503 from release new, expected release new"),
+        (Response(200), "returned 200 from release unknown, expected release new"),
+        (Response(0, reason="refused"), r"did not respond \(refused\)"),
     ],
 )
 def test_another_answer_is_a_failure_after_the_deadline(answer, message):
@@ -62,9 +62,9 @@ def test_another_answer_is_a_failure_after_the_deadline(answer, message):
 
 
 def test_without_a_health_path_any_status_below_500_counts():
-    verify.wait_for_release("https://api.example.com", "", "new", 0.2, lambda url: Answer(404, "new"))
+    verify.wait_for_release("https://api.example.com", "", "new", 0.2, lambda url: Response(404, "new"))
     with pytest.raises(Failure, match="returned 502"):
-        verify.wait_for_release("https://api.example.com", "", "new", 0.2, lambda url: Answer(502, "new"))
+        verify.wait_for_release("https://api.example.com", "", "new", 0.2, lambda url: Response(502, "new"))
 
 
 @pytest.mark.parametrize("status", [200, 302, 404, 503])

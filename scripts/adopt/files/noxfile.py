@@ -29,12 +29,12 @@ def lint(session: nox.Session) -> None:
     """Check the code with ruff, with the project's own configuration."""
     if not project.has_ruff_settings():
         session.skip("the project does not configure ruff")
-    session.install(project.ruff())
+    session.install(project.ruff_requirement())
     for command in project.ruff_commands():
         session.run(*command)
 
 
-@nox.session(python=project.python())
+@nox.session(python=project.python_constraint())
 def tests(session: nox.Session) -> None:
     """Run the project's tests."""
     command = project.test_command()

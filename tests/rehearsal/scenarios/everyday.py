@@ -61,13 +61,13 @@ def code_change(rehearsal: Rehearsal) -> None:
 def compose_change(rehearsal: Rehearsal) -> None:
     """A change of docker-compose.prod.yml."""
     server = rehearsal.server
-    is_proxy = f"{server.project}-proxy-"
-    proxy = [line for line in server.containers() if is_proxy in line]
+    proxy_prefix = f"{server.project}-proxy-"
+    proxy = [line for line in server.containers() if proxy_prefix in line]
     rehearsal.change_compose_file(limit_memory("500M"))
     rehearsal.merge_and_expect_live("compose", "Change the memory limit")
     memory = server.exec(f"docker inspect --format '{{{{.HostConfig.Memory}}}}' {server.project}-api-1")
     expect(memory == str(500 * 2**20), f"the memory limit is {memory}")
-    expect(proxy == [line for line in server.containers() if is_proxy in line], "the proxy was recreated")
+    expect(proxy == [line for line in server.containers() if proxy_prefix in line], "the proxy was recreated")
 
 
 def unhealthy_release(rehearsal: Rehearsal) -> None:

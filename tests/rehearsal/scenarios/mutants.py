@@ -274,6 +274,8 @@ def restore_release(rehearsal: Rehearsal, module: str, settings: dict[str, str])
         run("docker", "cp", str(source), f"{server.name}:{DIR}/releases/current/server/{module}.py")
     server.set(**settings, IMAGE_TAG=good)
     rehearsal.deploy_by_hand()
+    # A mutant may have let services go live that no release contains.
+    server.exec("docker ps --all --quiet --filter name=-rehearsal- | xargs --no-run-if-empty docker rm --force")
     rehearsal.expect_only_release(good)
     if not rehearsal.traffic:
         rehearsal.start_traffic()
