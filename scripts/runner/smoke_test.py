@@ -20,7 +20,6 @@ SMOKE_TEST_SECONDS = 90  # how long the containers may take to become healthy
 ONE_SHOTS = {"check", "backup", "migrate"}
 PROFILE = "smoke-test"  # services that replace external ones, such as a managed database
 CHECKS = Path(__file__).parent / "smoke_checks.py"
-INSPECT = "{{.Name}} {{.RestartCount}} {{.State.OOMKilled}}"
 
 
 def server_env(template: str, name: str, commit: str, bases: Mapping[str, str]) -> str:
@@ -58,6 +57,10 @@ class Project:
     def run(self, *command: str, **options: Any) -> str:
         """Run docker compose and return its output."""
         return run(*self.command, *command, env=self.environment, **options)
+
+    def inspect(self, *services: str) -> Any:
+        """Return the inspect data of the containers of these services, or of all."""
+        return json.loads(run("docker", "inspect", *self.run("ps", "--all", "--quiet", *services).split()))
 
     def services(self) -> dict[str, Any]:
         """Return the resolved services of the compose file."""
@@ -134,12 +137,11 @@ def find_problem(project: Project, services: Mapping[str, Any], commit: str) -> 
     output = done.stdout.strip()
     if done.returncode:
         return output or done.stderr.strip()
-    containers = project.run("ps", "--all", "--quiet", *sorted(release_services(services))).split()
-    for line in run("docker", "inspect", "--format", INSPECT, *containers).splitlines():
-        name, restarts, is_out_of_memory = line.split()
-        if restarts != "0" or is_out_of_memory == "true":
-            cause = "ran out of memory" if is_out_of_memory == "true" else "restarted"
-            return f"{name.removeprefix('/')} {cause} ({output})"
+    for found in project.inspect(*sorted(release_services(services))):
+        is_out_of_memory = found["State"]["OOMKilled"]
+        if found["RestartCount"] or is_out_of_memory:
+            cause = "ran out of memory" if is_out_of_memory else "restarted"
+            return f"{found['Name'].removeprefix('/')} {cause} ({output})"
     say(output)
     return ""
 
@@ -147,8 +149,7 @@ def find_problem(project: Project, services: Mapping[str, Any], commit: str) -> 
 def describe_unhealthy(project: Project) -> str:
     """Return one line for each container that is not healthy: its state, and the output of its last health check."""
     lines = []
-    for container in project.run("ps", "--all", "--quiet").split():
-        found = json.loads(run("docker", "inspect", "--format", "{{json .}}", container))
+    for found in project.inspect():
         state, health = found["State"], found["State"].get("Health") or {}
         status = health.get("Status", "healthy") if state["Running"] else f"not running, exit code {state['ExitCode']}"
         if status != "healthy":

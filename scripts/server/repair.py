@@ -39,12 +39,12 @@ def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) ->
         before the switch                 old        front-old  old
         after it                          old        front-new  old: the new one was not fully watched
         with .env written                 new        front-new  new
-        first deploy, before the switch   none       nobody     none
+        first deploy, before the switch   none       NO_FRONT   none
         first deploy, after it            none       front-new  new
 
     If all containers of "old" are stopped, "new" is kept once requests go to it. If neither DEPLOY_ID nor upstream
     names a running release, another running release is kept. Two exceptions, in which that one may be unverified and
-    the stopped containers of DEPLOY_ID are kept: upstream is "nobody", or it is newer than they are.
+    the stopped containers of DEPLOY_ID are kept: upstream is NO_FRONT, or it is newer than they are.
     """
     running = [container.deploy_id for container in containers if container.is_running]
     others = [] if upstream == state.NO_FRONT else running

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 
 import pytest
 
@@ -42,23 +43,21 @@ def docker(monkeypatch, tmp_path):
     """Replace docker with a list that records the smoke test's commands, in a directory with a .env.prod.
 
     A command that contains the word `docker.failing` fails with exit code 7. `docker.checks` is what the checks in the
-    container return, `docker.state` is how the container of the API is afterwards, `docker.inspected` its inspect data.
+    container return, `docker.state` and `docker.restarts` are how the container of the API is afterwards.
     """
 
     class Docker(list):
         failing = "none"
         checks = (0, "64 requests")
-        state = "/quai-api-1 0 false"
-        inspected = json.dumps({"Name": "/quai-api-1", "State": {"Running": True}})
+        state, restarts = MappingProxyType({"Running": True, "OOMKilled": False}), 0
 
         def __call__(self, *command, env=None, **_):
             self.append((command, env))
             if self.failing in command:
                 raise subprocess.CalledProcessError(7, command)
-            if "{{json .}}" in command:
-                return self.inspected
             if "inspect" in command:
-                return self.state
+                found = {"Name": "/quai-api-1", "State": dict(self.state), "RestartCount": self.restarts}
+                return json.dumps([found])
             return json.dumps({"services": SERVICES}) if command[-1] == "json" else "1f"
 
         def check(self, command, env, **_):
@@ -104,10 +103,10 @@ def test_failed_check_fails_the_smoke_test(docker):
 
 
 @pytest.mark.parametrize(
-    ("state", "cause"), [("/quai-api-1 1 false", "restarted"), ("/quai-api-1 0 true", "ran out of memory")]
+    ("restarts", "is_out_of_memory", "cause"), [(1, False, "restarted"), (0, True, "ran out of memory")]
 )
-def test_api_that_does_not_survive_the_burst_fails_the_smoke_test(docker, state, cause):
-    docker.state = state
+def test_api_that_does_not_survive_the_burst_fails_the_smoke_test(docker, restarts, is_out_of_memory, cause):
+    docker.state, docker.restarts = {"Running": True, "OOMKilled": is_out_of_memory}, restarts
     with pytest.raises(Failure, match=rf"quai-api-1 {cause} \(64 requests\)"):
         smoke_test.smoke_test("quai", "abc", {})
 
@@ -145,7 +144,7 @@ CHECKS = [{"Output": "/ did not respond: refused"}, {"Output": "/ready returned 
     ],
 )
 def test_smoke_test_reports_why_a_container_is_unhealthy(docker, state, description):
-    docker.failing, docker.inspected = "--wait-timeout", json.dumps({"Name": "/quai-api-1", "State": state})
+    docker.failing, docker.state = "--wait-timeout", state
     with pytest.raises(Failure, match=f"\nquai-api-1 is {description}"):
         smoke_test.smoke_test("quai", "abc", {})
 

@@ -108,8 +108,9 @@ def test_scheduler_from_before_it_was_part_of_a_release_ends_before_the_new_one_
     """The deploy was killed after it wrote .env. The previous scheduler has no deploy id."""
     scheduler = container("100", OLD, "scheduler", "created")._replace(labels={"quai.single": "true"})
     others = [container("", "", "scheduler"), container("", "", "db")]
-    found = lambda project, *labels: [*BOTH[::2], scheduler, *([] if labels else others)]  # noqa: E731
-    monkeypatch.setattr(engine, "containers", found)
+    monkeypatch.setattr(
+        engine, "containers", lambda project, *labels: [*BOTH[::2], scheduler, *([] if labels else others)]
+    )
     monkeypatch.setattr(engine, "start", lambda one: docker["started"].append((one, list(docker["stopped"]))))
     repair.repair(directory, settings)
     [(started, stopped_before)] = docker["started"]
