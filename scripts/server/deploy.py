@@ -103,7 +103,7 @@ def _abort(directory: Path, tag: str, error: Exception) -> int:
 
 def _execute(attempt: Attempt, refuse_older: bool) -> int:
     """Roll out and write .env; revert if one of the two fails. Then finish. Return the exit code."""
-    serving, outcome = attempt, history.LIVE
+    serving, outcome, is_live = attempt, history.LIVE, False
     try:
         if rollout.keep_live(attempt):
             serving = attempt.with_live_containers()
@@ -113,19 +113,22 @@ def _execute(attempt: Attempt, refuse_older: bool) -> int:
             settings.write_release(attempt.directory, attempt.tag, serving.project.deploy_id)
         except OSError as error:
             raise Refused(f"cannot write .env: {error}") from None
-    except BaseException as error:
-        ignore_signals()
-        return _revert(attempt, error)
-    # .env names the release: it is live, and from here on nothing is reverted.
-    try:
+        is_live = True  # .env names the release: from here on nothing is reverted
         _finish(serving, outcome)
         say(f"live: {attempt.tag}")
         ignore_signals()
-    except (*FAILURES, ValueError) as error:
+    except BaseException as error:
         ignore_signals()
-        say(f"{attempt.tag} is live, but a later step failed ({error}): run the same command again")
+        if not is_live:
+            return _revert(attempt, error)
+        say(f"{attempt.tag} is live, but a later step failed ({_reason(attempt, error)}): run the same command again")
         return 1
     return 0
+
+
+def _reason(attempt: Attempt, error: BaseException) -> str:
+    """Return the message of an expected failure; for a bug, its type and its step, too."""
+    return str(error) if isinstance(error, FAILURES) else f"{type(error).__name__} in {attempt.steps.name}: {error}"
 
 
 def _finish(attempt: Attempt, outcome: str) -> None:
@@ -137,6 +140,7 @@ def _finish(attempt: Attempt, outcome: str) -> None:
     attempt.steps.begin("clean up")
     state.link_current(directory, attempt.tag)
     problem = repair.settle(directory, current, deploy_id)
+    rollout.start_left(attempt)
     _rename_containers(attempt)
     release.prune(directory, current, attempt.tag)
     history.notify(directory, current)
@@ -173,7 +177,7 @@ def _record(attempt: Attempt, outcome: str, reason: str) -> None:
 
 def _revert(attempt: Attempt, error: BaseException) -> int:
     """Switch back to the release that was live, remove the new one, say why, and return the exit code 1."""
-    reason = str(error) if isinstance(error, FAILURES) else f"{type(error).__name__} in {attempt.steps.name}: {error}"
+    reason = _reason(attempt, error)
     attempt.steps.end()
     problems = _restore(attempt)
     if problems:

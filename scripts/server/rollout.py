@@ -115,8 +115,9 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
     the migration.
     """
     existing = engine.containers(attempt.settings.project)
-    others = roles.other_services(plan.services)
-    compose.start_missing(attempt.project, [name for name in others if name != "proxy"], existing)
+    later = {"proxy", *(container.service for container in attempt.live.containers)}  # see start_left
+    others = [name for name in roles.other_services(plan.services) if name not in later]
+    compose.start_missing(attempt.project, others, existing)
     # From here on, both fronts have the network name `front`: use the name that only the current one has.
     state.write_upstream(attempt.directory, attempt.live.front)
     created: list[str] = []
@@ -131,6 +132,17 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
     created = created or _create_and_start(attempt, plan)
     compose.start_missing(attempt.project, ["proxy"], existing)
     return created
+
+
+def start_left(attempt: Attempt) -> None:
+    """Start the services that this release defines, but no longer replaces: their previous containers were removed."""
+    left = {container.service for container in attempt.live.containers} - {
+        container.service for container in attempt.find_containers()
+    }
+    if left:
+        others = roles.other_services(compose.configuration(attempt.project)["services"])
+        existing = engine.containers(attempt.settings.project)
+        compose.start_missing(attempt.project, [name for name in others if name in left], existing)
 
 
 def _create_and_start(attempt: Attempt, plan: Plan) -> list[str]:

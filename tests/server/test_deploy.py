@@ -36,6 +36,7 @@ def containers(directory, monkeypatch):
     monkeypatch.setattr(engine, "image", lambda name: None)
     monkeypatch.setattr(engine, "tags", lambda repository: set())
     monkeypatch.setattr(engine, "untag", lambda name: None)
+    monkeypatch.setattr(engine, "rename", lambda one, name: None)
     monkeypatch.setattr(repair, "DRAIN_SECONDS", 0)
     monkeypatch.setattr(rollout, "keep_live", lambda attempt: False)
     monkeypatch.setattr(rollout, "roll_out", refuse)
@@ -103,6 +104,47 @@ def test_interrupt_is_not_taken_for_a_reason_to_replace_the_live_release(directo
     monkeypatch.setattr(rollout.compose, "configuration", lambda _: {"services": services})
     assert deploy.run(directory, OLD, "a person", refuse_older=True) == 1
     assert capsys.readouterr().out.endswith(f"refused: interrupted\n==> still live: {OLD}\n")
+
+
+def test_interrupt_after_env_names_the_release_reverts_nothing(directory, containers, monkeypatch, capsys):
+    def roll_out(attempt, refuse_older):
+        containers.extend(container(attempt.project.deploy_id, NEW, service) for service in ("api", "front"))
+        return history.LIVE
+
+    def interrupt(*_):
+        raise Interrupted("interrupted")
+
+    monkeypatch.setattr(rollout, "roll_out", roll_out)
+    monkeypatch.setattr(deploy, "_finish", interrupt)
+    assert run(directory) == 1
+    assert read(directory).image_tag == NEW
+    assert [one.tag for one in containers] == [NEW, NEW]
+    assert f"{NEW} is live, but a later step failed (interrupted)" in capsys.readouterr().out
+
+
+def test_worker_that_leaves_the_release_starts_after_its_previous_container(directory, containers, monkeypatch):
+    """For example after a rollback to a release whose workers have no labels."""
+    containers += [container("100", OLD, service) for service in ("api", "front", "worker")]
+    containers += [container("", "", "db")]
+    services = {name: {"labels": {"quai.deploy": "200", "quai.tag": NEW}} for name in ("api", "front")}
+    services |= {"worker": {}, "db": {}, "proxy": {}}
+
+    def roll_out(attempt, refuse_older):
+        containers.extend(container(attempt.project.deploy_id, NEW, service) for service in ("api", "front"))
+        return history.LIVE
+
+    def start_missing(project, names, existing):
+        assert [one.service for one in existing] == [one.service for one in containers]
+        assert not any(one.tag == OLD for one in existing)
+        containers.extend(container("", "", name) for name in names)
+
+    monkeypatch.setattr(rollout, "roll_out", roll_out)
+    monkeypatch.setattr(rollout.compose, "configuration", lambda _: {"services": services})
+    monkeypatch.setattr(rollout.compose, "start_missing", start_missing)
+    assert run(directory) == 0
+    assert sorted((one.service, one.tag) for one in containers) == [
+        ("api", NEW), ("db", ""), ("front", NEW), ("worker", ""),
+    ]  # fmt: skip
 
 
 def test_refused_first_deploy_leaves_nothing(directory, containers):
