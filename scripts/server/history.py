@@ -121,10 +121,11 @@ def _ends_with_newline(directory: Path) -> bool:
 
 def notify(directory: Path, settings: Settings) -> None:
     """Send the lines of the log that NOTIFY_URL has not accepted yet, oldest first. Never fails a deploy."""
-    if not settings.notify_url:
-        return
     file = directory / "notified"
     try:
+        if not settings.notify_url:
+            file.unlink(missing_ok=True)  # when it is set again, older lines are not sent
+            return
         lines = _lines(directory)
         if not file.exists() or int(file.read_text()) > len(lines):  # NOTIFY_URL or the log is new: send the last line
             replace(file, f"{max(0, len(lines) - 1)}\n")

@@ -120,6 +120,17 @@ def test_each_line_is_sent_once_and_none_from_before(directory, hook):
     assert hook.got == [("200", "Bearer a-token"), ("300", "Bearer a-token")]
 
 
+def test_lines_from_the_time_without_a_url_are_not_sent(directory, hook):
+    notify(directory)
+    with_url = read(directory)
+    (directory / ".env").write_text((directory / ".env").read_text() + "NOTIFY_URL=\n")
+    append(directory, id="200")
+    notify(directory)
+    append(directory, id="300")
+    history.notify(directory, with_url)
+    assert [deploy for deploy, _ in hook.got] == ["100", "300"]
+
+
 @pytest.mark.parametrize("status", [500, 503, 404, 429, 401, 302])
 def test_what_could_not_be_sent_is_sent_with_the_next_deploy(directory, hook, status, capsys):
     append(directory, id="200")
