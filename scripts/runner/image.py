@@ -12,12 +12,12 @@ def make_image(push: bool = False, twice: bool = False) -> None:
     name, commit, position = image_name(), git("rev-parse", "HEAD"), build.release_position()
     if push:
         build.require_pushable(position)
+        ensure_engine()
+        registry.log_in(name)  # before the base images: they may be private, too
     bases = base_images(stand_ins=not push)
     epoch = int(git("log", "-1", "--format=%ct"))
     labels = build.release_labels(commit, epoch, position, build.migrations_digest())
     target = f"{name}:{commit}"
-    if push:
-        registry.log_in(name)
     if twice:
         say(f"two builds without cache have the same id: {build.build_twice(target, bases, epoch, labels)}")
     else:
