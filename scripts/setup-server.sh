@@ -164,7 +164,7 @@ make_env() {
       case $line in
         IMAGE=*) line=IMAGE=$image ;;
         SITE_ADDRESS=*) line=SITE_ADDRESS=$site ;;
-        [A-Z]*=change-me*) line=${line%%=*}=$(secret) ;;
+        [A-Z]*=change-me* | [A-Z]*=[\"\']change-me*) line=${line%%=*}=$(secret) ;;
       esac
       printf '%s\n' "$line"
     done <"$HERE/../.env.prod" >"$dir/.env.new"
@@ -177,7 +177,8 @@ make_key() {
   local line authorized=$home/.ssh/authorized_keys
   key=/root/quai-deploy-key
   install -d -m 0700 -o "$user" -g "$group" "$home/.ssh"
-  if [[ ! $new_key ]] && grep -qs " quai-deploy$" "$authorized"; then return; fi
+  # A key for another directory is replaced.
+  if [[ ! $new_key ]] && grep -qs "command=\"$dir/deploy.sh --ssh\" .* quai-deploy$" "$authorized"; then return; fi
   rm -f "$key" "$key.pub"
   ssh-keygen -q -t ed25519 -N '' -C quai-deploy -f "$key"
   line="restrict,command=\"$dir/deploy.sh --ssh\" $(<"$key.pub")"

@@ -220,6 +220,7 @@ def setup(tmp_path):
     (tmp_path / "scripts").mkdir()
     text = (ROOT / "scripts/setup-server.sh").read_text().removesuffix('main "$@"\n')
     text = text.replace("/etc/docker/daemon.json", str(tmp_path / "daemon.json"))
+    text = text.replace("key=/root/", f"key={tmp_path}/")
     shutil.copy(ROOT / ".env.prod", tmp_path)
     shutil.copy(ROOT / "scripts/deploy.sh", tmp_path / "scripts")
     shutil.copytree(ROOT / "scripts/server", tmp_path / "scripts/server")
@@ -268,6 +269,32 @@ def test_setup_refuses_options_that_contradict_the_env_file(setup, first, second
         assert (setup.directory / ".env").read_text() == before
         subprocess.run(change, shell=True, check=True)  # noqa: S602 - the printed command
         assert setup(CREATE, *second).returncode == 0
+
+
+@pytest.mark.parametrize("value", ["change-me", "change-me-to-a-long-token", '"change-me"', "'change-me'"])
+def test_setup_replaces_placeholders(setup, value):
+    env_prod = setup.directory.parent / ".env.prod"
+    env_prod.write_text(f"IMAGE=\nSITE_ADDRESS=\nAPI_TOKEN={value}\nTITLE=please change-me\n")
+    assert setup(CREATE).returncode == 0
+    found = (setup.directory / ".env").read_text()
+    assert re.fullmatch("IMAGE=example/quai\nSITE_ADDRESS=:80\nAPI_TOKEN=[0-9a-f]{48}\nTITLE=please change-me\n", found)
+
+
+MAKE_KEY = """
+user=$(id -un) group=$(id -gn) home=$(dirname "$0")
+ssh-keygen() { touch "$key"; echo "ssh-ed25519 $RANDOM$RANDOM quai-deploy" >"$key.pub"; }
+make_key; cat "$home/.ssh/authorized_keys"
+"""
+
+
+@pytest.mark.parametrize(("options", "is_kept"), [([], True), (["--new-key"], False), (["--dir", "/elsewhere"], False)])
+def test_setup_keeps_the_key_of_this_directory(setup, options, is_kept):
+    first, second = setup(MAKE_KEY), setup(MAKE_KEY, *options)
+    assert first.returncode == 0, first.stderr
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("\n") == 1
+    assert (second.stdout == first.stdout) == is_kept
+    assert ('command="/elsewhere/deploy.sh --ssh"' in second.stdout) == ("--dir" in options)
 
 
 def test_setup_refuses_a_site_with_a_scheme(setup):

@@ -31,7 +31,7 @@ def server_env(template: str, name: str, commit: str, bases: Mapping[str, str]) 
     def setting(line: re.Match[str]) -> str:
         value = settings.get(line["name"])
         if value is None:
-            value = secrets.token_hex(16) if line["value"].startswith("change-me") else line["value"]
+            value = secrets.token_hex(16) if line["value"].lstrip("'\"").startswith("change-me") else line["value"]
         return f"{line['name']}={value}"
 
     text = re.sub(r"^(?P<name>\w+)=(?P<value>.*)$", setting, template, flags=re.MULTILINE)

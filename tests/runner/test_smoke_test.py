@@ -30,6 +30,7 @@ SERVICES = {
 
 def test_the_smoke_test_gets_new_secrets_and_free_ports():
     template = "# a\nAPI_TOKEN=change-me-to-a-long-token\nHTTP_PORT=80\nTITLE='a # b'\nIMAGE_TAG=\nX=${API_TOKEN}\n"
+    assert "change-me" not in smoke_test.server_env('API_TOKEN="change-me"\n', "quai", "abc", {})
     first, second = (smoke_test.server_env(template, "quai", "abc", {"DB_IMAGE": "db"}) for _ in range(2))
     assert first != second
     assert re.sub("(?<=API_TOKEN=)[0-9a-f]{32}", "secret", first) == (
