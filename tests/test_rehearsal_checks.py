@@ -11,7 +11,7 @@ from tests.rehearsal.failures import BUILT_BY, Failed, describe_error, expect
 from tests.rehearsal.fakes import APPLICATION, TAG, FolderServer
 from tests.rehearsal.production import find_problem, parse
 from tests.rehearsal.rehearsal import Rehearsal
-from tests.rehearsal.running import Running
+from tests.rehearsal.running import RunningCommand
 from tests.rehearsal.scenarios import SCENARIOS
 
 
@@ -127,7 +127,9 @@ def test_failure_is_described_with_the_failure_before_it():
 
 def test_lines_are_read_while_the_command_runs():
     lines = []
-    with Running(["sh", "-c", "echo one; echo two; echo three; sleep 0.1; echo four; exit 3"], lines.append) as command:
+    with RunningCommand(
+        ["sh", "-c", "echo one; echo two; echo three; sleep 0.1; echo four; exit 3"], lines.append
+    ) as command:
         command.read_until("one", 10)
         command.read_until("three", 10)
         done = command.finish(10)
@@ -136,15 +138,15 @@ def test_lines_are_read_while_the_command_runs():
 
 
 def test_commands_end_with_their_block():
-    with Running(["sh", "-c", "echo one; exec sleep 60"], print) as command:
+    with RunningCommand(["sh", "-c", "echo one; exec sleep 60"], print) as command:
         command.read_until("one", 10)
         with pytest.raises(TimeoutError, match="'two' in the output: one"):
             command.read_until("two", 0.1)
         with pytest.raises(TimeoutError, match="still running"):
             command.finish(0.1)
     assert command.finish(0).returncode == -15
-    with Running(["sleep", "60"], print) as command:
+    with RunningCommand(["sleep", "60"], print) as command:
         command.kill()
     assert command.finish(0).returncode == -9
-    with Running(["echo", "one"], print) as command, pytest.raises(RuntimeError, match="ended before 'two'"):
+    with RunningCommand(["echo", "one"], print) as command, pytest.raises(RuntimeError, match="ended before 'two'"):
         command.read_until("two", 10)

@@ -55,7 +55,7 @@ def test_placeholders_and_credentials_are_filled_in(rehearsal, server):
     assert server.received == [("POST", "/login")]
     assert json.loads(server.sent[0][1]) == {"password": "secret"}
     filled = {"Authorization": "Bearer the-token", "X-Password": "secret"}
-    assert client.load() == [
+    assert client.fill_requests() == [
         Request(f"/{TAG}/${{id}}", "POST", filled, '"the-token ${id}"', status=201),
         Request("/"),
     ]

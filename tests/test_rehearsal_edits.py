@@ -40,7 +40,7 @@ EDITS = {
     "require_setting": (edits.require_setting("PARTNER"), {"api"}),
     "add_worker": (edits.add_worker("worker", edits.WORKER, single=True), {"worker"}),
     "remove_services": (edits.remove_services("db"), {"db"}),
-    "first_release": (edits.first_release, {"api", "check", "migrate"}),
+    "reduce_to_short_lived_api": (edits.reduce_to_short_lived_api, {"api", "check", "migrate"}),
 }
 
 

@@ -145,12 +145,11 @@ def start_missing(project: Project, names: Sequence[str], existing: Sequence[eng
 def run_one_shot(
     project: Project,
     service: str,
-    seconds: float,
     output: int | IO[bytes] | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> int:
-    """Run a one-shot service of the release and return its exit code. Raises TimedOut after `seconds`."""
-    label = f"{ONE_SHOT}={project.deploy_id}"
+    """Run a one-shot service of the release and return its exit code. Raises TimedOut after MIGRATE_SECONDS."""
+    seconds, label = project.settings.migrate_seconds, f"{ONE_SHOT}={project.deploy_id}"
     command = ("run", "--rm", "-T", "--no-deps", "--label", label, service)
     try:
         return run(project, *command, seconds=seconds, output=output, meanwhile=meanwhile).code

@@ -28,7 +28,7 @@ def check_pending(project: Project, services: Mapping[str, Any]) -> bool:
         return True
     seconds = project.settings.migrate_seconds
     try:
-        code = compose.run_one_shot(project, "check", seconds)
+        code = compose.run_one_shot(project, "check")
     except TimedOut:
         raise Refused(f"the check for migrations took more than {seconds} s (MIGRATE_SECONDS in .env)") from None
     if not 0 <= code < NOT_RUN:  # negative: Compose was killed by a signal
@@ -45,7 +45,7 @@ def migrate(project: Project, services: Collection[str]) -> None:
     if "backup" in services:
         back_up(project)
     try:
-        failed = compose.run_one_shot(project, "migrate", seconds)
+        failed = compose.run_one_shot(project, "migrate")
     except TimedOut:
         failed = True
     if failed:
@@ -73,7 +73,7 @@ def back_up(project: Project) -> None:
     new = folder / "new"
     try:
         with open(new, "wb", opener=state.open_private) as output:
-            failed = compose.run_one_shot(project, "backup", seconds, output, check_free_space)
+            failed = compose.run_one_shot(project, "backup", output, check_free_space)
             os.fsync(output.fileno())
     except TimedOut:
         failed = True

@@ -62,8 +62,8 @@ class Client:
         path, send, receive = (fill(one, self._values) for one in (websocket.path, websocket.send, websocket.receive))
         return WebSocket(path, send, receive)
 
-    def load(self) -> list[Request]:
-        """Return the requests of the load."""
+    def fill_requests(self) -> list[Request]:
+        """Return the requests of the load, with all placeholders filled in but `${id}`."""
         return [self.fill_request(request) for request in self.application.requests]
 
     def list_ids(self, count: Count) -> list[str]:
@@ -104,7 +104,7 @@ class Client:
         return [str(value) for value in values if value is not None]
 
 
-def find_violation(server: Server, invariant: Invariant) -> list[str]:
+def check_invariant(server: Server, invariant: Invariant) -> list[str]:
     """Return the name of an invariant that is violated; nothing if it holds."""
     found = server.compose(invariant.command)
     if found.strip() == invariant.expected.strip():

@@ -210,7 +210,7 @@ def failing_server(seconds: float, *, ends: bool) -> Edit:
     return run_python(FAILING_SERVER.replace("SECONDS", str(seconds)).replace("ENDS", str(ends)))
 
 
-def first_release(compose: Compose) -> None:
+def reduce_to_short_lived_api(compose: Compose) -> None:
     """Reduce a release to an API without an image of its own, which exits after two requests."""
     run_python(SHORT_LIVED_SERVER)(compose)
     compose.api["healthcheck"] = {"test": ["CMD", "true"], "start_period": "60s", "start_interval": "1s"}

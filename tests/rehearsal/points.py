@@ -31,7 +31,7 @@ state = threading.local()
 forked = False
 
 
-def reach(when: str, event: str) -> None:
+def handle_point(when: str, event: str) -> None:
     """Handle one point. Its name consists of the event and of the calling functions of the program."""
     if forked or getattr(state, "busy", False):
         return
@@ -49,12 +49,12 @@ def reach(when: str, event: str) -> None:
         point = re.sub("[0-9a-f]{40}|[0-9]{10}", "ID", f"{when} {event} in {' < '.join(names[:5])}")
         occurrences[point] += 1
         if occurrences[point] <= MAX_OCCURRENCES:
-            act(f"{point} #{occurrences[point]}")
+            list_or_kill(f"{point} #{occurrences[point]}")
     finally:
         state.busy = False
 
 
-def act(point: str) -> None:
+def list_or_kill(point: str) -> None:
     """List the point, or send the signal if it is the point to kill at."""
     if file := os.environ.get("POINTS"):
         with Path(file).open("a") as points:
@@ -85,11 +85,11 @@ def audit(event: str, arguments: tuple) -> None:
     if event == "http.client.send":
         line = bytes(arguments[1]).split(b"\r\n", 1)[0].decode(errors="replace")
         if line.startswith(("POST", "DELETE", "PUT")):
-            reach("before", describe_request(line))
+            handle_point("before", describe_request(line))
     elif event == "subprocess.Popen":
-        reach("before", describe_command([str(word) for word in arguments[1]]))
+        handle_point("before", describe_command([str(word) for word in arguments[1]]))
     elif event in AUDIT_EVENTS:
-        reach("before", f"{event} {Path(str(arguments[0])).name}")
+        handle_point("before", f"{event} {Path(str(arguments[0])).name}")
 
 
 def describe_request(line: str) -> str:
@@ -105,7 +105,7 @@ def report_after(owner: object, name: str, describe: Callable[..., str]) -> None
     def wrapper(*arguments, **options):
         result = original(*arguments, **options)
         if event := describe(*arguments):
-            reach("after", event)
+            handle_point("after", event)
         return result
 
     setattr(owner, name, wrapper)

@@ -47,7 +47,7 @@ class Production(NamedTuple):
     containers: list[FoundContainer]
 
 
-class Expected(NamedTuple):
+class ExpectedServices(NamedTuple):
     """The services of a compose file: of the release, each with its number of containers, and others."""
 
     project: str
@@ -74,7 +74,7 @@ def read_production(server: Server) -> Production:
     return parse(server.exec(SCRIPT))
 
 
-def read_services(compose: dict[str, Any]) -> Expected:
+def read_services(compose: dict[str, Any]) -> ExpectedServices:
     """Return the services of a resolved compose file that a server runs permanently."""
     release, others = Counter[str](), []
     for name, service in compose["services"].items():
@@ -83,7 +83,7 @@ def read_services(compose: dict[str, Any]) -> Expected:
             release[name] = replicas
         elif replicas and name not in ONE_SHOTS:
             others.append(name)
-    return Expected(compose["name"], release, others)
+    return ExpectedServices(compose["name"], release, others)
 
 
 def find_problem(production: Production, commit: str) -> str:

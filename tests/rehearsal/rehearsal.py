@@ -9,13 +9,13 @@ from http.client import HTTPException
 from scripts.runner import base_images
 from scripts.runner.settings import COMPOSE_FILE
 from tests.rehearsal.application import Application, Request
-from tests.rehearsal.client import Client, find_violation, send_once
+from tests.rehearsal.client import Client, check_invariant, send_once
 from tests.rehearsal.edits import Compose, Edit, parse
 from tests.rehearsal.failures import Commits, NotApplicable, describe_error, expect, say
-from tests.rehearsal.production import Expected, find_problem, read_production, read_services
+from tests.rehearsal.production import ExpectedServices, find_problem, read_production, read_services
 from tests.rehearsal.report import count_replacements, last_deploy_seconds
 from tests.rehearsal.repository import STEP, Repository
-from tests.rehearsal.running import Running
+from tests.rehearsal.running import RunningCommand
 from tests.rehearsal.server import DIR, Server
 from tests.rehearsal.traffic import RELEASE_HEADER, Summary, Traffic
 
@@ -133,7 +133,7 @@ class Rehearsal:
         edit(compose)
         (self.repository.folder / COMPOSE_FILE).write_text(compose.text() + "\n")
 
-    def services(self) -> Expected:
+    def services(self) -> ExpectedServices:
         """Return the services of the compose file of the repository."""
         return read_services({"name": self.server.project} | self.compose_file().content)
 
@@ -158,19 +158,19 @@ class Rehearsal:
         newest, latest = self.server.manifest(self.commits[name]), self.server.manifest("latest")
         expect(newest == latest, "latest is not the image that went live")
 
-    def start_deploy(self, tag: str) -> Running:
+    def start_deploy(self, tag: str) -> RunningCommand:
         """Request a deploy with the key, and return at once: its steps are recorded while it runs."""
-        return Running(self.server.ssh_command(f"deploy {tag}"), self._record_step)
+        return RunningCommand(self.server.ssh_command(f"deploy {tag}"), self._record_step)
 
     def deploy_by_key(self, tag: str) -> subprocess.CompletedProcess:
         """Request a deploy with the key, and wait for its end."""
         with self.start_deploy(tag) as deploy:
             return deploy.finish()
 
-    def start_deploy_by_hand(self, *arguments: str) -> Running:
+    def start_deploy_by_hand(self, *arguments: str) -> RunningCommand:
         """Run deploy.sh as root in a process group of its own, and return at once."""
         command = ("docker", "exec", self.server.name, "setsid", "--wait", f"{DIR}/deploy.sh", *arguments)
-        return Running(command, self._record_step)
+        return RunningCommand(command, self._record_step)
 
     def deploy_by_hand(self) -> str:
         """Run deploy.sh as root, as after an edit of .env; expect success, and return the output."""
@@ -228,7 +228,9 @@ class Rehearsal:
     def build_traffic(self, name: str, *, writes: bool = True) -> Traffic:
         """Return a load with new credentials, whose records are written to a file with this name."""
         client, file = Client(self.server, self.application, self.commits["first"]), self.server.folder / name
-        return Traffic(self.server.url, client.load(), self.rate, file, TRAFFIC_LIMIT, writes=writes, ca=self.server.ca)
+        return Traffic(
+            self.server.url, client.fill_requests(), self.rate, file, TRAFFIC_LIMIT, writes=writes, ca=self.server.ca
+        )
 
     def start_traffic(self, *, writes: bool = True) -> None:
         """Start the load."""
@@ -290,5 +292,5 @@ class Rehearsal:
                     self.run |= client.count_all_writes(summary.acknowledged)
             for invariant in self.application.invariants:
                 with self._record_failure(last):
-                    self.run["violations"] += find_violation(self.server, invariant)
+                    self.run["violations"] += check_invariant(self.server, invariant)
         return summary

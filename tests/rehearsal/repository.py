@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scripts.runner.process import ROOT, run
 from scripts.runner.settings import read_env_file
-from tests.rehearsal.running import Running
+from tests.rehearsal.running import RunningCommand
 
 JOB_SECONDS = 1200
 PIPELINE_FILES = ("docker-compose.prod.yml", ".env.prod", ".github/workflows/cd.yml", "scripts/setup-server.sh")
@@ -114,7 +114,7 @@ class Repository:
             if step := STEP.search(line):
                 on_step(step.group(1))
 
-        with Running(command, record, cwd=self.folder, env={**runner_environment(), **secrets}) as act:
+        with RunningCommand(command, record, cwd=self.folder, env={**runner_environment(), **secrets}) as act:
             try:
                 done = act.finish(JOB_SECONDS)
             except TimeoutError:

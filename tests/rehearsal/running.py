@@ -11,7 +11,7 @@ DEPLOY_SECONDS = 600.0  # for a deploy, which may first wait for another one
 END_SECONDS = 20.0  # for a command to end after SIGTERM
 
 
-class Running:
+class RunningCommand:
     """A command that runs on this machine, without input. At the end of its block it is ended if it still runs."""
 
     def __init__(self, command: Sequence[str], on_line: Callable[[str], None], **options: Any) -> None:
@@ -31,7 +31,7 @@ class Running:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> "Running":
+    def __enter__(self) -> "RunningCommand":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,7 +5,13 @@ import subprocess
 import time
 
 from scripts.runner.process import ROOT, run
-from tests.rehearsal.edits import FIRST_RELEASE, first_release, limit_memory, require_setting, write_compose_file
+from tests.rehearsal.edits import (
+    FIRST_RELEASE,
+    limit_memory,
+    reduce_to_short_lived_api,
+    require_setting,
+    write_compose_file,
+)
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import runner_environment
@@ -38,7 +44,7 @@ def push_short_lived_release(rehearsal: Rehearsal) -> str:
     """Build and push a release that exits after two requests; return its tag. Nothing is merged yet."""
     server, tag = rehearsal.server, "1" * 40
     compose = rehearsal.compose_file()
-    first_release(compose)
+    reduce_to_short_lived_api(compose)
     image = f"{server.image}:{tag}"
     options = ("--quiet", "--build-arg", f"BASE={rehearsal.bases['PYTHON_IMAGE']}", "--tag", image, "--file", "-")
     run("docker", "build", *options, str(ROOT / "scripts"), input=FIRST_RELEASE + write_compose_file(compose))

@@ -133,7 +133,7 @@ MUTANTS = (
         "problem = _hand_over([], kept)",
         faulty_releases,
     ),
-    ("the time limit of migrations", "migrations", '"migrate", seconds)', '"migrate", 130)', faulty_migrations),
+    ("the time limit of migrations", "compose", "project.settings.migrate_seconds", "130", faulty_migrations),
     (
         "the kill of one-shot containers",
         "compose",
