@@ -89,9 +89,6 @@ def server_project(name: str, commit: str, bases: Mapping[str, str]) -> Iterator
         text = server_env(Path(".env.prod").read_text(), name, commit, bases)
         (folder / ".env").write_text(text)
         project = Project(folder, release / COMPOSE_FILE, parse_env(text))
-        # docker stack deploy must be able to read the same file.
-        environment = {**project.environment, **project.settings}
-        run("docker", "stack", "config", "--compose-file", str(release / COMPOSE_FILE), env=environment)
         try:
             yield project
         finally:
