@@ -40,7 +40,7 @@ def files(*patterns: str) -> list[str]:
     return sorted({str(path) for pattern in patterns for path in Path().glob(pattern)})
 
 
-def run_until_cleaned_up(session: nox.Session, *command: str) -> None:
+def run_with_cleanup(session: nox.Session, *command: str) -> None:
     """Run a command; after Ctrl-C, wait up to CLEANUP_SECONDS for it to clean up.
 
     `external=True` permits a Python outside the session's environment. `stderr=None` keeps stderr apart from stdout.
@@ -83,7 +83,7 @@ def postgres(session: nox.Session) -> None:
     """Run the tests that use a database against PostgreSQL in a container, with property-based API tests."""
     install_project(session, "properties")
     pytest = ("pytest", "-m", "database", *session.posargs)
-    run_until_cleaned_up(session, "python", "-m", "scripts.runner", "postgres", *pytest)
+    run_with_cleanup(session, "python", "-m", "scripts.runner", "postgres", *pytest)
 
 
 @nox.session(default=False, python=PYTHON)
@@ -96,34 +96,34 @@ def page(session: nox.Session) -> None:
 @nox.session(default=False, venv_backend="none")
 def image(session: nox.Session) -> None:
     """Build and smoke-test the image of this commit; `-- --help`: options to push it, build twice, or move `latest`."""
-    run_until_cleaned_up(session, sys.executable, "-m", "scripts.runner", "image", *session.posargs)
+    run_with_cleanup(session, sys.executable, "-m", "scripts.runner", "image", *session.posargs)
 
 
 @nox.session(default=False, venv_backend="none")
 def deploy(session: nox.Session) -> None:
     """Ask the server to deploy this commit, and verify it at the public URL."""
-    run_until_cleaned_up(session, sys.executable, "-m", "scripts.runner", "deploy", *session.posargs)
+    run_with_cleanup(session, sys.executable, "-m", "scripts.runner", "deploy", *session.posargs)
 
 
 @nox.session(default=False, python=PYTHON)
 def dev(session: nox.Session) -> None:
     """Serve the API and the page on this machine with live reload, without Docker."""
     install_project(session, "caddy")
-    run_until_cleaned_up(session, *project.dev_command(), *session.posargs)
+    run_with_cleanup(session, *project.dev_command(), *session.posargs)
 
 
 @nox.session(default=False)
 def rehearse(session: nox.Session) -> None:
     """Rehearse deploys on a throwaway server, under load; `-- --help` lists the options."""
     install(session, "rehearse")
-    run_until_cleaned_up(session, "python", "-m", "tests.rehearsal", *session.posargs)
+    run_with_cleanup(session, "python", "-m", "tests.rehearsal", *session.posargs)
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Compare deployment strategies on a throwaway server, under load; `-- --help` lists the options."""
     install(session, "rehearse")
-    run_until_cleaned_up(session, "python", "-m", "tests.rehearsal.bench", *session.posargs)
+    run_with_cleanup(session, "python", "-m", "tests.rehearsal.bench", *session.posargs)
 
 
 @nox.session(default=False, venv_backend="none")

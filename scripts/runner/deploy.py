@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.runner.process import Failure, git
-from scripts.runner.request import VARIABLES, ConnectionLost, request_deploy
+from scripts.runner.request import VARIABLES, UnknownResult, request_deploy
 from scripts.runner.settings import required
 from scripts.runner.verify import health_path, wait_for_release
 
@@ -17,8 +17,8 @@ def deploy() -> None:
     path = health_path(commit)  # before the deploy: it fails if the compose file or .env.prod is invalid
     try:
         request_deploy(commit)
-    except ConnectionLost as failure:
-        summarize(f"### Connection lost: `{commit}`\n\n{failure}")
+    except UnknownResult as failure:
+        summarize(f"### Result unknown: `{commit}`\n\n{failure}")
         raise
     except Failure as failure:
         summarize(f"### Deploy failed: `{commit}`\n\n{failure}")

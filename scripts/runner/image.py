@@ -7,7 +7,7 @@ from scripts.runner.settings import image_name
 from scripts.runner.smoke_test import smoke_test
 
 
-def make_image(push: bool = False, twice: bool = False) -> None:
+def make_image(*, push: bool, twice: bool) -> None:
     """Build and smoke-test the image of HEAD; push it, or build it twice without cache to compare the ids."""
     name, commit, position = image_name(), git("rev-parse", "HEAD"), build.release_position()
     if push:

@@ -1,4 +1,4 @@
-"""The project in the current directory, as far as the noxfile needs to know it: its Python, dependencies and tests.
+"""What the noxfile reads from the project in the current directory: its Python, dependencies and tests.
 
 All of it is read from the project's files. None of its code is imported.
 """
@@ -43,7 +43,7 @@ def pins(group: str) -> list[str]:
 def python_constraint() -> str | None:
     """Return the project's Python for nox: `3.12`, or a range such as `>=3.11`; None if the project states neither.
 
-    .python-version takes precedence over requires-python, as for uv. Any patch release of a version serves.
+    .python-version takes precedence over requires-python, as for uv. Any patch release of a version is accepted.
     """
     file = Path(".python-version")
     if file.exists() and (exact := re.match(r"\s*(?:python-?)?(\d+\.\d+)", file.read_text())):

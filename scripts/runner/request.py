@@ -18,11 +18,12 @@ OPTIONS = (
     *("StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null"),
 )
 SSH_FAILED = 255  # the exit code of ssh if the connection failed or was lost
+CONTINUES = "the command continues in the background"  # the last line if the printing was interrupted
 KEEP_ALIVE = "ServerAliveInterval=15"  # seconds; detects dead connections
 
 
-class ConnectionLost(Failure):
-    """The connection was lost after the deploy had started, so its result is unknown."""
+class UnknownResult(Failure):
+    """The deploy has started, but its result did not arrive: the connection was lost, or the log is truncated."""
 
 
 def ssh_command(target: Mapping[str, str], key: Path, known_hosts: Path, request: str) -> list[str]:
@@ -56,19 +57,25 @@ def stream(command: Sequence[str]) -> tuple[list[str], int]:
     token = secrets.token_hex(16) if os.environ.get("GITHUB_ACTIONS") else ""
     if token:
         print(f"::stop-commands::{token}", flush=True)
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            lines.append(line)
-    if token:
-        print(f"::{token}::", flush=True)
+    try:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            try:
+                for line in process.stdout or ():
+                    print(line, end="", flush=True)
+                    lines.append(line)
+            except BaseException:
+                process.terminate()
+                raise
+    finally:
+        if token:
+            print(f"::{token}::", flush=True)
     return lines, process.returncode
 
 
@@ -86,9 +93,11 @@ def request_deploy(commit: str) -> None:
         reason = "\n".join(steps(lines)[-2:]) or "".join(lines[-1:]).strip() or "the server printed nothing"
         if any(step.startswith(f"{commit} is live, but") for step in steps(lines)):
             raise Failure(f"{reason}\nRun this command again, and see docs/troubleshooting.md")
-        if exit_code == SSH_FAILED and steps(lines):
-            raise ConnectionLost(
-                f"the SSH connection was lost; the deploy of {commit} may still be running:\n{reason}\n"
+        is_unknown = exit_code in (0, SSH_FAILED) or any(step.startswith(CONTINUES) for step in steps(lines)[-1:])
+        if is_unknown and steps(lines):
+            raise UnknownResult(
+                f"the result did not arrive (ssh ended with exit code {exit_code}); the deploy of {commit} may still "
+                f"be running:\n{reason}\n"
                 "Run 'deploy.sh status' on the server, or run this command again: it waits for that deploy"
             )
         raise Failure(

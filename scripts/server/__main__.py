@@ -33,6 +33,7 @@ class Command(NamedTuple):
 
     name: str
     tag: str = ""
+    by_key: bool = False
 
 
 def parse(arguments: Sequence[str], ssh_command: str) -> Command:
@@ -40,9 +41,9 @@ def parse(arguments: Sequence[str], ssh_command: str) -> Command:
     by_key = list(arguments) == ["--ssh"]
     text = ssh_command if by_key else " ".join(arguments)
     if found := re.fullmatch(rf"deploy ({settings.COMMIT})", text):
-        return Command("deploy", found[1])
+        return Command("deploy", found[1], by_key)
     if text == "status":
-        return Command("status")
+        return Command("status", by_key=by_key)
     if not by_key:
         if text in ("-h", "--help"):
             return Command("help")
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     os.environ["LC_ALL"] = "C"
     os.umask(0o022)
     try:
-        return run(Path(directory), parse(rest, os.environ.get("SSH_ORIGINAL_COMMAND", "")), rest)
+        return run(Path(directory), parse(rest, os.environ.get("SSH_ORIGINAL_COMMAND", "")))
     except UsageError as error:
         print(f"deploy.sh: {error}", file=sys.stderr)
         return 2
@@ -70,14 +71,12 @@ def main(arguments: Sequence[str]) -> int:
         return 1
 
 
-def run(directory: Path, command: Command, arguments: Sequence[str]) -> int:
+def run(directory: Path, command: Command) -> int:
     """Run a command in the directory of .env. Raises UsageError, EngineError or OSError."""
     if command.name == "help":
         print(USAGE, end="")
         return 0
-    actor = (
-        KEY_ACTOR if "--ssh" in arguments else os.environ.get("DEPLOYED_BY") or os.environ.get("SUDO_USER") or _user()
-    )
+    actor = KEY_ACTOR if command.by_key else os.environ.get("DEPLOYED_BY") or os.environ.get("SUDO_USER") or _user()
     current = settings.read(directory)
     os.chdir(directory)
     if command.name == "status":
@@ -86,7 +85,7 @@ def run(directory: Path, command: Command, arguments: Sequence[str]) -> int:
         return follow(directory, lambda: services.apply(directory))
     if command.name == "deploy":
         return follow(directory, lambda: deploy.run(directory, command.tag, actor, refuse_older=True))
-    if not re.fullmatch(settings.COMMIT, current.image_tag):
+    if current.image_tag and not re.fullmatch(settings.COMMIT, current.image_tag):
         raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
     # If IMAGE_TAG names another release than the live one, request that release. Otherwise IMAGE_TAG is read under
     # the lock: a deploy that is running may change it.

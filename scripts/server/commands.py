@@ -25,7 +25,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     *,
     seconds: float = COMMAND_SECONDS,
-    output: int | IO[bytes] | None = None,
+    output: IO[bytes] | None = None,
     capture: bool = False,
     meanwhile: Callable[[], None] | None = None,
 ) -> Result:

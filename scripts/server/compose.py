@@ -13,7 +13,7 @@ from server.errors import Interrupted, Refused
 from server.settings import Settings
 
 ONE_SHOT = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
-INHERITED = rf"PATH|HOME|USER|LC_ALL|TMPDIR|DOCKER_\w+|{state.CHILD_MARK}"  # of the caller's variables
+INHERITED_VARIABLES = rf"PATH|HOME|USER|LC_ALL|TMPDIR|DOCKER_\w+|{state.CHILD_MARK}"
 # The plugin is run directly: it is faster than `docker compose`, and killing it leaves no orphan.
 PLUGINS = (
     "/usr/local/lib/docker/cli-plugins",
@@ -39,7 +39,7 @@ class Project:
 
     def environment(self) -> Mapping[str, str]:
         """Return the environment of Compose: without variables of the caller that could become settings."""
-        inherited = {name: value for name, value in os.environ.items() if re.fullmatch(INHERITED, name)}
+        inherited = {name: value for name, value in os.environ.items() if re.fullmatch(INHERITED_VARIABLES, name)}
         return {**inherited, "IMAGE_TAG": self.tag, "DEPLOY_ID": self.deploy_id}
 
 
@@ -47,7 +47,7 @@ def run(
     project: Project,
     *arguments: str,
     seconds: float = commands.COMMAND_SECONDS,
-    output: int | IO[bytes] | None = None,
+    output: IO[bytes] | None = None,
     capture: bool = False,
     meanwhile: Callable[[], None] | None = None,
 ) -> commands.Result:
@@ -145,7 +145,7 @@ def start_missing(project: Project, names: Sequence[str], existing: Sequence[eng
 def run_one_shot(
     project: Project,
     service: str,
-    output: int | IO[bytes] | None = None,
+    output: IO[bytes] | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> int:
     """Run a one-shot service of the release and return its exit code. Raises TimedOut after MIGRATE_SECONDS."""

@@ -57,14 +57,13 @@ def ignore_signals() -> None:
 def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
     """Clean up after an interrupted deploy, and find out what is live."""
     current = settings.read(directory)  # again: the previous holder of the lock may have changed it
-    tag = tag or current.image_tag
-    if not re.fullmatch(settings.COMMIT, tag):
-        raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
     state.end_orphans(directory)
     steps.begin("repair")
     live = repair.repair(directory, current)
+    if not tag:
+        tag = _find_tag(directory, current, live)
     if live.containers:
-        _record_unrecorded(directory, current, live)
+        _record_missing_line(directory, current, live)
     elif current.deploy_id:
         # Its containers were removed. It stays the release that .env names, unless this attempt succeeds.
         entry = history.find_live_entry(directory, current.deploy_id)
@@ -73,7 +72,24 @@ def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
     return Attempt(Project(directory, current, tag, deploy_id), actor, live, steps)
 
 
-def _record_unrecorded(directory: Path, current: Settings, live: Live) -> None:
+def _find_tag(directory: Path, current: Settings, live: Live) -> str:
+    """Return the tag that .env names, or that of the live release if .env names none, or a previous one by mistake.
+
+    The mistake: an editor opened .env before a deploy and saved it afterwards, with the release of before.
+    """
+    recorded, named = history.live_ids(directory), history.find_live_entry(directory, current.deploy_id)
+    if live.deploy_id in recorded - {current.deploy_id} and named and named.tag == current.image_tag != live.tag:
+        say(f"IMAGE_TAG and DEPLOY_ID in .env are from before the deploy of the live release {live.tag}: it stays live")
+        return live.tag
+    tag = current.image_tag or live.tag
+    if not tag:
+        raise UsageError(f"IMAGE_TAG in {directory}/.env is empty, and no release is live: set it, or merge to main")
+    if not re.fullmatch(settings.COMMIT, tag):
+        raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
+    return tag
+
+
+def _record_missing_line(directory: Path, current: Settings, live: Live) -> None:
     """Record the live release if its deploy was killed before it did: a rollback needs the line."""
     if history.is_recorded(directory, live.deploy_id):
         return
@@ -90,11 +106,14 @@ def _abort(directory: Path, tag: str, error: Exception) -> int:
     say(f"refused: {error}")
     try:
         current = settings.read(directory)
-        last = history.find_live_entry(directory, current.deploy_id)
-        if tag in ("", current.image_tag) and current.deploy_id and not last:
-            say(f"IMAGE_TAG in .env is not restored: deploys.log has no live release with the id {current.deploy_id}")
-        elif tag and last and last.tag != tag:
-            settings.write_release(directory, last.tag, current.deploy_id, only_if=(tag, current.deploy_id))
+        live_entry = history.find_live_entry(directory, current.deploy_id)
+        if tag in ("", current.image_tag) and current.deploy_id and not live_entry:
+            say(
+                f"IMAGE_TAG in .env is not restored: deploys.log has no live release with the id {current.deploy_id}; "
+                f"check IMAGE_TAG, then run sudo {directory}/deploy.sh"
+            )
+        elif tag and live_entry and live_entry.tag != tag:
+            settings.write_release(directory, live_entry.tag, current.deploy_id, only_if=(tag, current.deploy_id))
     except (OSError, UsageError) as problem:
         say(f"IMAGE_TAG in .env could not be restored: {problem}")
     say("nothing was deployed")
@@ -103,18 +122,18 @@ def _abort(directory: Path, tag: str, error: Exception) -> int:
 
 def _execute(attempt: Attempt, refuse_older: bool) -> int:
     """Roll out and write .env; revert if one of the two fails. Then finish. Return the exit code."""
-    serving, outcome, is_live = attempt, history.LIVE, False
+    live_attempt, outcome, is_live = attempt, history.LIVE, False
     try:
         if rollout.keep_live(attempt):
-            serving = attempt.with_live_containers()
+            live_attempt = attempt.with_live_containers()
         else:
             outcome = rollout.roll_out(attempt, refuse_older)
         try:
-            settings.write_release(attempt.directory, attempt.tag, serving.project.deploy_id)
+            settings.write_release(attempt.directory, attempt.tag, live_attempt.project.deploy_id)
         except OSError as error:
             raise Refused(f"cannot write .env: {error}") from None
         is_live = True  # .env names the release: from here on nothing is reverted
-        _finish(serving, outcome)
+        _finish(live_attempt, outcome)
         say(f"live: {attempt.tag}")
         ignore_signals()
     except BaseException as error:
@@ -139,7 +158,7 @@ def _finish(attempt: Attempt, outcome: str) -> None:
         _record(attempt, outcome, "")
     attempt.steps.begin("clean up")
     state.link_current(directory, attempt.tag)
-    problem = repair.settle(directory, current, deploy_id)
+    problem = repair.keep_only(directory, current, deploy_id)
     rollout.start_left(attempt)
     _rename_containers(attempt)
     release.prune(directory, current, attempt.tag)
@@ -182,7 +201,7 @@ def _revert(attempt: Attempt, error: BaseException) -> int:
     problems = _restore(attempt)
     if problems:
         failed = ", ".join(f"{what} ({problem})" for what, problem in problems.items())
-        reason += f"; not reverted: {failed}: fix this, then run {attempt.directory}/deploy.sh"
+        reason += f"; not reverted: {failed}: fix this, then run sudo {attempt.directory}/deploy.sh"
     try:
         _record(attempt, history.REFUSED, reason)
     except OSError as problem:
@@ -202,7 +221,7 @@ def _describe_live(attempt: Attempt, *, is_known: bool) -> str:
     stopped = [container.name for container in attempt.live.containers if not container.is_running]
     if attempt.live.tag and (stopped or not attempt.live.containers):
         what = ", ".join(stopped) or "all its containers"
-        return f"still live, but not running: {tag} ({what}); to start it, run {attempt.directory}/deploy.sh"
+        return f"still live, but not running: {tag} ({what}); to start it, run sudo {attempt.directory}/deploy.sh"
     return f"still live: {tag}"
 
 
@@ -218,11 +237,13 @@ def _restore(attempt: Attempt) -> dict[str, Exception]:
 
     restore("the upstream file", lambda: repair.move_upstream(directory, live.front))
     try:
-        started = [one for one in attempt.find_containers() if one.state != "created" or one.service in roles.SERVING]
+        created = attempt.find_containers()
+        started = [found for found in created if found.state != "created" or found.service in roles.SERVING]
         diagnostics.show(directory, started)
     except Exception as problem:
         say(f"no diagnostics: {problem}")
     restore(".env", lambda: settings.write_release(directory, live.tag, live.deploy_id))
     before = replace(attempt.settings, deploy_id=live.deploy_id)
+    restore("the processes", lambda: state.end_orphans(directory))  # a signal may come while one is being started
     restore("the containers", lambda: repair.repair(directory, before))
     return problems

@@ -6,16 +6,13 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 REQUEST_SECONDS = 60  # time limit of each read of a response of the engine
 STOP_SECONDS = 4 * 3600  # time limit of stopping a container, grace period included: a job may take long
 SOCKET = "/var/run/docker.sock"
-PARALLEL = 16  # requests at the same time
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+MAX_REQUESTS = 16  # at the same time
 
 
 class EngineError(Exception):
@@ -151,10 +148,10 @@ def tags(repository: str) -> set[str]:
     return {name.rpartition(":")[2] for entry in listed for name in entry["RepoTags"] or []}
 
 
-def in_parallel(action: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Call `action` for all items at the same time. Return results in order, or raise the first exception."""
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        return list(pool.map(action, items))
+def in_parallel(action: Callable[[str], None], containers: Iterable[str]) -> None:
+    """Call `action` for all containers at the same time. Wait for all, and raise the first exception."""
+    with ThreadPoolExecutor(MAX_REQUESTS) as pool:
+        list(pool.map(action, containers))
 
 
 def remove(containers: Iterable[str]) -> None:

@@ -22,8 +22,8 @@ def follow(directory: Path, action: Callable[[], int]) -> int:
     SIGINT, SIGHUP and SIGTERM stop printing, not the action; then the exit code is 1.
     """
     log = _new_log(directory / "logs")
-    worker = os.fork()
-    if not worker:
+    child = os.fork()
+    if not child:
         _run(action, log)
     signals = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
@@ -34,7 +34,7 @@ def follow(directory: Path, action: Callable[[], int]) -> int:
 
     for number in signals:
         signal.signal(number, leave)
-    return _print(log, worker)
+    return _print(log, child)
 
 
 def _new_log(folder: Path) -> Path:
@@ -66,11 +66,11 @@ def _run(action: Callable[[], int], log: Path) -> None:
         os._exit(code)
 
 
-def _print(log: Path, worker: int) -> int:
-    """Print the log as it grows, until the worker exits, and return its exit code."""
+def _print(log: Path, child: int) -> int:
+    """Print the log as it grows, until the child exits, and return its exit code."""
     with log.open("rb") as lines:
         while True:
-            ended, status = os.waitpid(worker, os.WNOHANG)
+            ended, status = os.waitpid(child, os.WNOHANG)
             while part := lines.read(65536):
                 _write(part)
             if ended:

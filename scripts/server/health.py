@@ -16,8 +16,8 @@ WATCH_INTERVAL = 0.5  # seconds between two probes
 FAILED_PROBES = 2  # consecutive failures that refuse a watched release
 
 
-class Check(NamedTuple):
-    """How to find out whether a release responds: its tag, its health path and the site.
+class Target(NamedTuple):
+    """What a probe requests: the health path of the site. The release with this tag must respond.
 
     Releases of version 1 have no health path (None). Their /version returns the tag.
     """
@@ -27,10 +27,10 @@ class Check(NamedTuple):
     site: Site
 
 
-def check_of(containers: Sequence[engine.Container], settings: Settings, tag: str) -> Check:
-    """Return the check for a release with these containers."""
-    paths = [container.labels.get(roles.HEALTH_PATH) for container in containers if container.service == "api"]
-    return Check(tag, paths[0] if paths else None, parse_site(settings.site_address))
+def make_target(containers: Sequence[engine.Container], settings: Settings, tag: str) -> Target:
+    """Return the target of the probes of a release with these containers."""
+    paths = [container.labels.get(roles.HEALTH_PATH_LABEL) for container in containers if container.service == "api"]
+    return Target(tag, paths[0] if paths else None, parse_site(settings.site_address))
 
 
 def wait_until_healthy(containers: Sequence[str], settings: Settings, *, may_have_restarted: bool = False) -> None:
@@ -39,14 +39,14 @@ def wait_until_healthy(containers: Sequence[str], settings: Settings, *, may_hav
     A new container that has restarted has failed; one that is live may have restarted long ago.
     """
     deadline, waiting = time.monotonic() + settings.health_seconds, list(containers)
-    while waiting := [container for container in waiting if not _is_healthy(container, may_have_restarted)]:
+    while waiting := [container for container in waiting if not _check_health(container, may_have_restarted)]:
         if time.monotonic() > deadline:
             raise Refused(f"the release was not healthy within {settings.health_seconds} s (HEALTH_SECONDS in .env)")
         time.sleep(POLL_SECONDS)
 
 
-def _is_healthy(container: str, may_have_restarted: bool = False) -> bool:
-    """Return False while it is starting or unhealthy. Raises Refused if it cannot become healthy."""
+def _check_health(container: str, may_have_restarted: bool = False) -> bool:
+    """Return whether it is healthy; False while it starts. Raises Refused if it cannot become healthy."""
     try:
         found = engine.inspect(container)
     except engine.EngineError as error:
@@ -65,26 +65,26 @@ def _is_healthy(container: str, may_have_restarted: bool = False) -> bool:
     return not health or bool(health["Status"] == "healthy")  # without a health check, a worker has to keep running
 
 
-def verify(container: engine.Container, check: Check) -> None:
+def verify(container: engine.Container, target: Target) -> None:
     """Raise Refused unless a front, or the proxy, returns a response of this release."""
-    if problem := find_problem(container.name, container.address, check):
+    if problem := find_problem(container.name, container.address, target):
         raise Refused(problem)
 
 
-def find_problem(name: str, address: str, check: Check) -> str:
+def find_problem(name: str, address: str, target: Target) -> str:
     """Return why a front, or the proxy, does not return a response of this release; empty if it does."""
-    path = VERSION_PATH if check.health_path is None else check.health_path
-    response = probe(address, FRONT_PORT, path, check.site)
+    path = VERSION_PATH if target.health_path is None else target.health_path
+    response = probe(address, FRONT_PORT, path, target.site)
     if not response.is_ready:
-        hint = f" (api has no label {roles.HEALTH_PATH})" if check.health_path is None else ""
+        hint = f" (api has no label {roles.HEALTH_PATH_LABEL})" if target.health_path is None else ""
         return f"{path or '/'} of {name} {response}{hint}"
     found = response.release or "none"
-    if check.health_path is None and f'"{check.tag}"' in response.text:
-        found = check.tag
-    return "" if found == check.tag else f"{path or '/'} of {name}: expected release {check.tag}, found {found}"
+    if target.health_path is None and f'"{target.tag}"' in response.text:
+        found = target.tag
+    return "" if found == target.tag else f"{path or '/'} of {name}: expected release {target.tag}, found {found}"
 
 
-def watch(containers: Sequence[str], front: engine.Container, check: Check, settings: Settings) -> None:
+def watch(containers: Sequence[str], front: engine.Container, target: Target, settings: Settings) -> None:
     """Watch a release that serves, for WATCH_SECONDS. Raises Refused if it crashes, or if its probes fail.
 
     A front sends requests to the API of the previous release while its own does not accept connections. The header
@@ -93,9 +93,9 @@ def watch(containers: Sequence[str], front: engine.Container, check: Check, sett
     end, failed = time.monotonic() + settings.watch_seconds, 0
     while time.monotonic() < end or failed:
         time.sleep(WATCH_INTERVAL)
-        if not all(_is_healthy(container) for container in containers):
+        if not all(_check_health(container) for container in containers):
             raise Refused("the new release became unhealthy while serving")
-        problem = find_problem(front.name, front.address, check)
+        problem = find_problem(front.name, front.address, target)
         failed = failed + 1 if problem else 0
         if failed == FAILED_PROBES:
             raise Refused(f"the new release failed {failed} consecutive probes while serving: {problem}")

@@ -17,7 +17,7 @@ LIVE, ROLLBACK, REFUSED = "live", "rollback", "refused"
 WENT_LIVE = (LIVE, ROLLBACK, "rolled_back")  # version 1 (in Bash) wrote the last one for ROLLBACK
 NOTIFY_SECONDS = 5  # for one request
 NOTIFY_LINES = 20  # maximum per deploy
-RETRIED = (401, 403, 404, 408, 429)  # misconfigured or temporary; other 4xx are final
+RETRY_STATUSES = (401, 403, 404, 408, 429)  # misconfigured or temporary; other 4xx are final
 
 
 class Entry(NamedTuple):
@@ -144,7 +144,7 @@ def notify(directory: Path, settings: Settings) -> None:
 
 
 def _needs_retry(status: int) -> bool:
-    return not (200 <= status < 300 or (400 <= status < 500 and status not in RETRIED))
+    return not (200 <= status < 300 or (400 <= status < 500 and status not in RETRY_STATUSES))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -12,7 +12,7 @@ from server.compose import Project
 from server.errors import Refused, TimedOut
 
 # A label of the service `check`: its exit code if the release cannot run on the schema of the database.
-INCOMPATIBLE = "quai.incompatible-exit-code"
+INCOMPATIBLE_LABEL = "quai.incompatible-exit-code"
 PENDING = 3  # the only exit code of version 1 that means pending migrations
 NOT_RUN = 125  # the exit codes from here on mean that a command did not run, or was killed
 ID = "[0-9]{10}"  # the id of a deploy: seconds since 1970
@@ -34,7 +34,7 @@ def check_pending(project: Project, services: Mapping[str, Any]) -> bool:
     if not 0 <= code < NOT_RUN:  # negative: Compose was killed by a signal
         raise Refused(f"the check for migrations did not run (exit code {code}): see above")
     is_unknown = roles.is_version_1(services) and code not in (0, PENDING)
-    if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE) or is_unknown:
+    if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE_LABEL) or is_unknown:
         raise Refused("this release cannot run on the database as it is: see above")
     return code != 0
 

@@ -27,7 +27,7 @@ class Live(NamedTuple):
 
 def release_containers(settings: Settings) -> list[Container]:
     """Return the containers of all releases, running or not, without proxy, database and one-shots."""
-    return engine.containers(settings.project, roles.RELEASE)
+    return engine.containers(settings.project, roles.RELEASE_LABEL)
 
 
 def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) -> Live:
@@ -43,8 +43,8 @@ def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) ->
         first deploy, after it            none       front-new  new
 
     If all containers of "old" are stopped, "new" is kept once requests go to it. If neither DEPLOY_ID nor upstream
-    names a running release, another running release is kept. Two exceptions, in which that one may be unverified and
-    the stopped containers of DEPLOY_ID are kept: upstream is NO_FRONT, or it is newer than they are.
+    names a running release, another running release is kept, unless it may be unverified: if upstream is NO_FRONT, or
+    if it is newer than the stopped containers of DEPLOY_ID. Then those are kept.
     """
     running = [container.deploy_id for container in containers if container.is_running]
     others = [] if upstream == state.NO_FRONT else running
@@ -72,7 +72,7 @@ def repair(directory: Path, settings: Settings) -> Live:
     engine.remove_now(release.unpack_name(settings))
     compose.end_one_shots(settings)
     (directory / "backups/new").unlink(missing_ok=True)
-    if problem := settle(directory, settings, live.deploy_id):  # the next release may correct it
+    if problem := keep_only(directory, settings, live.deploy_id):  # the next release may correct it
         state.say(problem)
     live = find_live(release_containers(settings), live.deploy_id, "")  # with their present states
     if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():
@@ -80,35 +80,35 @@ def repair(directory: Path, settings: Settings) -> Live:
     return live
 
 
-def settle(directory: Path, settings: Settings, deploy_id: str) -> str:
+def keep_only(directory: Path, settings: Settings, deploy_id: str) -> str:
     """Make the release with this deploy id the only one: start its singletons, and remove all other releases.
 
     Return which singletons cannot be started, and why; empty if all were. Raises EngineError or OSError.
     """
     containers = engine.containers(settings.project)
-    kept = [one for one in containers if deploy_id and one.deploy_id == deploy_id]
-    services = {one.service for one in kept}
+    kept = [container for container in containers if deploy_id and container.deploy_id == deploy_id]
+    services, others = {container.service for container in kept}, [one for one in containers if one not in kept]
     # A worker without a deploy id was started before its service became part of the release.
-    previous = [one for one in containers if one not in kept and (one.deploy_id or one.service in services)]
-    problem = _hand_over(previous, kept)
+    previous = [container for container in others if container.deploy_id or container.service in services]
+    problem = _replace_containers(previous, kept)
     state.write_upstream(directory, "front")
     return problem
 
 
-def _hand_over(previous: Sequence[Container], kept: Sequence[Container]) -> str:
+def _replace_containers(previous: Sequence[Container], kept: Sequence[Container]) -> str:
     """Remove the previous containers, and start those kept that were only created: singletons.
 
     Singletons are replaced first, so that they do not wait for the end of slow workers.
     """
     singletons, problems = roles.singletons([*previous, *kept]), []
-    engine.remove(one.id for one in previous if one.service in singletons)
+    engine.remove(container.id for container in previous if container.service in singletons)
     for container in kept:
         if container.state == "created":
             try:
                 engine.start(container.id)
             except engine.EngineError as error:
                 problems.append(f"{container.name} cannot be started: {error}")
-    engine.remove(one.id for one in previous)
+    engine.remove(container.id for container in previous)
     return "; ".join(problems)
 
 

@@ -6,10 +6,10 @@ from typing import Any
 from server.engine import Container
 from server.errors import Refused
 
-RELEASE = "quai.deploy"  # a label of each service of a release; its value is the id of the deploy
-TAG = "quai.tag"  # a label of each service of a release; its value is the commit
-SINGLE = "quai.single"  # a label of a singleton: two instances of it must never run at the same time
-HEALTH_PATH = "quai.health-path"  # a label of the API; its value is empty if there is no health path
+RELEASE_LABEL = "quai.deploy"  # a label of each service of a release; its value is the id of the deploy
+TAG_LABEL = "quai.tag"  # a label of each service of a release; its value is the commit
+SINGLETON_LABEL = "quai.single"  # a label of a singleton: two instances of it must never run at the same time
+HEALTH_PATH_LABEL = "quai.health-path"  # a label of the API; its value is empty if there is no health path
 SERVING = ("api", "front")
 ONE_SHOTS = ("check", "backup", "migrate")
 
@@ -19,29 +19,29 @@ def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
 
     Raises Refused if the labels of a service are wrong: a deploy would not replace it, or run it twice.
     """
-    found = {name: _replicas(service) for name, service in services.items() if RELEASE in labels(service)}
-    may_be_stale = is_version_1(services)  # its workers were not part of a release
+    found = {name: _replicas(service) for name, service in services.items() if RELEASE_LABEL in labels(service)}
+    requires_labels = not is_version_1(services)  # its workers were not part of a release
     for name, service in services.items():
         uses_image = service.get("image") == image and name not in ONE_SHOTS and _replicas(service)
-        is_stale = uses_image and name not in found and not may_be_stale
-        if is_stale or (name in found and TAG not in labels(service)):
+        lacks_labels = uses_image and name not in found and requires_labels
+        if lacks_labels or (name in found and TAG_LABEL not in labels(service)):
             raise Refused(
-                f"the service {name} uses the release's image: add the labels {RELEASE} and {TAG} to it in "
+                f"the service {name} uses the release's image: add the labels {RELEASE_LABEL} and {TAG_LABEL} to it in "
                 "docker-compose.prod.yml, as on api (labels: *labels), so that each deploy replaces it"
             )
-        if labels(service).get(SINGLE, "true") not in ("true", "false"):
-            raise Refused(f'the label {SINGLE} of the service {name} must be "true" or "false"')
+        if labels(service).get(SINGLETON_LABEL, "true") not in ("true", "false"):
+            raise Refused(f'the label {SINGLETON_LABEL} of the service {name} must be "true" or "false"')
         if found.get(name, 0) > 1 and is_singleton(labels(service)):
-            raise Refused(f"the service {name} has the label {SINGLE}: it cannot have {found[name]} replicas")
+            raise Refused(f"the service {name} has the label {SINGLETON_LABEL}: it cannot have {found[name]} replicas")
     for name in SERVING:
         if name not in found:
-            raise Refused(f"docker-compose.prod.yml has no service {name} with the label {RELEASE}")
+            raise Refused(f"docker-compose.prod.yml has no service {name} with the label {RELEASE_LABEL}")
     return {name: count for name, count in found.items() if count}
 
 
 def is_version_1(services: Mapping[str, Any]) -> bool:
     """Return whether these services are those of a release of version 1, which names no health path."""
-    return HEALTH_PATH not in labels(services.get("api", {}))
+    return HEALTH_PATH_LABEL not in labels(services.get("api", {}))
 
 
 def labels(service: Mapping[str, Any]) -> Mapping[str, str]:
@@ -55,7 +55,7 @@ def _replicas(service: Mapping[str, Any]) -> int:
 
 def is_singleton(labels: Mapping[str, str]) -> bool:
     """Return whether two containers with these labels of a service must never run at the same time."""
-    return labels.get(SINGLE) == "true"
+    return labels.get(SINGLETON_LABEL) == "true"
 
 
 def singletons(containers: Iterable[Container]) -> set[str]:
@@ -71,5 +71,5 @@ def other_services(services: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name, service in services.items()
-        if RELEASE not in labels(service) and name not in ONE_SHOTS and _replicas(service)
+        if RELEASE_LABEL not in labels(service) and name not in ONE_SHOTS and _replicas(service)
     ]

@@ -15,10 +15,10 @@ from server.state import say
 
 @dataclass(frozen=True)
 class Plan:
-    """What `_prepare` found. `containers` is the number of containers of each service of the release."""
+    """What `_prepare` found. `replicas` is the number of containers of each service of the release."""
 
     services: dict[str, Any]
-    containers: dict[str, int]
+    replicas: dict[str, int]
     outcome: str
     has_same_migrations: bool
 
@@ -32,24 +32,29 @@ def keep_live(attempt: Attempt) -> bool:
     project = attempt.with_live_containers().project
     if live.tag != attempt.tag or not project.release.is_dir():
         return False
+    entry = history.find_live_entry(attempt.directory, live.deploy_id)
+    if entry and entry.tag != live.tag:
+        say(f"deploys.log says {entry.tag}: docker compose was run by hand; deploying {live.tag} again")
+        return False
+    services = compose.configuration(project)["services"]
+    names = roles.release_services(services, attempt.image)
     running = [container for container in live.containers if container.is_running]
-    try:
-        services = compose.configuration(project)["services"]
-        names = roles.release_services(services, attempt.image)
-        if len(running) < len(live.containers) or Counter(one.service for one in running) != names:
+    if len(running) < len(live.containers) or Counter(container.service for container in running) != names:
+        return False
+    hashes = compose.hashes(project, *names)
+    for container in running:
+        if container.labels.get("com.docker.compose.config-hash") != hashes.get(container.service):
+            say(f"the settings of {container.service} have changed: replacing the release")
             return False
-        hashes = compose.hashes(project, *names)
-        for container in running:
-            if container.labels.get("com.docker.compose.config-hash") != hashes.get(container.service):
-                return False
-        compose.start_missing(project, roles.other_services(services), engine.containers(settings.project))
+    compose.start_missing(project, roles.other_services(services), engine.containers(settings.project))
+    try:
         ids = [container.id for container in live.containers]
         health.wait_until_healthy(ids, settings, may_have_restarted=True)
-        check = health.check_of(live.containers, settings, attempt.tag)
-        _verify(live.containers, attempt.image, check)
-        health.verify(_find_proxy(settings), check)
+        target = health.make_target(live.containers, settings, attempt.tag)
+        _verify(live.containers, attempt.image, target)
+        health.verify(_find_proxy(settings), target)
     except Refused as error:
-        say(f"the live release must be replaced: {error}")
+        say(f"the live release fails a check ({error}): deploying it again")
         return False
     return True
 
@@ -63,18 +68,18 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     workers = _start_workers(attempt)
     attempt.steps.begin("verify")
     containers = attempt.find_containers()
-    check = health.check_of(containers, attempt.settings, attempt.tag)
-    front = _verify(containers, attempt.image, check)
+    target = health.make_target(containers, attempt.settings, attempt.tag)
+    front = _verify(containers, attempt.image, target)
     attempt.steps.begin("switch")
     state.write_upstream(attempt.directory, state.FRONT_PREFIX + attempt.project.deploy_id)
-    health.verify(_find_proxy(attempt.settings), check)
+    health.verify(_find_proxy(attempt.settings), target)
     attempt.steps.begin("watch")
-    health.watch(serving + workers, front, check, attempt.settings)
+    health.watch(serving + workers, front, target, attempt.settings)
     return plan.outcome
 
 
 def _prepare(attempt: Attempt, refuse_older: bool) -> Plan:
-    """Pull, check and unpack; nothing that is running is changed."""
+    """Pull, target and unpack; nothing that is running is changed."""
     directory, settings = attempt.directory, attempt.settings
     attempt.steps.begin("pull", attempt.image)
     image = release.pull(directory, settings, attempt.tag)
@@ -89,13 +94,13 @@ def _prepare(attempt: Attempt, refuse_older: bool) -> Plan:
     release.unpack(directory, settings, attempt.tag)
     configuration = compose.configuration(attempt.project)
     services = configuration["services"]
-    containers = roles.release_services(services, attempt.image)
+    replicas = roles.release_services(services, attempt.image)
     if attempt.live.containers:
         compose.check_networks(attempt.project, configuration, attempt.live.tag)
     compose.pull_missing(attempt.project, services)
-    if not roles.labels(services["api"]).get(roles.HEALTH_PATH, "unknown"):
+    if not roles.labels(services["api"]).get(roles.HEALTH_PATH_LABEL, "unknown"):
         say("no health path: any status below 500 on / counts as healthy, which only proves that the process serves")
-    return Plan(services, containers, outcome, release.has_same_migrations(image, live_image))
+    return Plan(services, replicas, outcome, release.has_same_migrations(image, live_image))
 
 
 def _find_live_image(attempt: Attempt) -> Any | None:
@@ -148,20 +153,20 @@ def start_left(attempt: Attempt) -> None:
 def _create_and_start(attempt: Attempt, plan: Plan) -> list[str]:
     """Create the containers of all services of the release, and start those of the API and the front."""
     attempt.steps.begin("start")
-    _create(attempt, plan.containers)
+    _create(attempt, plan.replicas)
     return _start_services(attempt, roles.SERVING)
 
 
-def _create(attempt: Attempt, containers: Mapping[str, int]) -> None:
+def _create(attempt: Attempt, replicas: Mapping[str, int]) -> None:
     existing = Counter(container.service for container in engine.containers(attempt.settings.project))
-    scale = [f"--scale={service}={existing[service] + count}" for service, count in containers.items()]
-    result = compose.run(attempt.project, "up", "--no-start", "--no-deps", "--no-recreate", *scale, *containers)
+    scale = [f"--scale={service}={existing[service] + count}" for service, count in replicas.items()]
+    result = compose.run(attempt.project, "up", "--no-start", "--no-deps", "--no-recreate", *scale, *replicas)
     if result.code:
         raise Refused("Compose cannot create the new containers: see above")
     created = Counter(container.service for container in attempt.find_containers())
-    if created != containers:
+    if created != replicas:
         raise Refused(
-            f"expected the containers {dict(containers)} with the label quai.deploy, found {dict(created)}: each "
+            f"expected the containers {dict(replicas)} with the label quai.deploy, found {dict(created)}: each "
             "service of the release in docker-compose.prod.yml needs the labels quai.deploy and quai.tag"
         )
 
@@ -196,7 +201,7 @@ def _find_proxy(settings: Settings) -> Container:
     return found[0]
 
 
-def _verify(containers: Sequence[Container], image: str, check: health.Check) -> Container:
+def _verify(containers: Sequence[Container], image: str, target: health.Target) -> Container:
     """Verify the image of a release's containers and the response of its front; return the front. Raises Refused."""
     image_id = (engine.image(image) or {}).get("Id")
     for container in containers:
@@ -205,5 +210,5 @@ def _verify(containers: Sequence[Container], image: str, check: health.Check) ->
     front = next((container for container in containers if container.service == "front"), None)
     if front is None:
         raise Refused("there is no container of the service front")
-    health.verify(front, check)
+    health.verify(front, target)
     return front

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from server import commands, history, state
-from server.repair import release_containers
+from server.repair import find_live, release_containers
 from server.settings import Settings
 from server.state import say
 
@@ -12,16 +12,21 @@ TABLE = "table {{.Names}}\t{{.Status}}\t{{.Image}}"
 
 def show(directory: Path, settings: Settings) -> int:
     """Print the status and return the exit code. Raises EngineError."""
-    containers = [container for container in release_containers(settings) if container.deploy_id == settings.deploy_id]
-    tag = containers[0].tag if containers else ""
-    entry = history.find_live_entry(directory, settings.deploy_id)
+    upstream = state.upstream(directory)
+    deploy_id, tag, containers = find_live(release_containers(settings), settings.deploy_id, upstream)
+    entry = history.find_live_entry(directory, deploy_id)
     stopped = [container.name for container in containers if not container.is_running]
     say(f"live: {tag or 'nothing'}" + (f" since {entry.time}, by {entry.by}" if tag and entry else ""))
     if stopped:
         say(f"not running: {', '.join(stopped)}; to start the release again, run 'sudo {directory}/deploy.sh'")
-    if (upstream := state.upstream(directory)).startswith(state.FRONT_PREFIX):
+    if upstream.startswith(state.FRONT_PREFIX):
         say(f"requests go to {upstream}: a deploy is running; if not, 'sudo {directory}/deploy.sh' cleans up")
-    if tag != settings.image_tag:
+    if tag and deploy_id != settings.deploy_id:
+        say(
+            f"IMAGE_TAG and DEPLOY_ID in .env are not those of the live release: 'sudo {directory}/deploy.sh' "
+            "corrects them"
+        )
+    elif tag != settings.image_tag:
         say(f"IMAGE_TAG in .env is '{settings.image_tag}': to make that live, run 'sudo {directory}/deploy.sh'")
     project = f"label=com.docker.compose.project={settings.project}"
     commands.docker(directory, "ps", "--all", "--filter", project, "--format", TABLE)

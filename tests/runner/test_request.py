@@ -1,6 +1,7 @@
 """The request to deploy: the ssh command, and what counts as success."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,11 @@ def test_a_refused_deploy_gives_the_reason_and_the_exit_code(server):
     ("script", "message"),
     [
         ("print('==> watch'); raise SystemExit(255)", rf"(?s)deploy of {COMMIT} may still be running:.watch.*status"),
+        ("print('==> watch'); raise SystemExit(0)", rf"(?s)deploy of {COMMIT} may still be running:.watch.*status"),
+        (
+            "print('==> the command continues in the background: tail -f x'); raise SystemExit(1)",
+            rf"(?s)deploy of {COMMIT} may still be running:.*continues in the background",
+        ),
         ("raise SystemExit(255)", "was not deployed .*exit code 255"),
         ("print('==> refused: it is 255'); raise SystemExit(1)", "was not deployed .*exit code 1"),
     ],
@@ -101,6 +107,29 @@ def test_lost_connection_is_not_reported_as_a_refused_deploy(server, script, mes
     server(script)
     with pytest.raises(Failure, match=message):
         request.request_deploy(COMMIT)
+
+
+def test_interrupted_runner_ends_ssh_and_accepts_workflow_commands_again(server, monkeypatch, capfd):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setattr(request, "print", interrupt_at("==> pull"), raising=False)
+    server("import time; print('==> pull', flush=True); time.sleep(60)")
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        request.request_deploy(COMMIT)
+    assert time.monotonic() - began < 30
+    first, last = capfd.readouterr().out.splitlines()
+    assert last == f"::{first.removeprefix('::stop-commands::')}::"
+
+
+def interrupt_at(text):
+    """Return a print that raises KeyboardInterrupt at a line with this text."""
+
+    def print_or_interrupt(line, **options):
+        if text in line:
+            raise KeyboardInterrupt
+        print(line, **options)
+
+    return print_or_interrupt
 
 
 def test_missing_ssh_client_is_reported(server, monkeypatch, tmp_path):
@@ -142,7 +171,7 @@ def test_failed_cleanup_of_a_live_release_is_not_reported_as_not_deployed(server
         (f"print('{LIVE.strip()}')", True, f"### Live: `{COMMIT}`"),
         (f"print('{LIVE.strip()}')", False, f"### Not verified: `{COMMIT}`"),
         ("raise SystemExit(1)", True, f"### Deploy failed: `{COMMIT}`"),
-        ("print('==> watch'); raise SystemExit(255)", True, f"### Connection lost: `{COMMIT}`"),
+        ("print('==> watch'); raise SystemExit(255)", True, f"### Result unknown: `{COMMIT}`"),
     ],
 )
 def test_summary_reports_the_result(server, monkeypatch, tmp_path, script, verified, summary):

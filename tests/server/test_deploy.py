@@ -1,11 +1,11 @@
 """What a deploy leaves in .env and in the log when it fails or is killed."""
 
 import pytest
-from server import deploy, engine, history, repair, rollout, state
+from server import deploy, engine, history, repair, rollout, state, status
 from server.errors import Interrupted, Refused
 from server.settings import read
 
-from tests.server.conftest import NEW, OLD, container
+from tests.server.conftest import NEW, OLD, THIRD, append, container
 
 KEEP_LIVE = rollout.keep_live
 
@@ -145,6 +145,82 @@ def test_worker_that_leaves_the_release_starts_after_its_previous_container(dire
     assert sorted((one.service, one.tag) for one in containers) == [
         ("api", NEW), ("db", ""), ("front", NEW), ("worker", ""),
     ]  # fmt: skip
+
+
+def save_old_env(directory, containers):
+    """An editor opened .env before the deploy 200 of the release NEW, and saved it afterwards."""
+    containers += [container("200", NEW, "api"), container("200", NEW, "front")]
+    append(directory, id="200", tag=NEW)
+
+
+def test_env_saved_by_an_editor_that_opened_it_before_a_deploy_rolls_nothing_back(directory, containers, monkeypatch):
+    save_old_env(directory, containers)
+    kept = []
+    monkeypatch.setattr(rollout, "keep_live", lambda attempt: kept.append(attempt.tag) or True)
+    assert deploy.run(directory, "", "a person", refuse_older=False) == 0
+    assert kept == [NEW]
+    assert (read(directory).image_tag, read(directory).deploy_id) == (NEW, "200")
+
+
+def test_status_shows_the_live_release_if_env_is_from_before_its_deploy(directory, containers, monkeypatch, capsys):
+    save_old_env(directory, containers)
+    monkeypatch.setattr(status.commands, "docker", lambda *_: None)
+    status.show(directory, read(directory))
+    output = capsys.readouterr().out
+    assert output.startswith(f"==> live: {NEW} since ")
+    assert "IMAGE_TAG and DEPLOY_ID in .env are not those of the live release" in output
+    assert f"IMAGE_TAG={OLD}" in output.partition("to roll back")[2]
+
+
+def test_rollback_in_an_env_saved_by_an_editor_is_a_rollback(directory, containers, monkeypatch):
+    """IMAGE_TAG was changed on purpose."""
+    save_old_env(directory, containers)
+    env = (directory / ".env").read_text()
+    (directory / ".env").write_text(env.replace(f"IMAGE_TAG={OLD}", f"IMAGE_TAG={THIRD}"))
+    asked = []
+    monkeypatch.setattr(rollout, "keep_live", lambda attempt: asked.append(attempt.tag) or True)
+    deploy.run(directory, THIRD, "a person", refuse_older=False)
+    assert asked == [THIRD]
+
+
+def test_reconcile_keeps_a_first_release_whose_deploy_was_killed(directory, containers, monkeypatch):
+    """.env names no release yet."""
+    env = (directory / ".env").read_text()
+    (directory / ".env").write_text(
+        env.replace(f"IMAGE_TAG={OLD}", "IMAGE_TAG=").replace("DEPLOY_ID=100", "DEPLOY_ID=")
+    )
+    containers += [container("200", NEW, "api"), container("200", NEW, "front")]
+    state.write_upstream(directory, "front-200")
+    monkeypatch.setattr(rollout, "keep_live", lambda attempt: True)
+    assert deploy.run(directory, "", "a person", refuse_older=False) == 0
+    assert (read(directory).image_tag, read(directory).deploy_id) == (NEW, "200")
+
+
+def test_reconcile_without_any_release_is_explained(directory, containers, capsys):
+    env = (directory / ".env").read_text()
+    (directory / ".env").write_text(
+        env.replace(f"IMAGE_TAG={OLD}", "IMAGE_TAG=").replace("DEPLOY_ID=100", "DEPLOY_ID=")
+    )
+    assert deploy.run(directory, "", "a person", refuse_older=False) == 1
+    assert "is empty, and no release is live: set it, or merge to main" in capsys.readouterr().out
+
+
+def test_release_started_by_hand_is_deployed_again(directory, containers, monkeypatch, capsys):
+    """`docker compose up` after a change of IMAGE_TAG keeps the deploy id; deploys.log has another release for it."""
+    containers += [container("100", NEW, "api"), container("100", NEW, "front")]
+    (directory / "releases" / NEW).mkdir()
+    monkeypatch.setattr(rollout, "keep_live", KEEP_LIVE)
+    assert run(directory) == 1  # roll_out of the fixture refuses
+    assert f"docker compose was run by hand; deploying {NEW} again" in capsys.readouterr().out
+
+
+def test_processes_of_a_refused_deploy_are_killed_before_the_revert(directory, containers, monkeypatch):
+    """A signal may come while the deploy starts a process that it does not know yet."""
+    calls = []
+    monkeypatch.setattr(state, "end_orphans", lambda _: calls.append("orphans"))
+    monkeypatch.setattr(repair, "repair", lambda *_: calls.append("repair") or repair.Live("", "", ()))
+    run(directory)
+    assert calls == ["orphans", "repair"] * 2
 
 
 def test_refused_first_deploy_leaves_nothing(directory, containers):

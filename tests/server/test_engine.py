@@ -106,7 +106,9 @@ def test_an_image_that_is_in_use_stays(docker):
 def test_in_parallel_raises_the_first_exception():
     with pytest.raises(ZeroDivisionError):
         engine.in_parallel(lambda number: 1 // number, [1, 0, 2])
-    assert engine.in_parallel(lambda number: number * 2, [1, 2, 3]) == [2, 4, 6]
+    called = []
+    engine.in_parallel(called.append, [1, 2, 3])
+    assert sorted(called) == [1, 2, 3]
 
 
 def test_command_is_killed_after_its_time_limit(tmp_path):

@@ -4,11 +4,11 @@ import pytest
 from server import diagnostics, engine, health
 from server.engine import Container
 from server.errors import Refused
-from server.health import Check
+from server.health import Target
 from server.probe import Response, Site
 
 FRONT = Container("f" * 12, "quai-front-2", "front", "200", "2" * 40, "running", "sha256:0", "127.0.0.1", "", {})
-CHECK = Check(FRONT.tag, "/ready", Site("localhost", False))
+TARGET = Target(FRONT.tag, "/ready", Site("localhost", False))
 
 
 def inspected(status="healthy", *, running=True, restarts=0, service="api", **run):
@@ -85,7 +85,7 @@ def watched(containers, settings, monkeypatch):
     monkeypatch.setattr(health.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(health.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
 
-    def watch(*statuses, check=CHECK, releases=()):
+    def watch(*statuses, check=TARGET, releases=()):
         answers, releases = iter(statuses), iter(releases)
         probes = []
 
@@ -109,25 +109,25 @@ def test_release_is_refused_if_the_previous_one_answers(watched):
 
 
 def test_the_health_path_is_requested_through_the_front(watched):
-    assert watched() == [("127.0.0.1", 8080, "/ready", CHECK.site)] * 10
+    assert watched() == [("127.0.0.1", 8080, "/ready", TARGET.site)] * 10
 
 
 def test_releases_without_a_health_path_return_their_tag_as_version(settings, monkeypatch):
     """Releases of version 1, to which a rollback must remain possible."""
     api = FRONT._replace(service="api")
-    check = health.check_of([FRONT, api], settings, FRONT.tag)
-    assert check == (FRONT.tag, None, ("localhost", False))
+    target = health.make_target([FRONT, api], settings, FRONT.tag)
+    assert target == (FRONT.tag, None, ("localhost", False))
     text = [f'{{"tag": "{FRONT.tag}"}}', '{"tag": "1"}']
     monkeypatch.setattr(health, "probe", lambda *arguments: Response(200, text.pop(0), is_ready=True))
-    assert health.find_problem("one", "127.0.0.1", check) == ""
+    assert health.find_problem("one", "127.0.0.1", target) == ""
     assert (
-        health.find_problem("one", "127.0.0.1", check) == f"/version of one: expected release {FRONT.tag}, found none"
+        health.find_problem("one", "127.0.0.1", target) == f"/version of one: expected release {FRONT.tag}, found none"
     )
 
 
 def test_check_has_the_health_path_of_the_api(settings):
     api = FRONT._replace(service="api", labels={"quai.health-path": ""})
-    assert health.check_of([FRONT, api], settings, FRONT.tag).health_path == ""
+    assert health.make_target([FRONT, api], settings, FRONT.tag).health_path == ""
 
 
 def test_container_that_becomes_unhealthy_is_refused_at_once(watched, containers):

@@ -65,8 +65,8 @@ MUTANTS = (
     (
         "the detection of changed settings",
         "rollout",
-        "            if container.labels.get",
-        "            if False and container.labels.get",
+        "        if container.labels.get",
+        "        if False and container.labels.get",
         commit_order,
     ),
     (
@@ -86,7 +86,7 @@ MUTANTS = (
     (
         "the watch",
         "rollout",
-        "    health.watch(serving + workers, front, check, attempt.settings)\n",
+        "    health.watch(serving + workers, front, target, attempt.settings)\n",
         "",
         faulty_releases,
     ),
@@ -94,14 +94,14 @@ MUTANTS = (
     (
         "the verification",
         "health",
-        "    response = probe(address, FRONT_PORT, path, check.site)\n",
+        "    response = probe(address, FRONT_PORT, path, target.site)\n",
         "    return ''\n",
         faulty_releases,
     ),
     (
         "the verification before the switch",
         "rollout",
-        "    health.verify(front, check)\n",
+        "    health.verify(front, target)\n",
         "",
         faulty_releases,
     ),
@@ -129,8 +129,8 @@ MUTANTS = (
     (
         "the removal of refused containers",
         "repair",
-        "problem = _hand_over(previous, kept)",
-        "problem = _hand_over([], kept)",
+        "problem = _replace_containers(previous, kept)",
+        "problem = _replace_containers([], kept)",
         faulty_releases,
     ),
     ("the time limit of migrations", "compose", "project.settings.migrate_seconds", "130", faulty_migrations),
@@ -155,7 +155,13 @@ MUTANTS = (
         "        if False:",
         dump_without_space,
     ),
-    ("the labels of workers", "roles", "        if is_stale or (", "        if False and (", workers_and_schedulers),
+    (
+        "the labels of workers",
+        "roles",
+        "        if lacks_labels or (",
+        "        if False and (",
+        workers_and_schedulers,
+    ),
     (
         "the start of workers before the switch",
         "rollout",
@@ -166,7 +172,7 @@ MUTANTS = (
     (
         "the order of singletons",
         "repair",
-        "    engine.remove(one.id for one in previous if one.service in singletons)\n",
+        "    engine.remove(container.id for container in previous if container.service in singletons)\n",
         "",
         workers_and_schedulers,
     ),
@@ -174,7 +180,7 @@ MUTANTS = (
     (
         "the schema check",
         "migrations",
-        'if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE) or',
+        'if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE_LABEL) or',
         "if",
         restore_after_data_loss,
     ),
