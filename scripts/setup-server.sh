@@ -26,7 +26,7 @@ configure GitHub.
 
 A second run keeps .env, the deploy key (without --new-key), the deployed releases and the database. It
 writes the systemd unit and the links deploy.sh and docker-compose.prod.yml again, and, before the first
-deploy, releases/setup.
+deploy, the copy of the deploy program in releases/setup.
 TEXT
 }
 
@@ -84,7 +84,7 @@ check_env() {
       fail "--image is '$image', but IMAGE in $dir/.env is '$current'. To change it: sudo sed -i 's|^IMAGE=.*|IMAGE=$image|' $dir/.env"
     current=$(env_value SITE_ADDRESS)
     [[ ${site:-$current} == "$current" ]] ||
-      fail "--site is '$site', but SITE_ADDRESS in $dir/.env is '$current'. To change it: sudo sed -i 's|^SITE_ADDRESS=.*|SITE_ADDRESS=$site|' $dir/.env && sudo $dir/deploy.sh services"
+      fail "--site is '$site', but SITE_ADDRESS in $dir/.env is '$current'. To change it: sudo sed -i 's|^SITE_ADDRESS=.*|SITE_ADDRESS=$site|' $dir/.env && sudo $dir/deploy.sh services && sudo $dir/deploy.sh"
     site=$current
   fi
   site=${site:-:80}

@@ -59,6 +59,7 @@ write_files() {
   [[ $strategy != swarm ]] || sed -Ei bench.yml \
     -e 's/^( +)- "(.*):([0-9]+)"$/\1- {target: \3, published: "\2", mode: host}/' \
     -e 's/^( +)deploy:$/&\n\1  endpoint_mode: dnsrr/' \
+    -e 's/^( +)replicas: \$\{API_REPLICAS.*/&\n\1update_config: {order: start-first, failure_action: rollback}/' \
     -e '/read_only: true/d'
 }
 
