@@ -99,6 +99,7 @@ def test_ssh_key_can_request_a_deploy(server):
         ({"IMAGE": ""}, "must be the name of an image"),
         ({"COMPOSE_PROJECT_NAME": ""}, "must be a name in lower case"),
         ({"COMPOSE_PROJECT_NAME": "Quai"}, "must be a name in lower case"),
+        ({"IMAGE_TAG": "", "DEPLOY_ID": "1"}, "must be a commit (40 hex digits)"),
         ({"IMAGE_TAG": "latest"}, "must be a commit (40 hex digits)"),
         ({"WATCH_SECONDS": "0"}, "must be a whole number, 1 or more"),
         ({"NOTIFY_URL": "chat.example.com"}, "must be a URL"),

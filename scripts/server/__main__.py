@@ -77,7 +77,7 @@ def run(directory: Path, command: Command) -> int:
         print(USAGE, end="")
         return 0
     actor = KEY_ACTOR if command.by_key else os.environ.get("DEPLOYED_BY") or os.environ.get("SUDO_USER") or _user()
-    current = settings.read(directory)
+    current = history.read_settings(directory)
     os.chdir(directory)
     if command.name == "status":
         return status.show(directory, current)
@@ -85,12 +85,12 @@ def run(directory: Path, command: Command) -> int:
         return follow(directory, lambda: services.apply(directory))
     if command.name == "deploy":
         return follow(directory, lambda: deploy.run(directory, command.tag, actor, refuse_older=True))
-    if current.image_tag and not re.fullmatch(settings.COMMIT, current.image_tag):
+    if (current.image_tag or current.deploy_id) and not re.fullmatch(settings.COMMIT, current.image_tag):
         raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
     # If IMAGE_TAG names another release than the live one, request that release. Otherwise IMAGE_TAG is read under
     # the lock: a deploy that is running may change it.
-    live = history.find_live_entry(directory, current.deploy_id)
-    tag = current.image_tag if live and live.tag != current.image_tag else ""
+    entry = history.find_live_entry(directory, current.deploy_id)
+    tag = current.image_tag if entry and entry.tag != current.image_tag else ""
     return follow(directory, lambda: deploy.run(directory, tag, actor, refuse_older=False))
 
 

@@ -66,6 +66,6 @@ class Attempt:
         containers = release_containers(self.settings)
         return [container for container in containers if container.deploy_id == self.project.deploy_id]
 
-    def with_live_containers(self) -> "Attempt":
-        """Return a copy of this attempt that refers to the live containers, not to new ones."""
+    def for_live_release(self) -> "Attempt":
+        """Return a copy of this attempt with the deploy id of the live release: its containers are the live ones."""
         return replace(self, project=replace(self.project, deploy_id=self.live.deploy_id))

@@ -12,7 +12,7 @@ from server import commands, engine, state
 from server.errors import Interrupted, Refused
 from server.settings import Settings
 
-ONE_SHOT = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
+ONE_SHOT_LABEL = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
 INHERITED_VARIABLES = rf"PATH|HOME|USER|LC_ALL|TMPDIR|DOCKER_\w+|{state.CHILD_MARK}"
 # The plugin is run directly: it is faster than `docker compose`, and killing it leaves no orphan.
 PLUGINS = (
@@ -84,7 +84,7 @@ def configuration(project: Project) -> dict[str, Any]:
     return found
 
 
-def check_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> None:
+def require_same_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> None:
     """Raise Refused if the release changes a network of the live one.
 
     Compose recreates a changed network, and stops everything that is attached to it.
@@ -111,8 +111,10 @@ def check_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> N
 
 
 def hashes(project: Project, *names: str) -> dict[str, str]:
-    """Return the configuration hash of each of these services; empty on failure."""
+    """Return the configuration hash of each of these services. Raises Refused."""
     result = run(project, "config", "--hash", ",".join(names), capture=True)
+    if result.code:
+        raise Refused(f"Compose cannot read the configuration of the live release: {result.error.strip()[:200]}")
     lines = [line.split() for line in result.output.splitlines()]
     return {line[0]: line[1] for line in lines if len(line) == 2}
 
@@ -149,7 +151,7 @@ def run_one_shot(
     meanwhile: Callable[[], None] | None = None,
 ) -> int:
     """Run a one-shot service of the release and return its exit code. Raises TimedOut after MIGRATE_SECONDS."""
-    seconds, label = project.settings.migrate_seconds, f"{ONE_SHOT}={project.deploy_id}"
+    seconds, label = project.settings.migrate_seconds, f"{ONE_SHOT_LABEL}={project.deploy_id}"
     command = ("run", "--rm", "-T", "--no-deps", "--label", label, service)
     try:
         return run(project, *command, seconds=seconds, output=output, meanwhile=meanwhile).code
@@ -163,4 +165,4 @@ def end_one_shots(settings: Settings) -> None:
 
     A migration may hold locks, and must not commit after the deploy has ended.
     """
-    engine.in_parallel(engine.remove_now, engine.one_shots(settings.project, ONE_SHOT))
+    engine.in_parallel(engine.remove_now, engine.one_shots(settings.project, ONE_SHOT_LABEL))

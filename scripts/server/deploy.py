@@ -44,11 +44,11 @@ def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
 
 
 def _interrupt(*_: int | FrameType | None) -> None:
-    ignore_signals()
+    _ignore_signals()
     raise Interrupted("interrupted")
 
 
-def ignore_signals() -> None:
+def _ignore_signals() -> None:
     """Ignore TERM and INT for the rest of this process; children inherit this."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -56,12 +56,18 @@ def ignore_signals() -> None:
 
 def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
     """Clean up after an interrupted deploy, and find out what is live."""
-    current = settings.read(directory)  # again: the previous holder of the lock may have changed it
+    current = history.read_settings(directory)  # again: the previous holder of the lock may have changed it
+    if current.is_stale:
+        say("IMAGE_TAG and DEPLOY_ID in .env are older than the last deploy: this command corrects them")
     state.end_orphans(directory)
     steps.begin("repair")
     live = repair.repair(directory, current)
+    # If a first deploy was killed after the switch, .env names no release yet.
+    tag = tag or current.image_tag or ("" if current.deploy_id else live.tag)
     if not tag:
-        tag = _find_tag(directory, current, live)
+        raise UsageError(f"IMAGE_TAG in {directory}/.env is empty, and no release is live: set it, or merge to main")
+    if not re.fullmatch(settings.COMMIT, tag):
+        raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
     if live.containers:
         _record_missing_line(directory, current, live)
     elif current.deploy_id:
@@ -72,25 +78,8 @@ def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
     return Attempt(Project(directory, current, tag, deploy_id), actor, live, steps)
 
 
-def _find_tag(directory: Path, current: Settings, live: Live) -> str:
-    """Return the tag that .env names, or that of the live release if .env names none, or a previous one by mistake.
-
-    The mistake: an editor opened .env before a deploy and saved it afterwards, with the release of before.
-    """
-    recorded, named = history.live_ids(directory), history.find_live_entry(directory, current.deploy_id)
-    if live.deploy_id in recorded - {current.deploy_id} and named and named.tag == current.image_tag != live.tag:
-        say(f"IMAGE_TAG and DEPLOY_ID in .env are from before the deploy of the live release {live.tag}: it stays live")
-        return live.tag
-    tag = current.image_tag or live.tag
-    if not tag:
-        raise UsageError(f"IMAGE_TAG in {directory}/.env is empty, and no release is live: set it, or merge to main")
-    if not re.fullmatch(settings.COMMIT, tag):
-        raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
-    return tag
-
-
 def _record_missing_line(directory: Path, current: Settings, live: Live) -> None:
-    """Record the live release if its deploy was killed before it did: a rollback needs the line."""
+    """Record the live release if its deploy was killed before that: rollbacks are offered from these lines."""
     if history.is_recorded(directory, live.deploy_id):
         return
     project = Project(directory, current, live.tag, live.deploy_id)
@@ -102,10 +91,10 @@ def _record_missing_line(directory: Path, current: Settings, live: Live) -> None
 
 def _abort(directory: Path, tag: str, error: Exception) -> int:
     """Nothing was deployed: restore IMAGE_TAG, because a reboot would deploy the release that it names."""
-    ignore_signals()
+    _ignore_signals()
     say(f"refused: {error}")
     try:
-        current = settings.read(directory)
+        current = history.read_settings(directory)
         live_entry = history.find_live_entry(directory, current.deploy_id)
         if tag in ("", current.image_tag) and current.deploy_id and not live_entry:
             say(
@@ -121,11 +110,14 @@ def _abort(directory: Path, tag: str, error: Exception) -> int:
 
 
 def _execute(attempt: Attempt, refuse_older: bool) -> int:
-    """Roll out and write .env; revert if one of the two fails. Then finish. Return the exit code."""
+    """Keep the live release or roll out a new one, and write .env; revert if that fails. Then finish.
+
+    Return the exit code.
+    """
     live_attempt, outcome, is_live = attempt, history.LIVE, False
     try:
         if rollout.keep_live(attempt):
-            live_attempt = attempt.with_live_containers()
+            live_attempt = attempt.for_live_release()
         else:
             outcome = rollout.roll_out(attempt, refuse_older)
         try:
@@ -134,10 +126,10 @@ def _execute(attempt: Attempt, refuse_older: bool) -> int:
             raise Refused(f"cannot write .env: {error}") from None
         is_live = True  # .env names the release: from here on nothing is reverted
         _finish(live_attempt, outcome)
+        _ignore_signals()
         say(f"live: {attempt.tag}")
-        ignore_signals()
     except BaseException as error:
-        ignore_signals()
+        _ignore_signals()
         if not is_live:
             return _revert(attempt, error)
         say(f"{attempt.tag} is live, but a later step failed ({_reason(attempt, error)}): run the same command again")
@@ -159,7 +151,7 @@ def _finish(attempt: Attempt, outcome: str) -> None:
     attempt.steps.begin("clean up")
     state.link_current(directory, attempt.tag)
     problem = repair.keep_only(directory, current, deploy_id)
-    rollout.start_left(attempt)
+    rollout.start_services_that_left(attempt)
     _rename_containers(attempt)
     release.prune(directory, current, attempt.tag)
     history.notify(directory, current)
@@ -244,6 +236,6 @@ def _restore(attempt: Attempt) -> dict[str, Exception]:
         say(f"no diagnostics: {problem}")
     restore(".env", lambda: settings.write_release(directory, live.tag, live.deploy_id))
     before = replace(attempt.settings, deploy_id=live.deploy_id)
-    restore("the processes", lambda: state.end_orphans(directory))  # a signal may come while one is being started
+    state.end_orphans(directory)  # a signal may arrive while a process is being started
     restore("the containers", lambda: repair.repair(directory, before))
     return problems

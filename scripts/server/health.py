@@ -10,7 +10,7 @@ from server.probe import Site, parse_site, probe
 from server.settings import Settings
 
 FRONT_PORT = 8080
-VERSION_PATH = "/version"  # of releases without that label
+VERSION_PATH = "/version"  # of releases of version 1, which have no label quai.health-path
 POLL_SECONDS = 0.05
 WATCH_INTERVAL = 0.5  # seconds between two probes
 FAILED_PROBES = 2  # consecutive failures that refuse a watched release
@@ -46,7 +46,7 @@ def wait_until_healthy(containers: Sequence[str], settings: Settings, *, may_hav
 
 
 def _check_health(container: str, may_have_restarted: bool = False) -> bool:
-    """Return whether it is healthy; False while it starts. Raises Refused if it cannot become healthy."""
+    """Return whether it is healthy; False while it is starting or unhealthy. Raises Refused if it has failed."""
     try:
         found = engine.inspect(container)
     except engine.EngineError as error:

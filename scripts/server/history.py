@@ -6,10 +6,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace as replace_fields
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from server import settings
 from server.settings import Settings
 from server.state import now, replace, say
 
@@ -49,6 +51,20 @@ def _lines(directory: Path) -> list[str]:
 def find_live_entry(directory: Path, deploy_id: str) -> Entry | None:
     """Return the line of the attempt with this id if it went live; else None."""
     return next((entry for entry in _live_entries(directory) if entry.id == deploy_id), None)
+
+
+def read_settings(directory: Path) -> Settings:
+    """Return the settings of .env, with the release that the log names if .env is stale. Raises UsageError.
+
+    It is stale if an editor opened it before a deploy and saved it afterwards: the log then has a later live release.
+    """
+    current, live = settings.read(directory), _live_entries(directory)
+    named = next((entry for entry in live if entry.id == current.deploy_id), None)
+    if named is None or named is live[-1]:
+        return current
+    newest = live[-1]
+    tag = newest.tag if current.image_tag == named.tag else current.image_tag  # changed on purpose
+    return replace_fields(current, image_tag=tag, deploy_id=newest.id, is_stale=True)
 
 
 def live_ids(directory: Path) -> set[str]:
@@ -119,11 +135,11 @@ def _ends_with_newline(directory: Path) -> bool:
         return log.read() in (b"", b"\n")
 
 
-def notify(directory: Path, settings: Settings) -> None:
+def notify(directory: Path, current: Settings) -> None:
     """Send the lines of the log that NOTIFY_URL has not accepted yet, oldest first. Never fails a deploy."""
     file = directory / "notified"
     try:
-        if not settings.notify_url:
+        if not current.notify_url:
             file.unlink(missing_ok=True)  # when it is set again, older lines are not sent
             return
         lines = _lines(directory)
@@ -131,10 +147,9 @@ def notify(directory: Path, settings: Settings) -> None:
             replace(file, f"{max(0, len(lines) - 1)}\n")
         sent = int(file.read_text())
         for line in lines[sent : sent + NOTIFY_LINES]:
-            status = _post(settings, line)
+            status, result = _post(current, line)
             if _needs_retry(status):
-                problem = f"returned {status}" if status else "did not respond"
-                say(f"NOTIFY_URL {problem}: will be retried with the next deploy")
+                say(f"NOTIFY_URL {result}: will be retried with the next deploy")
                 break
             sent += 1
             # A new file each time: this user may replace, but not write to, a file that root created.
@@ -152,26 +167,27 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """A POST that is redirected would arrive as a GET."""
 
 
-def _post(settings: Settings, line: str) -> int:
-    """Send one line, and return the status of the response; 0 without one within NOTIFY_SECONDS."""
+def _post(current: Settings, line: str) -> tuple[int, str]:
+    """Send one line. Return the status and a description of the response; status 0 without one in NOTIFY_SECONDS."""
     headers = {"Content-Type": "application/json"}
-    if settings.notify_token:
-        headers["Authorization"] = f"Bearer {settings.notify_token}"
-    statuses = [0]
+    if current.notify_token:
+        headers["Authorization"] = f"Bearer {current.notify_token}"
+    results = [(0, f"did not respond within {NOTIFY_SECONDS} s")]
 
     def send() -> None:
-        request = urllib.request.Request(settings.notify_url, line.encode(), headers, method="POST")
-        opener = urllib.request.build_opener(_NoRedirect)
         try:
-            with opener.open(request, timeout=NOTIFY_SECONDS) as response:
-                statuses.append(response.status)
+            request = urllib.request.Request(current.notify_url, line.encode(), headers, method="POST")
+            with urllib.request.build_opener(_NoRedirect).open(request, timeout=NOTIFY_SECONDS) as response:
+                results.append((response.status, f"returned {response.status}"))
         except urllib.error.HTTPError as error:
-            statuses.append(error.code)
-        except (OSError, ValueError, HTTPException):
-            pass
+            results.append((error.code, f"returned {error.code}"))
+        except OSError as error:
+            results.append((0, f"did not respond: {error}"))
+        except (ValueError, HTTPException) as error:  # its message may quote the URL or the token
+            results.append((0, f"was not requested ({type(error).__name__}): check NOTIFY_URL and NOTIFY_TOKEN"))
 
     # In a thread: the socket's timeout restarts with each byte that is received.
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
     thread.join(NOTIFY_SECONDS)
-    return statuses[-1]
+    return results[-1]

@@ -33,8 +33,8 @@ def check_pending(project: Project, services: Mapping[str, Any]) -> bool:
         raise Refused(f"the check for migrations took more than {seconds} s (MIGRATE_SECONDS in .env)") from None
     if not 0 <= code < NOT_RUN:  # negative: Compose was killed by a signal
         raise Refused(f"the check for migrations did not run (exit code {code}): see above")
-    is_unknown = roles.is_version_1(services) and code not in (0, PENDING)
-    if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE_LABEL) or is_unknown:
+    is_unknown_code = roles.is_version_1(services) and code not in (0, PENDING)
+    if str(code) == roles.labels(services["check"]).get(INCOMPATIBLE_LABEL) or is_unknown_code:
         raise Refused("this release cannot run on the database as it is: see above")
     return code != 0
 
@@ -61,7 +61,7 @@ def back_up(project: Project) -> None:
     def free_mb() -> int:
         return release.free_mb(folder, docker_root)
 
-    def check_free_space() -> None:
+    def require_free_space() -> None:
         if free_mb() < project.settings.min_free_mb:
             raise Refused(
                 f"the dump was stopped: less than {project.settings.min_free_mb} MiB (MIN_FREE_MB) is free; "
@@ -73,7 +73,7 @@ def back_up(project: Project) -> None:
     new = folder / "new"
     try:
         with open(new, "wb", opener=state.open_private) as output:
-            failed = compose.run_one_shot(project, "backup", output, check_free_space)
+            failed = compose.run_one_shot(project, "backup", output, require_free_space)
             os.fsync(output.fileno())
     except TimedOut:
         failed = True
@@ -110,7 +110,7 @@ def make_room(folder: Path, keep: int, live_ids: Collection[str], min_free_mb: i
 
 
 def prunable(folder: Path, keep: int, live_ids: Collection[str]) -> list[Path]:
-    """Return the dumps to delete: all but the newest `keep`, and the first since the last dump whose deploy went live.
+    """Return the dumps to delete: all except the newest `keep` and the first since a deploy went live.
 
     If a migration fails half-way, each retry dumps a half-migrated database; only the first dump is clean.
     """

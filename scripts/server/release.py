@@ -29,7 +29,7 @@ def free_mb(*folders: str | Path) -> int:
     return min(free)
 
 
-def check_disk(directory: Path, settings: Settings) -> None:
+def require_disk_space(directory: Path, settings: Settings) -> None:
     """Raise Refused if the disk of this directory or of Docker has less than MIN_FREE_MB free."""
     free = free_mb(directory, engine.get("/info")["DockerRootDir"])
     if free < settings.min_free_mb:
@@ -44,7 +44,7 @@ def pull(directory: Path, settings: Settings, tag: str) -> Any:
     image = settings.release_image(tag)
     found = engine.image(image)
     if found is None or not (directory / "releases" / tag).is_dir():
-        check_disk(directory, settings)
+        require_disk_space(directory, settings)
     if found is None:
         if commands.docker(directory, "pull", "--quiet", image).code:
             raise Refused(f"{image} cannot be pulled")
@@ -98,7 +98,7 @@ def unpack(directory: Path, settings: Settings, tag: str) -> None:
     engine.remove_now(container)
     if copied.code:
         raise Refused(f"the release files cannot be copied from /release of the image: {copied.error.strip()}")
-    check_program(new)
+    require_runnable_program(new)
     _sync(new)
     state.rename(new, folder)
 
@@ -116,7 +116,7 @@ def unpack_name(settings: Settings) -> str:
     return f"{settings.project}-unpack"
 
 
-def check_program(folder: Path) -> None:
+def require_runnable_program(folder: Path) -> None:
     """Raise Refused if the deploy program of a release cannot run on this server: the next deploy uses it."""
     checks = [["bash", "-n", str(folder / "deploy.sh")]]
     if (folder / "server").is_dir():

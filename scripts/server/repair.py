@@ -74,7 +74,7 @@ def repair(directory: Path, settings: Settings) -> Live:
     (directory / "backups/new").unlink(missing_ok=True)
     if problem := keep_only(directory, settings, live.deploy_id):  # the next release may correct it
         state.say(problem)
-    live = find_live(release_containers(settings), live.deploy_id, "")  # with their present states
+    live = find_live(release_containers(settings), live.deploy_id, "")  # again: singletons may have been started
     if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():
         state.link_current(directory, live.tag)
     return live
@@ -83,6 +83,7 @@ def repair(directory: Path, settings: Settings) -> Live:
 def keep_only(directory: Path, settings: Settings, deploy_id: str) -> str:
     """Make the release with this deploy id the only one: start its singletons, and remove all other releases.
 
+    Without an id, all releases are removed.
     Return which singletons cannot be started, and why; empty if all were. Raises EngineError or OSError.
     """
     containers = engine.containers(settings.project)
@@ -113,7 +114,7 @@ def _replace_containers(previous: Sequence[Container], kept: Sequence[Container]
 
 
 def move_upstream(directory: Path, front: str) -> None:
-    """Send requests to this front, and wait for those on their way to the previous one."""
+    """Send requests to this front, and wait until those already sent to the previous one have reached it."""
     if state.upstream(directory) != front:
         state.write_upstream(directory, front)
         time.sleep(DRAIN_SECONDS)

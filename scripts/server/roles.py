@@ -54,12 +54,12 @@ def _replicas(service: Mapping[str, Any]) -> int:
 
 
 def is_singleton(labels: Mapping[str, str]) -> bool:
-    """Return whether two containers with these labels of a service must never run at the same time."""
+    """Return whether at most one container of a service with these labels may run."""
     return labels.get(SINGLETON_LABEL) == "true"
 
 
 def singletons(containers: Iterable[Container]) -> set[str]:
-    """Return the services of which one of these containers is a singleton.
+    """Return the services that have a container with the label of singletons.
 
     A release may add or remove the label: its previous containers count, too.
     """

@@ -24,17 +24,20 @@ class Plan:
 
 
 def keep_live(attempt: Attempt) -> bool:
-    """Keep the live release if it has this tag and these settings, and all its containers run. Return whether it did.
+    """Keep the live release if it has this tag and these settings, and all its containers run.
 
-    Starts other services that are not running. Waits up to HEALTH_SECONDS: after a reboot all may still be starting.
+    Return whether it was kept. Starts other services that are not running. Waits up to HEALTH_SECONDS: after a reboot all may still be starting.
     """
     live, settings = attempt.live, attempt.settings
-    project = attempt.with_live_containers().project
+    project = attempt.for_live_release().project
     if live.tag != attempt.tag or not project.release.is_dir():
         return False
     entry = history.find_live_entry(attempt.directory, live.deploy_id)
     if entry and entry.tag != live.tag:
-        say(f"deploys.log says {entry.tag}: docker compose was run by hand; deploying {live.tag} again")
+        say(
+            f"the live containers have the tag {live.tag}, but deploys.log has {entry.tag} for their deploy: docker "
+            f"compose was run by hand; deploying {live.tag} again"
+        )
         return False
     services = compose.configuration(project)["services"]
     names = roles.release_services(services, attempt.image)
@@ -79,7 +82,7 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
 
 
 def _prepare(attempt: Attempt, refuse_older: bool) -> Plan:
-    """Pull, target and unpack; nothing that is running is changed."""
+    """Pull, check and unpack; nothing that is running is changed."""
     directory, settings = attempt.directory, attempt.settings
     attempt.steps.begin("pull", attempt.image)
     image = release.pull(directory, settings, attempt.tag)
@@ -96,7 +99,7 @@ def _prepare(attempt: Attempt, refuse_older: bool) -> Plan:
     services = configuration["services"]
     replicas = roles.release_services(services, attempt.image)
     if attempt.live.containers:
-        compose.check_networks(attempt.project, configuration, attempt.live.tag)
+        compose.require_same_networks(attempt.project, configuration, attempt.live.tag)
     compose.pull_missing(attempt.project, services)
     if not roles.labels(services["api"]).get(roles.HEALTH_PATH_LABEL, "unknown"):
         say("no health path: any status below 500 on / counts as healthy, which only proves that the process serves")
@@ -120,8 +123,9 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
     the migration.
     """
     existing = engine.containers(attempt.settings.project)
-    later = {"proxy", *(container.service for container in attempt.live.containers)}  # see start_left
-    others = [name for name in roles.other_services(plan.services) if name not in later]
+    # The proxy starts with the new release; services that left the release, when their previous containers ended.
+    started_later = {"proxy", *(container.service for container in attempt.live.containers)}
+    others = [name for name in roles.other_services(plan.services) if name not in started_later]
     compose.start_missing(attempt.project, others, existing)
     # From here on, both fronts have the network name `front`: use the name that only the current one has.
     state.write_upstream(attempt.directory, attempt.live.front)
@@ -139,8 +143,8 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
     return created
 
 
-def start_left(attempt: Attempt) -> None:
-    """Start the services that this release defines, but no longer replaces: their previous containers were removed."""
+def start_services_that_left(attempt: Attempt) -> None:
+    """Start services that belonged to the previous release, and are now services that a deploy does not replace."""
     left = {container.service for container in attempt.live.containers} - {
         container.service for container in attempt.find_containers()
     }
@@ -166,9 +170,13 @@ def _create(attempt: Attempt, replicas: Mapping[str, int]) -> None:
     created = Counter(container.service for container in attempt.find_containers())
     if created != replicas:
         raise Refused(
-            f"expected the containers {dict(replicas)} with the label quai.deploy, found {dict(created)}: each "
-            "service of the release in docker-compose.prod.yml needs the labels quai.deploy and quai.tag"
+            f"expected new containers with the label quai.deploy: {_describe(replicas)}; found: {_describe(created)}; "
+            "each service of the release in docker-compose.prod.yml needs the labels quai.deploy and quai.tag"
         )
+
+
+def _describe(replicas: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} of {service}" for service, count in replicas.items()) or "none"
 
 
 def _start_services(attempt: Attempt, services: Collection[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from server import compose, engine, roles, settings, state
+from server import compose, engine, history, roles, state
 from server.compose import Project
 from server.errors import Refused, UsageError
 from server.repair import repair
@@ -15,7 +15,7 @@ def apply(directory: Path) -> int:
     """
     try:
         with state.lock(directory, "services"):
-            current = settings.read(directory)
+            current = history.read_settings(directory)
             state.end_orphans(directory)
             live = repair(directory, current)
             if not live.containers:

@@ -50,6 +50,7 @@ class Settings:
     migrate_seconds: int
     notify_url: str
     notify_token: str = field(repr=False)
+    is_stale: bool = False  # IMAGE_TAG and DEPLOY_ID in .env are older than these: see history.read_settings
 
     def release_image(self, tag: str) -> str:
         """The full name of a release's image."""

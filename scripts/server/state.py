@@ -29,14 +29,14 @@ def now() -> str:
 
 
 @contextmanager
-def lock(directory: Path, what: str) -> Iterator[None]:
+def lock(directory: Path, holder: str) -> Iterator[None]:
     """Hold `directory`/deploy.lock; it is released when the process exits. Raises Refused after LOCK_SECONDS."""
     file = directory / "deploy.lock"
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _acquire(descriptor, file)
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{what}, process {os.getpid()}, since {now()}\n".encode(), 0)
+        os.pwrite(descriptor, f"{holder}, process {os.getpid()}, since {now()}\n".encode(), 0)
         os.environ[CHILD_MARK] = str(directory)
         yield
     finally:

@@ -21,22 +21,24 @@ def show(directory: Path, settings: Settings) -> int:
         say(f"not running: {', '.join(stopped)}; to start the release again, run 'sudo {directory}/deploy.sh'")
     if upstream.startswith(state.FRONT_PREFIX):
         say(f"requests go to {upstream}: a deploy is running; if not, 'sudo {directory}/deploy.sh' cleans up")
-    if tag and deploy_id != settings.deploy_id:
+    if settings.is_stale:
         say(
-            f"IMAGE_TAG and DEPLOY_ID in .env are not those of the live release: 'sudo {directory}/deploy.sh' "
+            f"IMAGE_TAG and DEPLOY_ID in .env are older than the last deploy: 'sudo {directory}/deploy.sh' "
             "corrects them"
         )
-    elif tag != settings.image_tag:
+    if tag != settings.image_tag:
         say(f"IMAGE_TAG in .env is '{settings.image_tag}': to make that live, run 'sudo {directory}/deploy.sh'")
     project = f"label=com.docker.compose.project={settings.project}"
     commands.docker(directory, "ps", "--all", "--filter", project, "--format", TABLE)
     say(f"last attempt: {history.last_line(directory) or 'none'}")
     candidates = history.rollback_candidates(directory, tag, settings.keep_releases)
-    say(
-        "to roll back, run one of these lines (most recently live first):"
-        if candidates
-        else "no release to roll back to"
-    )
+    if settings.is_stale:
+        candidates = []  # IMAGE_TAG may name one of them already
+        say(f"to roll back, first run 'sudo {directory}/deploy.sh', then this command again")
+    elif candidates:
+        say("to roll back, run one of these lines (most recently live first):")
+    else:
+        say("no release to roll back to")
     for candidate in candidates:
         print(f"sudo sed -i 's/^IMAGE_TAG=.*/IMAGE_TAG={candidate}/' {directory}/.env && sudo {directory}/deploy.sh")
     return 0

@@ -147,40 +147,65 @@ def test_worker_that_leaves_the_release_starts_after_its_previous_container(dire
     ]  # fmt: skip
 
 
-def save_old_env(directory, containers):
+def save_old_env(directory, image_tag=OLD):
     """An editor opened .env before the deploy 200 of the release NEW, and saved it afterwards."""
-    containers += [container("200", NEW, "api"), container("200", NEW, "front")]
     append(directory, id="200", tag=NEW)
-
-
-def test_env_saved_by_an_editor_that_opened_it_before_a_deploy_rolls_nothing_back(directory, containers, monkeypatch):
-    save_old_env(directory, containers)
-    kept = []
-    monkeypatch.setattr(rollout, "keep_live", lambda attempt: kept.append(attempt.tag) or True)
-    assert deploy.run(directory, "", "a person", refuse_older=False) == 0
-    assert kept == [NEW]
-    assert (read(directory).image_tag, read(directory).deploy_id) == (NEW, "200")
-
-
-def test_status_shows_the_live_release_if_env_is_from_before_its_deploy(directory, containers, monkeypatch, capsys):
-    save_old_env(directory, containers)
-    monkeypatch.setattr(status.commands, "docker", lambda *_: None)
-    status.show(directory, read(directory))
-    output = capsys.readouterr().out
-    assert output.startswith(f"==> live: {NEW} since ")
-    assert "IMAGE_TAG and DEPLOY_ID in .env are not those of the live release" in output
-    assert f"IMAGE_TAG={OLD}" in output.partition("to roll back")[2]
-
-
-def test_rollback_in_an_env_saved_by_an_editor_is_a_rollback(directory, containers, monkeypatch):
-    """IMAGE_TAG was changed on purpose."""
-    save_old_env(directory, containers)
     env = (directory / ".env").read_text()
-    (directory / ".env").write_text(env.replace(f"IMAGE_TAG={OLD}", f"IMAGE_TAG={THIRD}"))
+    (directory / ".env").write_text(env.replace(f"IMAGE_TAG={OLD}", f"IMAGE_TAG={image_tag}"))
+
+
+@pytest.mark.parametrize("run_state", ["running", "exited"])
+def test_env_saved_by_an_editor_that_opened_it_before_a_deploy_rolls_nothing_back(
+    directory, containers, monkeypatch, capsys, run_state
+):
+    containers += [container("200", NEW, service, run_state) for service in ("api", "front")]
+    save_old_env(directory)
+    kept = []
+    monkeypatch.setattr(
+        rollout, "keep_live", lambda attempt: kept.append((attempt.live.deploy_id, attempt.tag)) or True
+    )
+    assert deploy.run(directory, "", "a person", refuse_older=False) == 0
+    assert kept == [("200", NEW)]
+    assert (read(directory).image_tag, read(directory).deploy_id) == (NEW, "200")
+    assert "in .env are older than the last deploy" in capsys.readouterr().out
+
+
+def test_live_release_of_env_is_kept_while_a_previous_one_still_runs(directory, containers, monkeypatch):
+    """The deploy 200 was killed while it stopped the previous release; then its own containers were stopped."""
+    containers += [container("100", OLD, service) for service in ("api", "front")]
+    containers += [container("200", NEW, service, "exited") for service in ("api", "front")]
+    save_old_env(directory, NEW)
+    env = (directory / ".env").read_text()
+    (directory / ".env").write_text(env.replace("DEPLOY_ID=100", "DEPLOY_ID=200"))
     asked = []
     monkeypatch.setattr(rollout, "keep_live", lambda attempt: asked.append(attempt.tag) or True)
-    deploy.run(directory, THIRD, "a person", refuse_older=False)
-    assert asked == [THIRD]
+    deploy.run(directory, "", "a person", refuse_older=False)
+    assert asked == [NEW]
+
+
+def test_status_of_an_env_from_before_the_last_deploy(directory, containers, monkeypatch, capsys):
+    """IMAGE_TAG names the release to roll back to already, so a command that sets it would change nothing."""
+    containers += [container("200", NEW, service) for service in ("api", "front")]
+    save_old_env(directory)
+    monkeypatch.setattr(status.commands, "docker", lambda *_: None)
+    status.show(directory, history.read_settings(directory))
+    output = capsys.readouterr().out
+    assert output.startswith(f"==> live: {NEW} since ")
+    assert "IMAGE_TAG and DEPLOY_ID in .env are older than the last deploy" in output
+    assert output.endswith(f"to roll back, first run 'sudo {directory}/deploy.sh', then this command again\n")
+
+
+def test_rollback_in_an_env_saved_by_an_editor_is_a_rollback(directory, containers):
+    """IMAGE_TAG was changed on purpose; only DEPLOY_ID is old."""
+    save_old_env(directory, THIRD)
+    found = history.read_settings(directory)
+    assert (found.image_tag, found.deploy_id) == (THIRD, "200")
+
+
+def test_env_of_the_last_deploy_is_not_stale(directory, containers):
+    assert history.read_settings(directory) == read(directory)
+    append(directory, id="200", tag=NEW, outcome="refused")
+    assert history.read_settings(directory) == read(directory)
 
 
 def test_reconcile_keeps_a_first_release_whose_deploy_was_killed(directory, containers, monkeypatch):

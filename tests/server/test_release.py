@@ -54,7 +54,7 @@ def program(tmp_path):
 
 
 def test_a_program_that_runs_is_accepted(program):
-    release.check_program(program)
+    release.require_runnable_program(program)
     assert not list(program.rglob("__pycache__"))
 
 
@@ -70,19 +70,19 @@ def test_a_program_that_does_not_run_is_refused_and_says_why(program, file, text
     with (program / file).open("a") as broken:
         broken.write(text)
     with pytest.raises(Refused, match=f"the deploy program of this release does not run on this server: .*{message}"):
-        release.check_program(program)
+        release.require_runnable_program(program)
 
 
 def test_release_of_version_1_has_no_server_folder(program):
     shutil.rmtree(program / "server")
-    release.check_program(program)
+    release.require_runnable_program(program)
 
 
 def test_old_python_is_reported(program):
     text = (program / "server/__init__.py").read_text()
     (program / "server/__init__.py").write_text(text.replace("(3, 10)", "(9, 0)"))
     with pytest.raises(Refused, match=f"Python 3.10 or later is required; this is {sys.version_info[0]}"):
-        release.check_program(program)
+        release.require_runnable_program(program)
 
 
 def test_prune_keeps_what_a_rollback_needs(directory, settings, monkeypatch):

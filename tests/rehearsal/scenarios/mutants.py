@@ -137,7 +137,7 @@ MUTANTS = (
     (
         "the kill of one-shot containers",
         "compose",
-        "    engine.in_parallel(engine.remove_now, engine.one_shots(settings.project, ONE_SHOT))\n",
+        "    engine.in_parallel(engine.remove_now, engine.one_shots(settings.project, ONE_SHOT_LABEL))\n",
         "    pass\n",
         faulty_migrations,
     ),
