@@ -26,7 +26,8 @@ class Plan:
 def keep_live(attempt: Attempt) -> bool:
     """Keep the live release if it has this tag and these settings, and all its containers run.
 
-    Return whether it was kept. Starts other services that are not running. Waits up to HEALTH_SECONDS: after a reboot all may still be starting.
+    Return whether it was kept. Starts other services that are not running. Waits up to HEALTH_SECONDS: after a reboot
+    all may still be starting.
     """
     live, settings = attempt.live, attempt.settings
     project = attempt.for_live_release().project
