@@ -20,6 +20,7 @@ from tests.rehearsal.application import (
 from tests.rehearsal.checked_toml import InvalidFile, locate_keys
 
 SHOP = """
+needs_dns = true
 prepare = ["exec -T api python manage.py createsuperuser --noinput"]
 settings = { ALLOWED_HOSTS = "localhost" }
 
@@ -123,6 +124,7 @@ def test_all_keys_are_read(folder):
         health_path="/health",
         requests=(Request("/"), order, Request("/mails/${id}", "PUT", counted="mails")),
         settings={"ALLOWED_HOSTS": "localhost"},
+        needs_dns=True,
         prepare=("exec -T api python manage.py createsuperuser --noinput",),
         credentials=Credentials({"Authorization": "Bearer ${token}"}, login, "access.token"),
         counts={
@@ -287,9 +289,9 @@ def test_problem_is_one_line_with_its_place(folder, text, problem):
 
 def test_all_problems_are_reported(folder):
     assert problems(folder, SHOP.replace("202", "'ok'").replace("wait", "waits").replace('"PUT"', '"put"')) == [
-        'rehearsal.toml:20: requests[1].status must be a number from 100 to 599, found "ok"',
-        f'rehearsal.toml:34: requests[2].method must be one of {METHODS}, found "put"',
-        "rehearsal.toml:28: counts.orders.waits is unknown: expected one of request, field, command, wait",
+        'rehearsal.toml:21: requests[1].status must be a number from 100 to 599, found "ok"',
+        f'rehearsal.toml:35: requests[2].method must be one of {METHODS}, found "put"',
+        "rehearsal.toml:29: counts.orders.waits is unknown: expected one of request, field, command, wait",
     ]
 
 

@@ -102,6 +102,7 @@ class Application:
     invariants: tuple[Invariant, ...] = ()
     change: Change | None = None
     websocket: WebSocket | None = None
+    needs_dns: bool = False  # it opens connections to other containers all the time
 
     @property
     def can_count(self) -> bool:
@@ -163,6 +164,7 @@ class _Reader:
             tuple(map(self._read_invariant, self.root.tables("invariants"))),
             self._read_change(),
             self._read_websocket(),
+            self.root.flag("needs_dns"),
         )
         self.root.report_unknown_keys()
         return application

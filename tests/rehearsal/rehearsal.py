@@ -253,12 +253,25 @@ class Rehearsal:
 
     @contextmanager
     def without_traffic(self) -> Iterator[None]:
-        """Pause the load: requests would fail while the machine or the database is unavailable."""
+        """Pause the load: requests would fail while the machine or the database is unavailable.
+
+        The jobs that it enqueued end first: one that is running then would fail, too.
+        """
         try:
             self.stop_traffic()
+            self._wait_for_jobs()
             yield
         finally:
             self.start_traffic()
+
+    def _wait_for_jobs(self) -> None:
+        """Wait until the acknowledged writes that are counted later, such as jobs, are stored."""
+        counts = {name: count for name, count in self.application.counts.items() if count.wait}
+        if counts:
+            client = Client(self.server, self.application, self.commits["first"])
+            acknowledged = Summary(self.records).acknowledged
+            for name, count in counts.items():
+                client.count_writes(count, acknowledged.get(name, []))
 
     @contextmanager
     def reads_only(self) -> Iterator[None]:
