@@ -58,11 +58,12 @@ def read_settings(directory: Path) -> Settings:
 
     It is stale if an editor opened it before a deploy and saved it afterwards: the log then has a later live release.
     """
-    current, live = settings.read(directory), _live_entries(directory)
-    named = next((entry for entry in live if entry.id == current.deploy_id), None)
-    if named is None or named is live[-1]:
+    live = {entry.id: entry for entry in _live_entries(directory)}  # before .env, which a deploy writes before the log
+    current = settings.read(directory)
+    named = live.get(current.deploy_id)
+    newest = live.get(max(filter(str.isdecimal, live), key=int, default=""))
+    if named is None or newest is None or named is newest:
         return current
-    newest = live[-1]
     tag = newest.tag if current.image_tag == named.tag else current.image_tag  # changed on purpose
     return replace_fields(current, image_tag=tag, deploy_id=newest.id, is_stale=True)
 
