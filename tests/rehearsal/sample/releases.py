@@ -48,14 +48,14 @@ def restore_after_data_loss(rehearsal: Rehearsal) -> None:
         file = "/app/service/migrations/versions/0999_data_loss.py"
         try:
             deploy_and_expect_live(rehearsal, "data loss", f"COPY <<END {file}\n{DATA_LOSS_MIGRATION}\nEND")
-            after = count_notes()
+            data_loss, after = server.setting("DEPLOY_ID"), count_notes()
             expect(before != "0" and after == "0", f"{after} of {before} notes are left")
             with rehearsal.expect_unchanged("a release that cannot run on the schema"):
                 server.set(IMAGE_TAG=old)
                 output = server.run(f"{DIR}/deploy.sh").stdout
         finally:
             if count_notes() != before:
-                restore_last_dump(server, old)
+                restore_dump(server, old, data_loss)
         restored = count_notes()
         expect(restored == before, f"{restored} of {before} notes were restored")
         expect_same_records(rehearsal)
@@ -64,9 +64,13 @@ def restore_after_data_loss(rehearsal: Rehearsal) -> None:
             expect(message in output, f"the output does not contain {message!r}: {output}")
 
 
-def restore_last_dump(server: Server, commit: str) -> None:
-    """Run the commands of docs/rollback-and-restore.md, with the last dump and the release that was live before it."""
-    dump = server.exec(f"cd {DIR}/backups; ls *.dump | tail -n 1").removesuffix(".dump")
+def restore_dump(server: Server, commit: str, deploy_id: str) -> None:
+    """Run the commands of docs/rollback-and-restore.md, with the dump of a deploy and the release that was live before.
+
+    If that deploy wrote no dump, use the one before: the next scenarios need a database.
+    """
+    dumps = server.exec(f"cd {DIR}/backups; ls *.dump").split()
+    dump = max(name for name in dumps if name <= f"{deploy_id}.dump").removesuffix(".dump")
     page = (ROOT / "docs/rollback-and-restore.md").read_text()
     commands = re.search(r"### How to restore .*?```console\n(.*?)```", page, re.DOTALL).group(1)
     for line in commands.replace("\\\n", "").splitlines():
