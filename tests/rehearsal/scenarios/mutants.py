@@ -90,7 +90,7 @@ MUTANTS = (
         "",
         faulty_releases,
     ),
-    ("the probes of the watch", "health", "if failed == FAILED_PROBES:", "if False:", faulty_releases),
+    ("the probes of the watch", "health", "failed + 1 if problem else 0", "0", faulty_releases),
     (
         "the verification",
         "health",
