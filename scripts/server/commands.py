@@ -52,12 +52,18 @@ def run(
                     return Result(process.returncode, out or "", err or "")
                 except subprocess.TimeoutExpired:
                     if time.monotonic() >= deadline:
-                        raise TimedOut(f"'{Path(command[0]).name}' took more than {seconds:g} s") from None
+                        raise TimedOut(f"'{_describe(command)}' took more than {seconds:g} s") from None
                 if meanwhile:
                     meanwhile()
         except BaseException:
             process.kill()
             raise
+
+
+def _describe(command: Sequence[str]) -> str:
+    """Return the program and its subcommand, for example `docker pull`."""
+    subcommand = [word for word in command[1:2] if not word.startswith("-")]
+    return " ".join([Path(command[0]).name, *subcommand])
 
 
 def docker(directory: Path, *arguments: str, capture: bool = False) -> Result:
