@@ -39,14 +39,20 @@ def wait_until_healthy(containers: Sequence[str], settings: Settings, *, may_hav
     A new container that has restarted has failed; one that is live may have restarted long ago.
     """
     deadline, waiting = time.monotonic() + settings.health_seconds, list(containers)
-    while waiting := [container for container in waiting if not _check_health(container, may_have_restarted)]:
+    while unhealthy := _find_unhealthy(waiting, may_have_restarted):
         if time.monotonic() > deadline:
-            raise Refused(f"the release was not healthy within {settings.health_seconds} s (HEALTH_SECONDS in .env)")
+            service = next(iter(unhealthy.values()))
+            raise Refused(f"the {service} was not healthy within {settings.health_seconds} s (HEALTH_SECONDS in .env)")
         time.sleep(POLL_SECONDS)
+        waiting = list(unhealthy)
 
 
-def _check_health(container: str, may_have_restarted: bool = False) -> bool:
-    """Return whether it is healthy; False while it is starting or unhealthy. Raises Refused if it has failed."""
+def _find_unhealthy(containers: Sequence[str], may_have_restarted: bool = False) -> dict[str, str]:
+    """Return those that are starting or unhealthy, with their service. Raises Refused if one has failed."""
+    return {one: service for one in containers if (service := _unhealthy_service(one, may_have_restarted))}
+
+
+def _unhealthy_service(container: str, may_have_restarted: bool) -> str:
     try:
         found = engine.inspect(container)
     except engine.EngineError as error:
@@ -55,14 +61,15 @@ def _check_health(container: str, may_have_restarted: bool = False) -> bool:
         raise
     service, state = found["Config"]["Labels"].get("com.docker.compose.service", "container"), found["State"]
     if not state["Running"] or (found["RestartCount"] and not may_have_restarted):
-        raise Refused(f"the {service} is crashing")
+        raise Refused(f"the {service} has exited")
     health = state.get("Health")
     if not health and service in ("api", "front"):
         raise Refused(
             f"the {service} has no health check, so its readiness is unknown: add a healthcheck to it in "
             "docker-compose.prod.yml"
         )
-    return not health or bool(health["Status"] == "healthy")  # without a health check, a worker has to keep running
+    # Without a health check, a worker only has to keep running.
+    return "" if not health or health["Status"] == "healthy" else str(service)
 
 
 def verify(container: engine.Container, target: Target) -> None:
@@ -93,8 +100,8 @@ def watch(containers: Sequence[str], front: engine.Container, target: Target, se
     end, failed = time.monotonic() + settings.watch_seconds, 0
     while time.monotonic() < end or failed:
         time.sleep(WATCH_INTERVAL)
-        if not all(_check_health(container) for container in containers):
-            raise Refused("the new release became unhealthy while serving")
+        if unhealthy := _find_unhealthy(containers):
+            raise Refused(f"the {next(iter(unhealthy.values()))} became unhealthy after the switch")
         problem = find_problem(front.name, front.address, target)
         failed = failed + 1 if problem else 0
         if failed == FAILED_PROBES:

@@ -140,7 +140,7 @@ class Site:
             committed = (datetime.now(UTC) - timedelta(hours=hours, minutes=9)).isoformat()
             seconds = {"pull": 1.2 + number % 4, "migrate": 0.6, "start": 0.9, "wait": 1.9, "verify": 0.4, "watch": 5.1}
             if number == 6:
-                reason = "the release was not healthy within 60 s (HEALTH_SECONDS in .env)"
+                reason = "the api was not healthy within 60 s (HEALTH_SECONDS in .env)"
                 self.record(6, "refused", hours, reason=reason, seconds={"pull": 3, "wait": 60}, committed_at=committed)
                 continue
             self.record(number, "live", hours, seconds=seconds, committed_at=committed)

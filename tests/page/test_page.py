@@ -56,13 +56,13 @@ def test_times_are_local(site, visit):
 
 
 def test_reason_of_a_refused_deploy_is_shown(site, visit, take_picture):
-    site.record(13, "refused", reason="the api is crashing", seconds={"pull": 2, "wait": 7})
+    site.record(13, "refused", reason="the api has exited", seconds={"pull": 2, "wait": 7})
     page = visit(site)
     newest = page.get_by_role("row").nth(1)
-    expect(newest).to_contain_text("refused: the api is crashing")
+    expect(newest).to_contain_text("refused: the api has exited")
     expect(newest).to_contain_text(tag(13))
     expect(live(page)).to_contain_text(tag(12))
-    expect(live(page)).to_contain_text(f"The last deploy ({tag(13)}) was refused: the api is crashing")
+    expect(live(page)).to_contain_text(f"The last deploy ({tag(13)}) was refused: the api has exited")
     take_picture(page, "refused")
     site.record(14)
     page.clock.run_for(16_000)

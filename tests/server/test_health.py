@@ -40,8 +40,8 @@ def test_it_waits_until_all_are_healthy(containers, settings):
     ("found", "message"),
     [
         (inspected(None), "the api has no health check"),
-        (inspected("starting", running=False), "the api is crashing"),
-        (inspected("healthy", restarts=1), "the api is crashing"),
+        (inspected("starting", running=False), "the api has exited"),
+        (inspected("healthy", restarts=1), "the api has exited"),
     ],
 )
 def test_a_container_that_cannot_become_healthy_is_refused_at_once(containers, settings, found, message):
@@ -54,7 +54,7 @@ def test_worker_without_a_health_check_has_to_run(containers, settings):
     containers.append(inspected(None, service="worker"))
     health.wait_until_healthy(["one"], settings)
     containers[:] = [inspected(None, service="worker", restarts=1)]
-    with pytest.raises(Refused, match="the worker is crashing"):
+    with pytest.raises(Refused, match="the worker has exited"):
         health.wait_until_healthy(["one"], settings)
 
 
@@ -62,7 +62,7 @@ def test_it_does_not_wait_for_ever(containers, settings, monkeypatch):
     ticks = iter(range(1000))
     monkeypatch.setattr(health.time, "monotonic", lambda: float(next(ticks)))
     containers.append(inspected("starting"))
-    with pytest.raises(Refused, match=r"not healthy within 60 s \(HEALTH_SECONDS in .env\)"):
+    with pytest.raises(Refused, match=r"the api was not healthy within 60 s \(HEALTH_SECONDS in .env\)"):
         health.wait_until_healthy(["one"], settings)
 
 
@@ -132,7 +132,7 @@ def test_check_has_the_health_path_of_the_api(settings):
 
 def test_container_that_becomes_unhealthy_is_refused_at_once(watched, containers):
     containers += [inspected(), inspected("unhealthy")]
-    with pytest.raises(Refused, match="the new release became unhealthy while serving"):
+    with pytest.raises(Refused, match="the api became unhealthy after the switch"):
         watched()
 
 

@@ -14,7 +14,7 @@ from service.app import create_app
 
 FULL = {
     "outcome": "refused",
-    "reason": "the api is crashing",
+    "reason": "the api has exited",
     "actor": "the deploy key",
     "committed_at": "2026-01-02T03:00:00Z",
     "ended_at": "2026-01-02T03:04:05.678000Z",

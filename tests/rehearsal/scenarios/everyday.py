@@ -27,7 +27,7 @@ def first_deploy(rehearsal: Rehearsal) -> None:
     tag = push_short_lived_release(rehearsal)
     done = rehearsal.deploy_by_key(tag)
     expect(done.returncode == 1 and "boom" in done.stdout, f"not refused: {done.stdout}")
-    message = "refused: the api is crashing\n==> still live: nothing"
+    message = "refused: the api has exited\n==> still live: nothing"
     expect(message in done.stdout, f"the output does not contain {message!r}: {done.stdout}")
     services = rehearsal.services()
     expected = sorted(f"{services.project}-{name}-1" for name in services.others)

@@ -28,7 +28,7 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     expect_refused(rehearsal, "answers 500", "not healthy within", run_python(ERROR_SERVER))
     with rehearsal.reads_only():  # reads are retried
         crashes = failing_server(FAILURE_SECONDS, ends=True)
-        expect_refused(rehearsal, "exits after the switch", "the api is crashing", crashes, last_step="watch")
+        expect_refused(rehearsal, "exits after the switch", "the api has exited", crashes, last_step="watch")
     message = "consecutive probes while serving: "
     with rehearsal.reads_only():
         fails = failing_server(FAILURE_SECONDS, ends=False)
@@ -44,7 +44,7 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     compose_file = "RUN echo 'services: [' >/release/docker-compose.prod.yml"
     expect_refused(rehearsal, "broken compose file", "does not match .env", compose_file)
     caddyfile = "RUN echo '{' >>/release/front/Caddyfile"
-    expect_refused(rehearsal, "broken Caddyfile", "the front is crashing", caddyfile)
+    expect_refused(rehearsal, "broken Caddyfile", "the front has exited", caddyfile)
     caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
     expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile, last_step="verify")
     program = "RUN echo 'if' >>/release/deploy.sh"
