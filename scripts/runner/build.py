@@ -40,9 +40,10 @@ def migrations_digest() -> str:
 
 def require_pushable(position: str) -> None:
     """Raise Failure if the image would not be what its tag and its labels say."""
-    if git("status", "--porcelain"):
+    if changed := git("status", "--short"):
         raise Failure(
-            "the working tree has uncommitted changes, but the image is tagged with the commit: commit them first"
+            "the working tree has uncommitted changes, but the image is tagged with the commit: commit them, or let Git"
+            f" ignore them:\n{changed}"
         )
     if not position:
         raise Failure(

@@ -17,7 +17,7 @@ OPTIONS = (
     *("BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none"),
     *("StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null"),
 )
-SSH_FAILED = 255  # the exit code of ssh if the connection failed or was lost
+NOT_LIVE = (1, 2)  # exit codes of the deploy program; others come from ssh (255) or from a signal (137)
 CONTINUES = "the command continues in the background"  # the last line if the printing was interrupted
 KEEP_ALIVE = "ServerAliveInterval=15"  # seconds; detects dead connections
 
@@ -93,7 +93,7 @@ def request_deploy(commit: str) -> None:
         reason = "\n".join(steps(lines)[-2:]) or "".join(lines[-1:]).strip() or "the server printed nothing"
         if any(step.startswith(f"{commit} is live, but") for step in steps(lines)):
             raise Failure(f"{reason}\nRun this command again, and see docs/troubleshooting.md")
-        is_unknown = exit_code in (0, SSH_FAILED) or any(step.startswith(CONTINUES) for step in steps(lines)[-1:])
+        is_unknown = exit_code not in NOT_LIVE or any(step.startswith(CONTINUES) for step in steps(lines)[-1:])
         if is_unknown and steps(lines):
             raise UnknownResult(
                 f"the result did not arrive (ssh ended with exit code {exit_code}); the deploy of {commit} may still "

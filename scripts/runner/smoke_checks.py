@@ -20,6 +20,7 @@ PROXY, PROXY_PORT, API = "proxy", 8080, "api"
 BURST, CLIENTS = 64, 16  # requests, and how many of them at the same time
 CADDYFILE = Path("/release/front/Caddyfile")
 MARGIN = 0.5  # seconds
+UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}  # seconds
 OPTIONS = "gunicorn: --keep-alive 75, uvicorn: --timeout-keep-alive 75, hypercorn: --keep-alive 75"
 
 
@@ -37,9 +38,14 @@ def check_burst(health_path: str, site: Site, commit: str) -> str:
 
 
 def read_front_keep_alive() -> float | None:
-    """Return how many seconds the front keeps idle connections to the API; None if its Caddyfile does not say."""
-    found = re.search(r"^\s*keepalive\s+(\d+)s", CADDYFILE.read_text(), re.MULTILINE)
-    return float(found.group(1)) if found else None
+    """Return how many seconds the front keeps idle connections to the API, 0 for none; None if that is unknown."""
+    longest = None
+    for value in re.findall(r"^\s*keepalive\s+(\S+)", CADDYFILE.read_text(), re.MULTILINE):
+        if value != "off" and not re.fullmatch(r"([\d.]+(ms|s|m|h))+", value):
+            return None
+        parts = re.findall(r"([\d.]+)(ms|s|m|h)", value)
+        longest = max(longest or 0.0, sum(float(number) * UNITS[unit] for number, unit in parts))
+    return longest
 
 
 def check_keep_alive(port: int, health_path: str, site: Site, seconds: float) -> str:
@@ -72,7 +78,12 @@ def main(health_path: str, site_address: str, commit: str, port: str) -> int:
     """Run all checks and return the exit code."""
     site, seconds = parse_site(site_address), read_front_keep_alive()
     problem = check_burst(health_path, site, commit)
-    if not problem and seconds:
+    if seconds is None:
+        problem = problem or (
+            f"{CADDYFILE} does not say how long the front keeps idle connections to the API (by default 2 minutes, "
+            "longer than most servers do): set 'keepalive 3s' in the block 'transport http' of 'reverse_proxy'"
+        )
+    elif not problem and seconds:
         problem = check_keep_alive(int(port), health_path, site, seconds)
     if problem:
         print(problem)

@@ -36,7 +36,7 @@ def server_env(template: str, name: str, commit: str, bases: Mapping[str, str]) 
 
     text = re.sub(r"^(?P<name>\w+)=(?P<value>.*)$", setting, template, flags=re.MULTILINE)
     missing = settings.keys() - parse_env(text).keys()
-    return text + "".join(f"{key}={settings[key]}\n" for key in sorted(missing))
+    return text.rstrip("\n") + "\n" + "".join(f"{key}={settings[key]}\n" for key in sorted(missing))
 
 
 class Project:

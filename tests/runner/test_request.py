@@ -84,8 +84,8 @@ def test_the_log_of_the_server_is_shown(server, capfd):
 
 
 def test_a_refused_deploy_gives_the_reason_and_the_exit_code(server):
-    server("print('==> refused: it is unhealthy'); print('==> still live: x'); raise SystemExit(3)")
-    with pytest.raises(Failure, match=r"was not deployed .*exit code 3") as failure:
+    server("print('==> refused: it is unhealthy'); print('==> still live: x'); raise SystemExit(1)")
+    with pytest.raises(Failure, match=r"was not deployed .*exit code 1") as failure:
         request.request_deploy(COMMIT)
     assert "refused: it is unhealthy\nstill live: x\n" in str(failure.value)
 
@@ -94,6 +94,7 @@ def test_a_refused_deploy_gives_the_reason_and_the_exit_code(server):
     ("script", "message"),
     [
         ("print('==> watch'); raise SystemExit(255)", rf"(?s)deploy of {COMMIT} may still be running:.watch.*status"),
+        ("print('==> clean up'); raise SystemExit(137)", rf"(?s)deploy of {COMMIT} may still be running:.clean up"),
         ("print('==> watch'); raise SystemExit(0)", rf"(?s)deploy of {COMMIT} may still be running:.watch.*status"),
         (
             "print('==> the command continues in the background: tail -f x'); raise SystemExit(1)",

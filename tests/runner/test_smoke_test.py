@@ -33,6 +33,8 @@ def test_the_smoke_test_gets_new_secrets_and_free_ports():
     assert "change-me" not in smoke_test.server_env('API_TOKEN="change-me"\n', "quai", "abc", {})
     first, second = (smoke_test.server_env(template, "quai", "abc", {"DB_IMAGE": "db"}) for _ in range(2))
     assert first != second
+    unfinished = smoke_test.server_env("A=1\nB=2", "quai", "abc", {})
+    assert unfinished.startswith("A=1\nB=2\nHTTPS_PORT=127.0.0.1:\n")
     assert re.sub("(?<=API_TOKEN=)[0-9a-f]{32}", "secret", first) == (
         "# a\nAPI_TOKEN=secret\nHTTP_PORT=127.0.0.1:\nTITLE='a # b'\nIMAGE_TAG=abc\nX=${API_TOKEN}\n"
         "DB_IMAGE=db\nHTTPS_PORT=127.0.0.1:\nIMAGE=quai\nLISTEN_ADDRESS=:80\n"
@@ -247,10 +249,31 @@ def test_server_without_keep_alive_passes(checks):
     assert checks.main("/", ":80", "abc", checks.port) == 0
 
 
-def test_front_without_a_limit_is_not_checked(checks, tmp_path):
+def test_front_that_does_not_keep_connections_passes(checks, tmp_path):
     checks.handler.timeout = 0.5
     (tmp_path / "Caddyfile").write_text("keepalive off\n")
     assert checks.main("/", ":80", "abc", checks.port) == 0
+
+
+@pytest.mark.parametrize("caddyfile", ["reverse_proxy api:8000\n", "keepalive {$KEEP_ALIVE:3s}\n"])
+def test_front_that_keeps_connections_for_an_unknown_time_fails(checks, tmp_path, capsys, caddyfile):
+    (tmp_path / "Caddyfile").write_text(caddyfile)
+    assert checks.main("/", ":80", "abc", checks.port) == 1
+    assert "does not say how long the front keeps idle connections" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("caddyfile", "seconds"),
+    [
+        ("keepalive 500ms", 0.5),
+        ("keepalive 1m30s # comment", 90),
+        ("keepalive 1s\nkeepalive 2m\nkeepalive_interval 5m", 120),
+        ("keepalive off", 0),
+    ],
+)
+def test_duration_of_the_front_is_read_as_caddy_reads_it(checks, tmp_path, caddyfile, seconds):
+    (tmp_path / "Caddyfile").write_text(caddyfile)
+    assert checks.read_front_keep_alive() == seconds
 
 
 def test_application_that_fails_requests_in_parallel_fails(checks, capsys):
