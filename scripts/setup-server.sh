@@ -77,14 +77,16 @@ refuse_second_application() {
 # An existing .env is not changed. Refuse options that differ from it: the commands printed for GitHub would not
 # match the server.
 check_env() {
-  local current
+  local current apply=''
   if [[ -e $dir/.env ]]; then
+    # Before the first deploy, there is nothing to apply a change to.
+    [[ ! $(env_value DEPLOY_ID) ]] || apply=" && sudo $dir/deploy.sh services && sudo $dir/deploy.sh"
     current=$(env_value IMAGE)
     [[ $current == "$image" ]] ||
       fail "--image is '$image', but IMAGE in $dir/.env is '$current'. To change it: sudo sed -i 's|^IMAGE=.*|IMAGE=$image|' $dir/.env"
     current=$(env_value SITE_ADDRESS)
     [[ ${site:-$current} == "$current" ]] ||
-      fail "--site is '$site', but SITE_ADDRESS in $dir/.env is '$current'. To change it: sudo sed -i 's|^SITE_ADDRESS=.*|SITE_ADDRESS=$site|' $dir/.env && sudo $dir/deploy.sh services && sudo $dir/deploy.sh"
+      fail "--site is '$site', but SITE_ADDRESS in $dir/.env is '$current'. To change it: sudo sed -i 's|^SITE_ADDRESS=.*|SITE_ADDRESS=$site|' $dir/.env$apply"
     site=$current
   fi
   site=${site:-:80}
@@ -157,15 +159,15 @@ secret() { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 
 make_env() {
   [[ ! -e $dir/.env ]] || return 0
-  local line
+  local line placeholder="^[A-Za-z_][A-Za-z0-9_]*=[\"']?change-me"
   (
     umask 077
-    while IFS= read -r line; do
+    while IFS= read -r line || [[ $line ]]; do # the last line may lack its newline
       case $line in
         IMAGE=*) line=IMAGE=$image ;;
         SITE_ADDRESS=*) line=SITE_ADDRESS=$site ;;
-        [A-Z]*=change-me* | [A-Z]*=[\"\']change-me*) line=${line%%=*}=$(secret) ;;
       esac
+      [[ ! $line =~ $placeholder ]] || line=${line%%=*}=$(secret)
       printf '%s\n' "$line"
     done <"$HERE/../.env.prod" >"$dir/.env.new"
   )
@@ -188,16 +190,25 @@ make_key() {
   mv "$authorized.new" "$authorized"
 }
 
+# Print ":PORT" if the setting $1 names another port than the default $2. It may begin with an address.
+port_suffix() {
+  local port
+  port=$(env_value "$1")
+  port=${port##*:}
+  [[ ${port:-$2} == "$2" ]] || echo ":$port"
+}
+
 print_next() {
-  local name=$host url=http://$host registry=${image%%/*} login="root@$host"
+  local name=$host url registry=${image%%/*} login="root@$host"
   [[ ${SUDO_USER-root} == root ]] || login="$SUDO_USER@$host sudo -n"
-  [[ $host != *:* ]] || url="http://[$host]" # an IPv6 address
+  url=http://$host$(port_suffix HTTP_PORT 80)
+  [[ $host != *:* ]] || url="http://[$host]$(port_suffix HTTP_PORT 80)" # an IPv6 address
   [[ $registry == *[.:]* ]] || registry='' # Docker Hub
   [[ $port == 22 ]] || name="[$host]:$port"
   case $site in
     :*) ;;
     *://*) url=${site%%[ ,]*} ;; # set in .env, for example plain HTTP for a domain
-    *) url=https://${site%%[ ,]*} ;;
+    *) url=https://${site%%[ ,]*}$(port_suffix HTTPS_PORT 443) ;;
   esac
   cat <<TEXT
 

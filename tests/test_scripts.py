@@ -274,10 +274,24 @@ def test_setup_refuses_options_that_contradict_the_env_file(setup, first, second
 @pytest.mark.parametrize("value", ["change-me", "change-me-to-a-long-token", '"change-me"', "'change-me'"])
 def test_setup_replaces_placeholders(setup, value):
     env_prod = setup.directory.parent / ".env.prod"
-    env_prod.write_text(f"IMAGE=\nSITE_ADDRESS=\nAPI_TOKEN={value}\nTITLE=please change-me\n")
+    others = "TITLE=please change-me\nDSN=user=app password=change-me\nLAST=without newline"
+    env_prod.write_text(f"IMAGE=\nSITE_ADDRESS=\nAPI_TOKEN={value}\nlower={value}\n{others}")
     assert setup(CREATE).returncode == 0
     found = (setup.directory / ".env").read_text()
-    assert re.fullmatch("IMAGE=example/quai\nSITE_ADDRESS=:80\nAPI_TOKEN=[0-9a-f]{48}\nTITLE=please change-me\n", found)
+    generated = "[0-9a-f]{48}"
+    assert re.fullmatch(
+        f"IMAGE=example/quai\nSITE_ADDRESS=:80\nAPI_TOKEN={generated}\nlower={generated}\n{others}\n", found
+    )
+
+
+@pytest.mark.parametrize("is_deployed", [False, True])
+def test_setup_prints_commands_that_apply_another_site_only_if_a_release_is_live(setup, is_deployed):
+    assert setup(CREATE).returncode == 0
+    if is_deployed:
+        env = setup.directory / ".env"
+        env.write_text(env.read_text().replace("DEPLOY_ID=\n", "DEPLOY_ID=1\n"))
+    again = setup(CREATE, "--site", "api.example.com")
+    assert again.stderr.rstrip().endswith("/deploy.sh") is is_deployed, again.stderr
 
 
 MAKE_KEY = """
@@ -304,15 +318,20 @@ def test_setup_refuses_a_site_with_a_scheme(setup):
 
 
 @pytest.mark.parametrize(
-    ("site", "url"),
+    ("site", "url", "ports"),
     [
-        (":80", "http://server"),
-        ("api.example.com", "https://api.example.com"),
-        ("api.example.com, www.example.com", "https://api.example.com"),
-        ("http://api.example.com", "http://api.example.com"),
+        (":80", "http://server", ""),
+        (":80", "http://server:8080", "HTTP_PORT=8080"),
+        (":80", "http://server", "HTTP_PORT=192.0.2.1:80"),
+        ("api.example.com", "https://api.example.com", "HTTP_PORT=8080"),
+        ("api.example.com", "https://api.example.com:8443", "HTTPS_PORT=8443"),
+        ("api.example.com, www.example.com", "https://api.example.com", ""),
+        ("http://api.example.com", "http://api.example.com", ""),
     ],
 )
-def test_setup_prints_the_public_url(setup, site, url):
+def test_setup_prints_the_public_url(setup, site, url, ports):
+    setup.directory.mkdir()
+    (setup.directory / ".env").write_text(f"{ports}\n")
     done = setup(f"site='{site}'; cut() {{ :; }}; print_next", "--host", "server")
     assert f"PUBLIC_URL --env production --body '{url}'\n" in done.stdout
 
