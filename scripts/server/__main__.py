@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command of deploy.sh and return its exit code."""
     directory, *rest = arguments
     os.environ["LC_ALL"] = "C"
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     os.umask(0o022)
     try:
         return run(Path(directory), parse(rest, os.environ.get("SSH_ORIGINAL_COMMAND", "")))

@@ -62,8 +62,10 @@ def run(
 
 def _describe(command: Sequence[str]) -> str:
     """Return the program and its subcommand, for example `docker pull`."""
-    subcommand = [word for word in command[1:2] if not word.startswith("-")]
-    return " ".join([Path(command[0]).name, *subcommand])
+    words = list(command[1:])
+    while words and words[0].startswith("--"):  # Compose's options; each has a value
+        words = words[2:]
+    return " ".join([Path(command[0]).name, *(word for word in words[:1] if not word.startswith("-"))])
 
 
 def docker(directory: Path, *arguments: str, capture: bool = False) -> Result:

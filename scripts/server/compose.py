@@ -2,18 +2,16 @@
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from server import commands, engine, state
+from server import commands, engine
 from server.errors import Interrupted, Refused
-from server.settings import Settings
+from server.settings import Settings, inherited_environment
 
 ONE_SHOT_LABEL = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
-INHERITED_VARIABLES = rf"PATH|HOME|USER|LC_ALL|TMPDIR|DOCKER_\w+|{state.CHILD_MARK}"
 # The plugin is run directly: it is faster than `docker compose`, and killing it leaves no orphan.
 PLUGINS = (
     "/usr/local/lib/docker/cli-plugins",
@@ -39,8 +37,7 @@ class Project:
 
     def environment(self) -> Mapping[str, str]:
         """Return the environment of Compose: without variables of the caller that could become settings."""
-        inherited = {name: value for name, value in os.environ.items() if re.fullmatch(INHERITED_VARIABLES, name)}
-        return {**inherited, "IMAGE_TAG": self.tag, "DEPLOY_ID": self.deploy_id}
+        return {**inherited_environment(), "IMAGE_TAG": self.tag, "DEPLOY_ID": self.deploy_id}
 
 
 def run(

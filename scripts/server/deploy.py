@@ -1,19 +1,18 @@
 """The deploy: roll out a release and write .env, or revert."""
 
 import re
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from server import diagnostics, engine, history, release, repair, roles, rollout, settings, state
 from server.attempt import Attempt, Steps
 from server.compose import Project
 from server.engine import EngineError
 from server.errors import Interrupted, Refused, UsageError
+from server.follow import ignore_signals
 from server.repair import Live
 from server.settings import Settings
 from server.state import say
@@ -26,11 +25,8 @@ def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
     """Make the release `tag` live, or the one that IMAGE_TAG names if `tag` is empty. Return the exit code.
 
     IMAGE_TAG is read when the lock is acquired. With `refuse_older` the release must not be older than the live one.
-    The caller runs this in a separate session (see follow).
+    The caller runs this with `follow`.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
     steps = Steps()
     try:
         with state.lock(directory, tag or "reconcile"):
@@ -41,17 +37,6 @@ def run(directory: Path, tag: str, actor: str, *, refuse_older: bool) -> int:
             return _execute(attempt, refuse_older)
     except (Refused, Interrupted, OSError) as error:  # without the lock
         return _abort(directory, tag, error)
-
-
-def _interrupt(*_: int | FrameType | None) -> None:
-    _ignore_signals()
-    raise Interrupted("interrupted")
-
-
-def _ignore_signals() -> None:
-    """Ignore TERM and INT for the rest of this process; children inherit this."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
@@ -91,7 +76,7 @@ def _record_missing_line(directory: Path, current: Settings, live: Live) -> None
 
 def _abort(directory: Path, tag: str, error: Exception) -> int:
     """Nothing was deployed: restore IMAGE_TAG, because a reboot would deploy the release that it names."""
-    _ignore_signals()
+    ignore_signals()
     say(f"refused: {error}")
     try:
         current = history.read_settings(directory)
@@ -102,7 +87,8 @@ def _abort(directory: Path, tag: str, error: Exception) -> int:
                 f"check IMAGE_TAG, then run sudo {directory}/deploy.sh"
             )
         elif tag and live_entry and live_entry.tag != tag:
-            settings.write_release(directory, live_entry.tag, current.deploy_id, only_if=(tag, current.deploy_id))
+            in_file = (tag, settings.read(directory).deploy_id)  # another id than `current` has if .env is stale
+            settings.write_release(directory, live_entry.tag, current.deploy_id, only_if=in_file)
     except (OSError, UsageError) as problem:
         say(f"IMAGE_TAG in .env could not be restored: {problem}")
     say("nothing was deployed")
@@ -126,10 +112,10 @@ def _execute(attempt: Attempt, refuse_older: bool) -> int:
             raise Refused(f"cannot write .env: {error}") from None
         is_live = True  # .env names the release: from here on nothing is reverted
         _finish(live_attempt, outcome)
-        _ignore_signals()
+        ignore_signals()
         say(f"live: {attempt.tag}")
     except BaseException as error:
-        _ignore_signals()
+        ignore_signals()
         if not is_live:
             return _revert(attempt, error)
         say(f"{attempt.tag} is live, but a later step failed ({_reason(attempt, error)}): run the same command again")

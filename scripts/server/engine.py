@@ -188,13 +188,16 @@ def stop(container: str) -> None:
     _tolerate((304, 404), "POST", f"/containers/{container}/stop", seconds=STOP_SECONDS)
 
 
-def kill(container: str) -> None:
-    """Kill a container that does not serve yet, and keep it: while it starts, it may ignore its stop signal."""
+def stop_now(container: str) -> None:
+    """Stop a container that does not serve yet without a grace period, and keep it.
+
+    While it starts, it may ignore its stop signal.
+    """
     _tolerate((304, 404), "POST", f"/containers/{container}/stop", {"t": "0"})
 
 
 def start(container: str) -> None:
-    """Start a container that was created. Raises EngineError."""
+    """Start a container that was created or stopped. Raises EngineError."""
     _tolerate((304,), "POST", f"/containers/{container}/start")
 
 

@@ -2,11 +2,11 @@
 
 
 class UsageError(Exception):
-    """Invalid arguments or settings; nothing was changed. Exit code 2, or 1 if found under the lock."""
+    """Invalid arguments or settings. Exit code 2, or 1 if found under the lock."""
 
 
 class Refused(Exception):
-    """The deploy must stop; the message says why. Exit code 1, the live release is kept."""
+    """The command must stop; the message says why. Exit code 1. The live release, which .env names, is kept."""
 
 
 class TimedOut(Refused):

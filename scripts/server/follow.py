@@ -1,4 +1,4 @@
-"""Runs a deploy in the background and prints its log, so that it survives a dropped connection."""
+"""Runs a command in the background and prints its log, so that it survives a dropped connection."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
 
+from server.errors import Interrupted
 from server.state import say
 
 KEEP_DAYS = 90  # how long logs are kept
@@ -19,7 +20,8 @@ POLL_SECONDS = 0.05
 def follow(directory: Path, action: Callable[[], int]) -> int:
     """Run `action` in a session of its own, print its log until it ends, and return its exit code.
 
-    SIGINT, SIGHUP and SIGTERM stop printing, not the action; then the exit code is 1.
+    SIGINT, SIGHUP and SIGTERM stop printing, not the action; then the exit code is 1. In the process of the action,
+    the first SIGTERM or SIGINT raises Interrupted; SIGHUP is ignored.
     """
     log = _new_log(directory / "logs")
     child = os.fork()
@@ -57,13 +59,28 @@ def _run(action: Callable[[], int], log: Path) -> None:
         for descriptor, file, flags in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_APPEND)):
             os.dup2(os.open(file, flags), descriptor)
         os.dup2(1, 2)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGINT, _interrupt)
         code = action()
     except BaseException as error:
         say(f"failed: {type(error).__name__}: {error}")
     finally:
+        ignore_signals()
         with suppress(OSError):
             sys.stdout.flush()
         os._exit(code)
+
+
+def _interrupt(*_: int | FrameType | None) -> None:
+    ignore_signals()
+    raise Interrupted("interrupted")
+
+
+def ignore_signals() -> None:
+    """Ignore TERM and INT for the rest of this process; children inherit this."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _print(log: Path, child: int) -> int:

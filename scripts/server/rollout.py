@@ -136,7 +136,7 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
     if "migrate" in plan.services:
         attempt.steps.begin("migrate")
         if migrations.check_pending(attempt.project, plan.services):
-            engine.in_parallel(engine.kill, created)
+            engine.in_parallel(engine.stop_now, created)
             migrations.migrate(attempt.project, plan.services)
             engine.in_parallel(engine.start, created)
     created = created or _create_and_start(attempt, plan)

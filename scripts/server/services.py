@@ -4,7 +4,7 @@ from pathlib import Path
 
 from server import compose, engine, history, roles, state
 from server.compose import Project
-from server.errors import Refused, UsageError
+from server.errors import Interrupted, Refused, UsageError
 from server.repair import repair
 
 
@@ -25,7 +25,7 @@ def apply(directory: Path) -> int:
             state.say(f"applying the settings of {', '.join(names)}")
             if compose.run(project, "up", "--detach", "--no-deps", "--wait", *names).code:
                 raise Refused("some services are not healthy: see above")
-    except (Refused, UsageError, engine.EngineError, OSError) as error:
+    except (Refused, UsageError, Interrupted, engine.EngineError, OSError) as error:
         state.say(f"failed: {error}")
         return 1
     state.say("done")

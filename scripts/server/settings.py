@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.errors import UsageError
-from server.state import replace
+from server.state import CHILD_MARK, replace
 
 COMMIT = "[0-9a-f]{40}"
+INHERITED_VARIABLES = rf"PATH|HOME|USER|LC_ALL|TMPDIR|DOCKER_\w+|{CHILD_MARK}"
 DEFAULTS = {
     "API_REPLICAS": "1",
     "KEEP_RELEASES": "5",
@@ -57,6 +58,11 @@ class Settings:
         return f"{self.image}:{tag}"
 
 
+def inherited_environment() -> dict[str, str]:
+    """Return the variables of the caller that .env may refer to, without those that could become settings."""
+    return {name: value for name, value in os.environ.items() if re.fullmatch(INHERITED_VARIABLES, name)}
+
+
 def parse(text: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the names and values of a .env file, with quotes, comments and ${NAME} resolved as Compose does.
 
@@ -99,7 +105,7 @@ def read(directory: Path) -> Settings:
     """
     file = directory / ".env"
     try:
-        values = parse(file.read_text(encoding="utf-8"), os.environ)
+        values = parse(file.read_text(encoding="utf-8"), inherited_environment())
     except FileNotFoundError:
         raise UsageError(f"no .env in {directory}: setup-server.sh creates it from .env.prod") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -26,12 +26,12 @@ def show(directory: Path, settings: Settings) -> int:
             f"IMAGE_TAG and DEPLOY_ID in .env are older than the last deploy: 'sudo {directory}/deploy.sh' "
             "corrects them"
         )
-    if tag != settings.image_tag:
+    if settings.image_tag not in ("", tag):
         say(f"IMAGE_TAG in .env is '{settings.image_tag}': to make that live, run 'sudo {directory}/deploy.sh'")
     project = f"label=com.docker.compose.project={settings.project}"
     commands.docker(directory, "ps", "--all", "--filter", project, "--format", TABLE)
     say(f"last attempt: {history.last_line(directory) or 'none'}")
-    candidates = history.rollback_candidates(directory, tag, settings.keep_releases)
+    candidates = history.rollback_candidates(directory, tag or settings.image_tag, settings.keep_releases)
     if settings.is_stale:
         candidates = []  # IMAGE_TAG may name one of them already
         say(f"to roll back, first run 'sudo {directory}/deploy.sh', then this command again")

@@ -40,7 +40,7 @@ def containers(directory, monkeypatch):
     monkeypatch.setattr(repair, "DRAIN_SECONDS", 0)
     monkeypatch.setattr(rollout, "keep_live", lambda attempt: False)
     monkeypatch.setattr(rollout, "roll_out", refuse)
-    monkeypatch.setattr(deploy.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(deploy, "ignore_signals", lambda: None)
     state.write_upstream(directory, "front")
     return found
 
@@ -202,6 +202,18 @@ def test_rollback_in_an_env_saved_by_an_editor_is_a_rollback(directory, containe
     assert (found.image_tag, found.deploy_id) == (THIRD, "200")
 
 
+def test_refused_rollback_in_an_env_saved_by_an_editor_is_not_kept(directory, containers, monkeypatch):
+    """A reboot would deploy the release that IMAGE_TAG names."""
+    save_old_env(directory, THIRD)
+
+    def fail(*_):
+        raise Refused("another deploy is still running")
+
+    monkeypatch.setattr(state, "lock", fail)
+    assert deploy.run(directory, THIRD, "a person", refuse_older=False) == 1
+    assert (read(directory).image_tag, read(directory).deploy_id) == (NEW, "200")
+
+
 def test_env_of_the_last_deploy_is_not_stale(directory, containers):
     assert history.read_settings(directory) == read(directory)
     append(directory, id="200", tag=NEW, outcome="refused")
@@ -219,6 +231,32 @@ def test_reconcile_keeps_a_first_release_whose_deploy_was_killed(directory, cont
     monkeypatch.setattr(rollout, "keep_live", lambda attempt: True)
     assert deploy.run(directory, "", "a person", refuse_older=False) == 0
     assert (read(directory).image_tag, read(directory).deploy_id) == (NEW, "200")
+
+
+def test_status_of_a_killed_first_deploy_does_not_offer_to_deploy_nothing(directory, containers, monkeypatch, capsys):
+    env = (directory / ".env").read_text()
+    (directory / ".env").write_text(
+        env.replace(f"IMAGE_TAG={OLD}", "IMAGE_TAG=").replace("DEPLOY_ID=100", "DEPLOY_ID=")
+    )
+    containers += [container("200", NEW, "api"), container("200", NEW, "front")]
+    state.write_upstream(directory, "front-200")
+    monkeypatch.setattr(status.commands, "docker", lambda *_: None)
+    status.show(directory, read(directory))
+    output = capsys.readouterr().out
+    assert f"live: {NEW}\n" in output
+    assert "IMAGE_TAG in .env is" not in output
+
+
+def test_status_without_containers_does_not_offer_the_current_release_as_a_rollback(
+    directory, containers, monkeypatch, capsys
+):
+    append(directory, id="90", tag=THIRD)
+    append(directory, id="100", tag=OLD)
+    monkeypatch.setattr(status.commands, "docker", lambda *_: None)
+    status.show(directory, read(directory))
+    output = capsys.readouterr().out
+    assert f"IMAGE_TAG={THIRD}/" in output
+    assert f"IMAGE_TAG={OLD}/" not in output
 
 
 def test_reconcile_without_any_release_is_explained(directory, containers, capsys):
@@ -279,7 +317,7 @@ def test_live_release_of_a_killed_deploy_is_recorded(directory, containers, depl
 def test_image_tag_that_cannot_be_restored_is_reported(directory, monkeypatch, capsys, requested, is_shown):
     """The log is lost, and IMAGE_TAG is OLD: whether OLD was live is unknown; NEW was only requested."""
     (directory / "deploys.log").unlink()
-    monkeypatch.setattr(deploy.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(deploy, "ignore_signals", lambda: None)
 
     def fail(*_):
         raise Refused("another deploy is still running")

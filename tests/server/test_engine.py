@@ -118,6 +118,22 @@ def test_command_is_killed_after_its_time_limit(tmp_path):
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("docker pull --quiet image", "docker pull"),
+        ("/usr/lib/docker-compose --progress quiet --file a.yml up --detach api", "docker-compose up"),
+        ("docker compose --progress quiet --file a.yml up", "docker compose"),
+        ("/usr/bin/python3 -B -m server --help", "python3"),
+    ],
+)
+def test_message_about_a_time_limit_names_the_command(tmp_path, monkeypatch, command, name):
+    popen = commands.subprocess.Popen
+    monkeypatch.setattr(commands.subprocess, "Popen", lambda _, **options: popen(["sleep", "60"], **options))
+    with pytest.raises(TimedOut, match=rf"'{name}' took more than 0\.01 s"):
+        commands.run(command.split(), tmp_path, seconds=0.01)
+
+
 def test_meanwhile_can_abort_a_command(tmp_path):
     def no_more_room():
         raise Refused("the disk is almost full")
@@ -149,11 +165,11 @@ def test_the_lock_names_its_holder_and_is_released(tmp_path, monkeypatch, capsys
 
 
 FOLLOW = """
-import pathlib, signal, sys, time
+import os, pathlib, sys, time
 from server.follow import follow
 def action():
+    pathlib.Path("pid").write_text(f"{os.getpid()}")
     print("begun", flush=True)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     while not pathlib.Path("over").exists():
         time.sleep(0.01)
     print("over", flush=True)
@@ -202,3 +218,10 @@ def test_the_action_continues_when_its_follower_exits(followed, tmp_path, number
     while log_of(tmp_path) != "begun\nover\n":
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_to_the_action_interrupts_it(followed, tmp_path, number):
+    os.kill(int((tmp_path / "pid").read_text()), number)
+    assert followed.wait(10) == 1
+    assert log_of(tmp_path) == "begun\n==> failed: Interrupted: interrupted\n"
