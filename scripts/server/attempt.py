@@ -62,7 +62,7 @@ class Attempt:
         return self.settings.release_image(self.tag)
 
     def find_containers(self) -> list[Container]:
-        """Return the containers that this attempt created."""
+        """Return the containers of this release: those with this deploy id."""
         containers = release_containers(self.settings)
         return [container for container in containers if container.deploy_id == self.project.deploy_id]
 

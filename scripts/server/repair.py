@@ -44,7 +44,8 @@ def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) ->
 
     If all containers of "old" are stopped, "new" is kept once requests go to it. If neither DEPLOY_ID nor upstream
     names a running release, another running release is kept, unless it may be unverified: if upstream is NO_FRONT, or
-    if it is newer than the stopped containers of DEPLOY_ID. Then those are kept.
+    if it is newer than the stopped containers of DEPLOY_ID. If none is kept for these reasons, stopped containers of
+    DEPLOY_ID are.
     """
     running = [container.deploy_id for container in containers if container.is_running]
     others = [] if upstream == state.NO_FRONT else running
