@@ -120,7 +120,7 @@ def find_problem(project: Project, services: Mapping[str, Any], commit: str) -> 
     """Send requests through the proxy. Return why the release does not pass; empty if it does."""
     path = (services["api"].get("labels") or {}).get(HEALTH_PATH, "")
     if not path:
-        say("no health path: any status below 500 on / counts as healthy, which only proves that the process serves")
+        say("no health path: any status below 500 on / counts as healthy, which only proves that the process answers")
     site, port = (project.settings.get(name, "") for name in ("SITE_ADDRESS", "API_PORT"))
     command = [*project.command, "run", "--rm", "-T", "--no-deps", "--entrypoint", "python3", "api", "-I", "-"]
     done = subprocess.run(

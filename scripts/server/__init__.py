@@ -1,4 +1,7 @@
-"""The deploy program: runs on the server, extracted from the live release's image. Standard library only."""
+"""The deploy program: runs on the server, extracted from the live release's image. Standard library only.
+
+Version 1 was a Bash program. Servers may still have releases that it deployed, and can roll back to them.
+"""
 
 import sys
 

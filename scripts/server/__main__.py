@@ -22,8 +22,8 @@ Usage: deploy.sh                  deploy the release that IMAGE_TAG in .env name
        deploy.sh --help           show this help
 
 A release starts next to the current one and goes live only when it is healthy. Otherwise it is removed, its
-log is shown, and the exit code is 1 (2: invalid arguments or settings). After an interruption, run the same
-command again: it cleans up first.
+log is shown, and the exit code is 1 (2: invalid arguments or settings). If you stop this command, the exit
+code is also 1, but the deploy continues. If a deploy was killed, run the same command again: it cleans up first.
 """
 KEY_ACTOR = "the deploy key"
 
@@ -88,7 +88,7 @@ def run(directory: Path, command: Command) -> int:
         return follow(directory, lambda: deploy.run(directory, command.tag, actor, refuse_older=True))
     if (current.image_tag or current.deploy_id) and not re.fullmatch(settings.COMMIT, current.image_tag):
         raise UsageError(f"IMAGE_TAG in {directory}/.env must be a commit (40 hex digits)")
-    # If IMAGE_TAG names another release than the live one, request that release. Otherwise IMAGE_TAG is read under
+    # If IMAGE_TAG names a release other than the live one, request that release. Otherwise IMAGE_TAG is read under
     # the lock: a deploy that is running may change it.
     entry = history.find_live_entry(directory, current.deploy_id)
     tag = current.image_tag if entry and entry.tag != current.image_tag else ""

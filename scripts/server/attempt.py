@@ -67,5 +67,5 @@ class Attempt:
         return [container for container in containers if container.deploy_id == self.project.deploy_id]
 
     def for_live_release(self) -> "Attempt":
-        """Return a copy of this attempt with the deploy id of the live release: its containers are the live ones."""
+        """Return a copy of this attempt with the deploy id of the live release, whose containers it then finds."""
         return replace(self, project=replace(self.project, deploy_id=self.live.deploy_id))

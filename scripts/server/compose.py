@@ -36,7 +36,7 @@ class Project:
         return self.directory / "releases" / self.tag
 
     def environment(self) -> Mapping[str, str]:
-        """Return the environment of Compose: without variables of the caller that could become settings."""
+        """Return the environment of Compose: the caller's variables could override .env, so few are passed on."""
         return {**inherited_environment(), "IMAGE_TAG": self.tag, "DEPLOY_ID": self.deploy_id}
 
 
@@ -97,13 +97,13 @@ def require_same_networks(project: Project, new: Mapping[str, Any], live_tag: st
         before = configuration(live).get("networks", {})
     except Refused as error:
         raise Refused(
-            f"{error}; this is the compose file of the live release: keep the setting until the new release is live"
+            f"{error}; this is the compose file of the live release: keep this setting until the new release is live"
         ) from None
     changed = [name for name, network in new.get("networks", {}).items() if before.get(name, network) != network]
     if changed:
         raise Refused(
             f"this release changes networks ({', '.join(changed)}), which would stop all containers on them: keep "
-            f"their definition, or plan an interruption: 'docker compose down' in {project.directory}, then deploy"
+            f"their definitions, or plan an interruption: 'docker compose down' in {project.directory}, then deploy"
         )
 
 
@@ -122,7 +122,7 @@ def pull_missing(project: Project, services: Mapping[str, Any]) -> None:
     if any(engine.image(image) is None for image in images):
         result = run(project, "pull", "--quiet", "--policy", "missing")
         if result.code:
-            raise Refused("the image of another service (such as DB_IMAGE) cannot be pulled: see above")
+            raise Refused("an image of docker-compose.prod.yml (such as DB_IMAGE) cannot be pulled: see above")
 
 
 def start_missing(project: Project, names: Sequence[str], existing: Sequence[engine.Container]) -> None:

@@ -64,7 +64,7 @@ def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
 
 
 def _record_missing_line(directory: Path, current: Settings, live: Live) -> None:
-    """Record the live release if its deploy was killed before that: rollbacks are offered from these lines."""
+    """Write the line of the live release to deploys.log, which its deploy lacks if it was killed before that."""
     if history.is_recorded(directory, live.deploy_id):
         return
     project = Project(directory, current, live.tag, live.deploy_id)
@@ -87,7 +87,7 @@ def _abort(directory: Path, tag: str, error: Exception) -> int:
                 f"check IMAGE_TAG, then run sudo {directory}/deploy.sh"
             )
         elif tag and live_entry and live_entry.tag != tag:
-            in_file = (tag, settings.read(directory).deploy_id)  # another id than `current` has if .env is stale
+            in_file = (tag, settings.read(directory).deploy_id)  # if .env is stale, its id is not that of `current`
             settings.write_release(directory, live_entry.tag, current.deploy_id, only_if=in_file)
     except (OSError, UsageError) as problem:
         say(f"IMAGE_TAG in .env could not be restored: {problem}")
@@ -124,7 +124,7 @@ def _execute(attempt: Attempt, refuse_older: bool) -> int:
 
 
 def _reason(attempt: Attempt, error: BaseException) -> str:
-    """Return the message of an expected failure; for a bug, its type and its step, too."""
+    """Return the message of an expected failure; for a bug, also the type of the exception and the step."""
     return str(error) if isinstance(error, FAILURES) else f"{type(error).__name__} in {attempt.steps.name}: {error}"
 
 
@@ -137,7 +137,7 @@ def _finish(attempt: Attempt, outcome: str) -> None:
     attempt.steps.begin("clean up")
     state.link_current(directory, attempt.tag)
     problem = repair.keep_only(directory, current, deploy_id)
-    rollout.start_services_that_left(attempt)
+    rollout.start_former_services(attempt)
     _rename_containers(attempt)
     release.prune(directory, current, attempt.tag)
     history.notify(directory, current)
@@ -146,7 +146,7 @@ def _finish(attempt: Attempt, outcome: str) -> None:
 
 
 def _rename_containers(attempt: Attempt) -> None:
-    """Name the containers <project>-<service>-1, -2 and so on: Compose only increments their numbers."""
+    """Name the containers <project>-<service>-1, -2 and so on: Compose always counts up."""
     numbers = Counter[str]()
     for container in attempt.find_containers():
         numbers[container.service] += 1
@@ -222,6 +222,6 @@ def _restore(attempt: Attempt) -> dict[str, Exception]:
         say(f"no diagnostics: {problem}")
     restore(".env", lambda: settings.write_release(directory, live.tag, live.deploy_id))
     before = replace(attempt.settings, deploy_id=live.deploy_id)
-    state.end_orphans(directory)  # a signal may arrive while a process is being started
+    state.end_orphans(directory)  # a process that was being started when a signal arrived still runs
     restore("the containers", lambda: repair.repair(directory, before))
     return problems

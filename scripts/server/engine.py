@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-REQUEST_SECONDS = 60  # time limit of each read of a response of the engine
-STOP_SECONDS = 4 * 3600  # time limit of stopping a container, grace period included: a job may take long
+REQUEST_SECONDS = 60  # time limit of each read of a response
+STOP_SECONDS = 4 * 3600  # time limit of stopping a container, grace period included: a job may take hours
 SOCKET = "/var/run/docker.sock"
 MAX_REQUESTS = 16  # at the same time
 
@@ -19,7 +19,7 @@ class EngineError(Exception):
     """The engine does not respond, or returns an error."""
 
     def __init__(self, message: str, status: int = 0) -> None:
-        """`status` is the HTTP status of the response, 0 without one."""
+        """`status` is the HTTP status of the response, 0 if there was none."""
         super().__init__(message)
         self.status = status
 
@@ -189,9 +189,9 @@ def stop(container: str) -> None:
 
 
 def stop_now(container: str) -> None:
-    """Stop a container that does not serve yet without a grace period, and keep it.
+    """Stop a container without a grace period, but do not remove it.
 
-    While it starts, it may ignore its stop signal.
+    For containers that do not serve yet: while a process starts, it may ignore the stop signal.
     """
     _tolerate((304, 404), "POST", f"/containers/{container}/stop", {"t": "0"})
 

@@ -20,8 +20,8 @@ POLL_SECONDS = 0.05
 def follow(directory: Path, action: Callable[[], int]) -> int:
     """Run `action` in a session of its own, print its log until it ends, and return its exit code.
 
-    SIGINT, SIGHUP and SIGTERM stop printing, not the action; then the exit code is 1. In the process of the action,
-    the first SIGTERM or SIGINT raises Interrupted; SIGHUP is ignored.
+    In this process, SIGINT, SIGHUP and SIGTERM only stop the printing: the exit code is 1, and the action continues.
+    In the child process, which runs the action, the first SIGTERM or SIGINT raises Interrupted; SIGHUP is ignored.
     """
     log = _new_log(directory / "logs")
     child = os.fork()

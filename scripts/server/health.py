@@ -19,7 +19,7 @@ FAILED_PROBES = 2  # consecutive failures that refuse a watched release
 class Target(NamedTuple):
     """What a probe requests: the health path of the site. The release with this tag must respond.
 
-    Releases of version 1 have no health path (None). Their /version returns the tag.
+    Releases of version 1 have no label quai.health-path (None). Their /version returns the tag.
     """
 
     tag: str
@@ -53,6 +53,7 @@ def _find_unhealthy(containers: Sequence[str], may_have_restarted: bool = False)
 
 
 def _unhealthy_service(container: str, may_have_restarted: bool) -> str:
+    """Return the container's service if it is not healthy yet, otherwise "". Raises Refused if it has failed."""
     try:
         found = engine.inspect(container)
     except engine.EngineError as error:
@@ -95,7 +96,7 @@ def watch(containers: Sequence[str], front: engine.Container, target: Target, se
     """Watch a release that serves, for WATCH_SECONDS. Raises Refused if it crashes, or if its probes fail.
 
     A front sends requests to the API of the previous release while its own does not accept connections. The header
-    of the response then names another release.
+    of the response then names another release, and the probe fails.
     """
     end, failed = time.monotonic() + settings.watch_seconds, 0
     while time.monotonic() < end or failed:

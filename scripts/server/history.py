@@ -54,17 +54,19 @@ def find_live_entry(directory: Path, deploy_id: str) -> Entry | None:
 
 
 def read_settings(directory: Path) -> Settings:
-    """Return the settings of .env, with the release that the log names if .env is stale. Raises UsageError.
+    """Return the settings of .env. If it is stale, the release comes from the log instead. Raises UsageError.
 
     It is stale if an editor opened it before a deploy and saved it afterwards: the log then has a later live release.
     """
-    live = {entry.id: entry for entry in _live_entries(directory)}  # before .env, which a deploy writes before the log
+    # The log first, because a deploy writes .env first: otherwise .env could look stale if a deploy ends in between.
+    live = {entry.id: entry for entry in _live_entries(directory)}
     current = settings.read(directory)
     named = live.get(current.deploy_id)
     newest = live.get(max(filter(str.isdecimal, live), key=int, default=""))
     if named is None or newest is None or named is newest:
         return current
-    tag = newest.tag if current.image_tag == named.tag else current.image_tag  # changed on purpose
+    # IMAGE_TAG of another release was set on purpose, for a rollback.
+    tag = newest.tag if current.image_tag == named.tag else current.image_tag
     return replace_fields(current, image_tag=tag, deploy_id=newest.id, is_stale=True)
 
 
@@ -169,7 +171,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _post(current: Settings, line: str) -> tuple[int, str]:
-    """Send one line. Return the status and a description of the response; status 0 without one in NOTIFY_SECONDS."""
+    """Send one line. Return the status and a description of the response; status 0 if none
+    arrived within NOTIFY_SECONDS."""
     headers = {"Content-Type": "application/json"}
     if current.notify_token:
         headers["Authorization"] = f"Bearer {current.notify_token}"
@@ -185,7 +188,7 @@ def _post(current: Settings, line: str) -> tuple[int, str]:
         except OSError as error:
             results.append((0, f"did not respond: {error}"))
         except (ValueError, HTTPException) as error:  # its message may quote the URL or the token
-            results.append((0, f"was not requested ({type(error).__name__}): check NOTIFY_URL and NOTIFY_TOKEN"))
+            results.append((0, f"could not be called ({type(error).__name__}): check NOTIFY_URL and NOTIFY_TOKEN"))
 
     # In a thread: the socket's timeout restarts with each byte that is received.
     thread = threading.Thread(target=send, daemon=True)

@@ -11,12 +11,12 @@ from server import compose, engine, history, release, roles, state
 from server.compose import Project
 from server.errors import Refused, TimedOut
 
-# A label of the service `check`: its exit code if the release cannot run on the schema of the database.
+# A label of the service `check`. Its value is the exit code which means that the release cannot run on this schema.
 INCOMPATIBLE_LABEL = "quai.incompatible-exit-code"
 PENDING = 3  # the only exit code of version 1 that means pending migrations
 NOT_RUN = 125  # the exit codes from here on mean that a command did not run, or was killed
 ID = "[0-9]{10}"  # the id of a deploy: seconds since 1970
-GROWTH = 1.2  # how much larger than the last dump the next one may be, as a factor
+GROWTH = 1.2  # the next dump is assumed to be at most this many times as large as the last one
 
 
 def check_pending(project: Project, services: Mapping[str, Any]) -> bool:
@@ -110,7 +110,7 @@ def make_room(folder: Path, keep: int, live_ids: Collection[str], min_free_mb: i
 
 
 def prunable(folder: Path, keep: int, live_ids: Collection[str]) -> list[Path]:
-    """Return the dumps to delete: all except the newest `keep` and the first since a deploy went live.
+    """Return the dumps to delete: all except the newest `keep` and the oldest since a deploy went live.
 
     If a migration fails half-way, each retry dumps a half-migrated database; only the first dump is clean.
     """

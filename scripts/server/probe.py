@@ -52,7 +52,7 @@ def probe(address: str, port: int, health_path: str, site: Site) -> Response:
     """Send one GET; status 0 means that there was no response within PROBE_SECONDS.
 
     The application is ready if the health path returns 2xx or 3xx. Without a health path (an empty string), any status
-    below 500 on / counts: it proves only that the process serves.
+    below 500 on / counts: it proves only that the process answers.
     """
     headers = {"Host": site.host, "X-Forwarded-Proto": "https" if site.is_https else "http"}
     connection = http.client.HTTPConnection(address, port, timeout=PROBE_SECONDS)

@@ -53,7 +53,7 @@ def pull(directory: Path, settings: Settings, tag: str) -> Any:
 
 
 def label(image: Any | None, name: str) -> str:
-    """Return a label of an image; empty without one."""
+    """Return a label of an image; empty if it has none."""
     labels = ((image or {}).get("Config") or {}).get("Labels") or {}
     return str(labels.get(name, ""))
 
@@ -104,7 +104,7 @@ def unpack(directory: Path, settings: Settings, tag: str) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Write the files of a folder to the disk: after a power failure .env may name this release."""
+    """Write the files of a folder to the disk: after a power failure, .env could name a release without them."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -138,7 +138,7 @@ def prune(directory: Path, settings: Settings, live: str) -> None:
     try:
         candidates = history.rollback_candidates(directory, live, settings.keep_releases)
         if not candidates:
-            return  # the log may be lost, and with it what a rollback needs
+            return  # the log may have been lost: keep everything that a rollback may need
         keep |= set(candidates)
         for folder in releases.glob("*.new"):
             shutil.rmtree(folder, ignore_errors=True)

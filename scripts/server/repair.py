@@ -21,7 +21,7 @@ class Live(NamedTuple):
 
     @property
     def front(self) -> str:
-        """The name of its front while another release starts."""
+        """The network name that only its front has, unlike `front`; NO_FRONT if it has no containers."""
         return state.FRONT_PREFIX + self.deploy_id if self.containers else state.NO_FRONT
 
 
@@ -38,14 +38,18 @@ def find_live(containers: Sequence[Container], deploy_id: str, upstream: str) ->
         killed                            DEPLOY_ID  upstream   kept
         before the switch                 old        front-old  old
         after it                          old        front-new  old: the new one was not fully watched
-        with .env written                 new        front-new  new
+        after .env was written            new        front-new  new
         first deploy, before the switch   none       NO_FRONT   none
         first deploy, after it            none       front-new  new
 
-    If all containers of "old" are stopped, "new" is kept once requests go to it. If neither DEPLOY_ID nor upstream
-    names a running release, another running release is kept, unless it may be unverified: if upstream is NO_FRONT, or
-    if it is newer than the stopped containers of DEPLOY_ID. If none is kept for these reasons, stopped containers of
-    DEPLOY_ID are.
+    Of the releases with a running container, the first of these is kept:
+
+    1. the one that DEPLOY_ID names;
+    2. the one that upstream names;
+    3. another one, if it has been live: none if upstream is NO_FRONT, because a first deploy was starting it; if
+       there are stopped containers of DEPLOY_ID, only one with a lower id.
+
+    Without any, the stopped containers of DEPLOY_ID are kept.
     """
     running = [container.deploy_id for container in containers if container.is_running]
     others = [] if upstream == state.NO_FRONT else running
@@ -73,7 +77,9 @@ def repair(directory: Path, settings: Settings) -> Live:
     engine.remove_now(release.unpack_name(settings))
     compose.end_one_shots(settings)
     (directory / "backups/new").unlink(missing_ok=True)
-    if problem := keep_only(directory, settings, live.deploy_id):  # the next release may correct it
+    if problem := keep_only(
+        directory, settings, live.deploy_id
+    ):  # only a message: the release to be deployed may correct it
         state.say(problem)
     live = find_live(release_containers(settings), live.deploy_id, "")  # again: singletons may have been started
     if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():

@@ -17,10 +17,10 @@ ONE_SHOTS = ("check", "backup", "migrate")
 def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
     """Return the services of a release, each with its number of containers.
 
-    Raises Refused if the labels of a service are wrong: a deploy would not replace it, or run it twice.
+    Raises Refused if the labels of a service are wrong: a deploy would leave it running, or run two instances of it.
     """
     found = {name: _replicas(service) for name, service in services.items() if RELEASE_LABEL in labels(service)}
-    requires_labels = not is_version_1(services)  # its workers were not part of a release
+    requires_labels = not is_version_1(services)  # in version 1, workers were not part of a release
     for name, service in services.items():
         uses_image = service.get("image") == image and name not in ONE_SHOTS and _replicas(service)
         lacks_labels = uses_image and name not in found and requires_labels
@@ -40,7 +40,7 @@ def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
 
 
 def is_version_1(services: Mapping[str, Any]) -> bool:
-    """Return whether these services are those of a release of version 1, which names no health path."""
+    """Return whether these services are those of a release of version 1: its api has no label quai.health-path."""
     return HEALTH_PATH_LABEL not in labels(services.get("api", {}))
 
 

@@ -103,7 +103,7 @@ def _prepare(attempt: Attempt, refuse_older: bool) -> Plan:
         compose.require_same_networks(attempt.project, configuration, attempt.live.tag)
     compose.pull_missing(attempt.project, services)
     if not roles.labels(services["api"]).get(roles.HEALTH_PATH_LABEL, "unknown"):
-        say("no health path: any status below 500 on / counts as healthy, which only proves that the process serves")
+        say("no health path: any status below 500 on / counts as healthy, which only proves that the process answers")
     return Plan(services, replicas, outcome, release.has_same_migrations(image, live_image))
 
 
@@ -120,11 +120,12 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
     """Migrate if needed, and start the new API and front next to the current ones. Return the ids of their containers.
 
     A release serves only after its migrations have run. If its migrations are those of the live release, it starts
-    before the check. If the check finds a pending migration, the new containers are killed, and started again after
-    the migration.
+    before the service `check`, to save time. If that finds a pending migration, the new containers are stopped, and
+    started again after the migration.
     """
     existing = engine.containers(attempt.settings.project)
-    # The proxy starts with the new release; services that left the release, when their previous containers ended.
+    # Not yet: the proxy (after the new containers), and services that no longer belong to the release (after their
+    # previous containers have ended).
     started_later = {"proxy", *(container.service for container in attempt.live.containers)}
     others = [name for name in roles.other_services(plan.services) if name not in started_later]
     compose.start_missing(attempt.project, others, existing)
@@ -144,15 +145,15 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
     return created
 
 
-def start_services_that_left(attempt: Attempt) -> None:
+def start_former_services(attempt: Attempt) -> None:
     """Start services that belonged to the previous release, and are now services that a deploy does not replace."""
-    left = {container.service for container in attempt.live.containers} - {
+    former = {container.service for container in attempt.live.containers} - {
         container.service for container in attempt.find_containers()
     }
-    if left:
+    if former:
         others = roles.other_services(compose.configuration(attempt.project)["services"])
         existing = engine.containers(attempt.settings.project)
-        compose.start_missing(attempt.project, [name for name in others if name in left], existing)
+        compose.start_missing(attempt.project, [name for name in others if name in former], existing)
 
 
 def _create_and_start(attempt: Attempt, plan: Plan) -> list[str]:

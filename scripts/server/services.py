@@ -19,7 +19,7 @@ def apply(directory: Path) -> int:
             state.end_orphans(directory)
             live = repair(directory, current)
             if not live.containers:
-                raise Refused("no release has containers: deploy one; a deploy starts these services")
+                raise Refused("no release is live: deploy one, which also starts these services")
             project = Project(directory, current, live.tag, live.deploy_id)
             names = roles.other_services(compose.configuration(project)["services"])
             state.say(f"applying the settings of {', '.join(names)}")

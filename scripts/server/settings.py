@@ -59,7 +59,7 @@ class Settings:
 
 
 def inherited_environment() -> dict[str, str]:
-    """Return the variables of the caller that .env may refer to, without those that could become settings."""
+    """Return the variables of the caller that Compose gets. Others could override a line of .env."""
     return {name: value for name, value in os.environ.items() if re.fullmatch(INHERITED_VARIABLES, name)}
 
 
@@ -125,7 +125,7 @@ def read(directory: Path) -> Settings:
     def number(name: str) -> int:
         return int(value(name, "[1-9][0-9]{0,8}", "a whole number, 1 or more"))
 
-    number("API_REPLICAS")  # for Compose, whose message would not name it
+    number("API_REPLICAS")  # only Compose uses it, but its message would not name the setting
     return Settings(
         project=value("COMPOSE_PROJECT_NAME", "[a-z0-9][a-z0-9_-]*", "a name in lower case"),
         image=value("IMAGE", r"\S+", "the name of an image"),
@@ -150,7 +150,7 @@ def write_release(directory: Path, tag: str, deploy_id: str, *, only_if: tuple[s
     """
     folder = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # one deploy may end while another stops waiting for the lock
+        fcntl.flock(folder, fcntl.LOCK_EX)  # a deploy that stops waiting for the lock writes without it
         file = directory / ".env"
         text = before = file.read_text(encoding="utf-8")
         values = parse(text)
@@ -160,7 +160,7 @@ def write_release(directory: Path, tag: str, deploy_id: str, *, only_if: tuple[s
             text = re.sub(rf"^[ \t]*(export[ \t]+)?{name}[ \t]*[=:].*", f"{name}={value}", text, flags=re.MULTILINE)
         if text != before:
             replace(file, text, mode=0o600)
-        elif (unfinished := directory / ".env.new").is_file():  # of a deploy that was interrupted in `replace`
+        elif (unfinished := directory / ".env.new").is_file():  # left by a deploy that was interrupted in `replace`
             unfinished.unlink()
     finally:
         os.close(folder)

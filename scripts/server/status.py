@@ -36,7 +36,7 @@ def show(directory: Path, settings: Settings) -> int:
         candidates = []  # IMAGE_TAG may name one of them already
         say(f"to roll back, first run 'sudo {directory}/deploy.sh', then this command again")
     elif candidates:
-        say("to roll back, run one of these lines (most recently live first):")
+        say("to roll back, run one of these lines (newest first):")
     else:
         say("no release to roll back to")
     for candidate in candidates:
