@@ -43,7 +43,6 @@ def test_load_has_the_requested_rate_and_mix(server, tmp_path):
     assert summary.failed == 0, summary.failures_between(0, time.time())
     assert summary.requests == len(server.received)
     assert server.connections <= 16
-    assert 200 < summary.rate < 1000
     assert scheduled_rate(summary) == pytest.approx(500, rel=0.25)
     assert kinds.keys() == {("POST", "/notes"), ("GET", "/notes"), ("GET", "/version"), ("GET", "/")}
     assert kinds["POST", "/notes"] == pytest.approx(summary.requests / 5, abs=4)
@@ -242,7 +241,7 @@ def test_slow_response_is_a_failure(server, tmp_path, monkeypatch):
     connection = connect(server.url)
     monkeypatch.setattr("tests.rehearsal.traffic.TIMEOUT", 0.1)
     server.fault = lambda number, method: time.sleep(0.2)
-    record = send(connection, Request("/"), 0)
+    record = send(connection, Request("/"), time.monotonic())
     assert (record["status"], record["error"]) == (200, "TimeoutError: longer than 0.1 s")
     assert is_failed(record)
 

@@ -195,8 +195,8 @@ class Traffic:
         return Summary.read(self.records)
 
 
-def send(connection: HTTPConnection, request: Request, late: float, version_path: str = "") -> dict:
-    """Send a request once and return its record.
+def send(connection: HTTPConnection, request: Request, due: float, version_path: str = "") -> dict:
+    """Send a request that is due at this time (`time.monotonic`) once, and return its record.
 
     The tag of a record is the release that answered: the header RELEASE_HEADER, or with `version_path` the field `tag`
     of the JSON response at this path, and then no other request has a tag.
@@ -204,7 +204,7 @@ def send(connection: HTTPConnection, request: Request, late: float, version_path
     new_id = str(uuid.uuid4())
     path, body = request.path.replace("${id}", new_id), request.body.replace("${id}", new_id)
     headers = {name: value.replace("${id}", new_id) for name, value in request.headers.items()}
-    record = {"at": time.time(), "late": round(late, 6), "seconds": 0.0, "method": request.method}
+    record = {"at": time.time(), "late": round(time.monotonic() - due, 6), "seconds": 0.0, "method": request.method}
     record |= {"path": path.partition("?")[0], "status": None, "error": None, "tag": None, "expected": request.status}
     record |= {"counted": request.counted or None, "id": new_id if request.counted else None}
     began = time.monotonic()
@@ -241,7 +241,7 @@ def generate(options: argparse.Namespace) -> None:
             if stopping.wait(max(0.0, due - time.monotonic())):
                 return connection.close()
             request = options.requests[number % len(options.requests)]
-            records.append(send(connection, request, time.monotonic() - due, options.version_path))
+            records.append(send(connection, request, due, options.version_path))
 
     with options.records.open("w") as file, ThreadPoolExecutor(options.workers) as pool:
         workers = [pool.submit(work) for _ in range(options.workers)]
