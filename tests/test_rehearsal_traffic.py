@@ -70,7 +70,9 @@ def test_wrong_status_and_incomplete_responses_are_failures(server, tmp_path):
     summary = send_load(server, tmp_path)
     failures = summary.failures_between(0, time.time())
     assert len(failures) == len(server.received) // 18 + (len(server.received) + 9) // 18
-    assert {record["status"] for record in failures if record["error"] is None} == {500}
+    complete = [record for record in failures if record["error"] is None]
+    assert {(record["status"], record["body"]) for record in complete} == {(500, '{"tag": "of /version"}')}
+    assert not [record for record in summary.records if "body" in record and record not in failures]
     assert any("IncompleteRead" in record["error"] for record in failures if record["error"])
 
 

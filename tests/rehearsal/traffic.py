@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from tests.rehearsal.application import Request
 
 TIMEOUT = 10.0  # seconds, for a complete request
+BODY_BYTES = 200  # of an unexpected response, which its record contains
 RELEASE_HEADER = "X-Release"  # of each response: the commit of the release
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,6 +215,8 @@ def send(connection: HTTPConnection, request: Request, due: float, version_path:
         response = connection.getresponse()
         record["status"] = response.status
         text = response.read()
+        if not is_expected(record):
+            record["body"] = text[:BODY_BYTES].decode(errors="replace")
         if not version_path:
             record["tag"] = response.headers[RELEASE_HEADER]
         elif path == version_path and response.status == 200:
