@@ -43,6 +43,7 @@ def test_load_has_the_requested_rate_and_mix(server, tmp_path):
     assert summary.failed == 0, summary.failures_between(0, time.time())
     assert summary.requests == len(server.received)
     assert server.connections <= 16
+    assert 200 < summary.rate < 1000
     assert scheduled_rate(summary) == pytest.approx(500, rel=0.25)
     assert kinds.keys() == {("POST", "/notes"), ("GET", "/notes"), ("GET", "/version"), ("GET", "/")}
     assert kinds["POST", "/notes"] == pytest.approx(summary.requests / 5, abs=4)
