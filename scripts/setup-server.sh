@@ -199,10 +199,10 @@ port_suffix() {
 }
 
 print_next() {
-  local name=$host url registry=${image%%/*} login="root@$host"
+  local name=$host address=$host url registry=${image%%/*} login="root@$host"
   [[ ${SUDO_USER-root} == root ]] || login="$SUDO_USER@$host sudo -n"
-  url=http://$host$(port_suffix HTTP_PORT 80)
-  [[ $host != *:* ]] || url="http://[$host]$(port_suffix HTTP_PORT 80)" # an IPv6 address
+  [[ $host != *:* ]] || address="[$host]" # IPv6
+  url=http://$address$(port_suffix HTTP_PORT 80)
   [[ $registry == *[.:]* ]] || registry='' # Docker Hub
   [[ $port == 22 ]] || name="[$host]:$port"
   case $site in

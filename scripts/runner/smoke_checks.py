@@ -21,6 +21,7 @@ BURST, CLIENTS = 64, 16  # requests, and how many of them at the same time
 CADDYFILE = Path("/release/front/Caddyfile")
 MARGIN = 0.5  # seconds
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}  # seconds
+DURATION = rf"(\d+(?:\.\d+)?)({'|'.join(UNITS)})"  # one part of a duration such as 1m30s
 OPTIONS = "gunicorn: --keep-alive 75, uvicorn: --timeout-keep-alive 75, hypercorn: --keep-alive 75"
 
 
@@ -41,18 +42,25 @@ def read_front_keep_alive() -> float | None:
     """Return how many seconds the front keeps idle connections to the API, 0 for none; None if that is unknown."""
     longest = None
     for value in re.findall(r"^\s*keepalive\s+(\S+)", CADDYFILE.read_text(), re.MULTILINE):
-        if value != "off" and not re.fullmatch(r"([\d.]+(ms|s|m|h))+", value):
+        parts = re.findall(DURATION, value)
+        if value not in ("off", "".join(number + unit for number, unit in parts)):
             return None
-        parts = re.findall(r"([\d.]+)(ms|s|m|h)", value)
         longest = max(longest or 0.0, sum(float(number) * UNITS[unit] for number, unit in parts))
     return longest
 
 
-def check_keep_alive(port: int, health_path: str, site: Site, seconds: float) -> str:
-    """Return why the API closes an idle connection too early; empty if it does not.
+def check_keep_alive(port: int, health_path: str, site: Site, seconds: float | None) -> str:
+    """Return why the API closes an idle connection too early, or why that is unknown; empty if it does not.
 
     A server that closes it before the front does loses POST requests: they are sent on the connection while it closes.
     """
+    if seconds is None:
+        return (
+            f"{CADDYFILE} does not say how long the front keeps idle connections to the API (by default 2 minutes, "
+            "longer than most servers do): set 'keepalive 3s' in the block 'transport http' of 'reverse_proxy'"
+        )
+    if not seconds:
+        return ""
     scheme = "https" if site.is_https else "http"
     request = f"GET {health_path or '/'} HTTP/1.1\r\nHost: {site.host}\r\nX-Forwarded-Proto: {scheme}\r\n\r\n"
     with socket.create_connection((API, port), timeout=10) as connection:
@@ -77,15 +85,7 @@ def check_keep_alive(port: int, health_path: str, site: Site, seconds: float) ->
 def main(health_path: str, site_address: str, commit: str, port: str) -> int:
     """Run all checks and return the exit code."""
     site, seconds = parse_site(site_address), read_front_keep_alive()
-    problem = check_burst(health_path, site, commit)
-    if seconds is None:
-        problem = problem or (
-            f"{CADDYFILE} does not say how long the front keeps idle connections to the API (by default 2 minutes, "
-            "longer than most servers do): set 'keepalive 3s' in the block 'transport http' of 'reverse_proxy'"
-        )
-    elif not problem and seconds:
-        problem = check_keep_alive(int(port), health_path, site, seconds)
-    if problem:
+    if problem := check_burst(health_path, site, commit) or check_keep_alive(int(port), health_path, site, seconds):
         print(problem)
         return 1
     print(f"{BURST} requests, {CLIENTS} at a time, returned release {commit}")

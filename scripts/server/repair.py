@@ -77,9 +77,8 @@ def repair(directory: Path, settings: Settings) -> Live:
     engine.remove_now(release.unpack_name(settings))
     compose.end_one_shots(settings)
     (directory / "backups/new").unlink(missing_ok=True)
-    if problem := keep_only(
-        directory, settings, live.deploy_id
-    ):  # only a message: the release to be deployed may correct it
+    # Only a message: the release to be deployed may correct it.
+    if problem := keep_only(directory, settings, live.deploy_id):
         state.say(problem)
     live = find_live(release_containers(settings), live.deploy_id, "")  # again: singletons may have been started
     if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():

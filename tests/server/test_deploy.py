@@ -45,6 +45,18 @@ def containers(directory, monkeypatch):
     return found
 
 
+def write_env_without_a_release(directory):
+    """Write .env as it is before the first deploy."""
+    env = (directory / ".env").read_text()
+    (directory / ".env").write_text(
+        env.replace(f"IMAGE_TAG={OLD}", "IMAGE_TAG=").replace("DEPLOY_ID=100", "DEPLOY_ID=")
+    )
+
+
+def refuse_lock(*_):
+    raise Refused("another deploy is still running")
+
+
 def run(directory):
     return deploy.run(directory, NEW, "a person", refuse_older=True)
 
@@ -206,10 +218,7 @@ def test_refused_rollback_in_an_env_saved_by_an_editor_is_not_kept(directory, co
     """A reboot would deploy the release that IMAGE_TAG names."""
     save_old_env(directory, THIRD)
 
-    def fail(*_):
-        raise Refused("another deploy is still running")
-
-    monkeypatch.setattr(state, "lock", fail)
+    monkeypatch.setattr(state, "lock", refuse_lock)
     assert deploy.run(directory, THIRD, "a person", refuse_older=False) == 1
     assert (read(directory).image_tag, read(directory).deploy_id) == (NEW, "200")
 
@@ -222,10 +231,7 @@ def test_env_of_the_last_deploy_is_not_stale(directory, containers):
 
 def test_reconcile_keeps_a_first_release_whose_deploy_was_killed(directory, containers, monkeypatch):
     """.env names no release yet."""
-    env = (directory / ".env").read_text()
-    (directory / ".env").write_text(
-        env.replace(f"IMAGE_TAG={OLD}", "IMAGE_TAG=").replace("DEPLOY_ID=100", "DEPLOY_ID=")
-    )
+    write_env_without_a_release(directory)
     containers += [container("200", NEW, "api"), container("200", NEW, "front")]
     state.write_upstream(directory, "front-200")
     monkeypatch.setattr(rollout, "keep_live", lambda attempt: True)
@@ -234,10 +240,7 @@ def test_reconcile_keeps_a_first_release_whose_deploy_was_killed(directory, cont
 
 
 def test_status_of_a_killed_first_deploy_does_not_offer_to_deploy_nothing(directory, containers, monkeypatch, capsys):
-    env = (directory / ".env").read_text()
-    (directory / ".env").write_text(
-        env.replace(f"IMAGE_TAG={OLD}", "IMAGE_TAG=").replace("DEPLOY_ID=100", "DEPLOY_ID=")
-    )
+    write_env_without_a_release(directory)
     containers += [container("200", NEW, "api"), container("200", NEW, "front")]
     state.write_upstream(directory, "front-200")
     monkeypatch.setattr(status.commands, "docker", lambda *_: None)
@@ -260,10 +263,7 @@ def test_status_without_containers_does_not_offer_the_current_release_as_a_rollb
 
 
 def test_reconcile_without_any_release_is_explained(directory, containers, capsys):
-    env = (directory / ".env").read_text()
-    (directory / ".env").write_text(
-        env.replace(f"IMAGE_TAG={OLD}", "IMAGE_TAG=").replace("DEPLOY_ID=100", "DEPLOY_ID=")
-    )
+    write_env_without_a_release(directory)
     assert deploy.run(directory, "", "a person", refuse_older=False) == 1
     assert "is empty, and no release is live: set it, or merge to main" in capsys.readouterr().out
 
@@ -319,10 +319,7 @@ def test_image_tag_that_cannot_be_restored_is_reported(directory, monkeypatch, c
     (directory / "deploys.log").unlink()
     monkeypatch.setattr(deploy, "ignore_signals", lambda: None)
 
-    def fail(*_):
-        raise Refused("another deploy is still running")
-
-    monkeypatch.setattr(state, "lock", fail)
+    monkeypatch.setattr(state, "lock", refuse_lock)
     assert deploy.run(directory, requested, "a person", refuse_older=False) == 1
     assert ("IMAGE_TAG in .env is not restored" in capsys.readouterr().out) == is_shown
 
