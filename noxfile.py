@@ -52,11 +52,13 @@ def run_with_cleanup(session: nox.Session, *command: str) -> None:
 def lint(session: nox.Session) -> None:
     """Check the Python, shell, workflow and compose files."""
     install(session, "lint", pyproject=PIPELINE)
+    install(session, "adopt")  # for the types of its libraries
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     mypy = ("mypy", f"--config-file={PIPELINE}")
     session.run(*mypy, "scripts/server")  # checked as the top-level package `server`, as it runs on the server
-    session.run(*mypy, "--python-version=3.11", "--explicit-package-bases", "scripts/runner")
+    others = ("--python-version=3.11", "--explicit-package-bases", "--exclude=adopt/files")
+    session.run(*mypy, *others, "scripts/runner", "scripts/adopt")
     session.run("shellcheck", "scripts/nox", ".ci/run", *files("scripts/**/*.sh", "tests/**/*.sh"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files(".github/workflows/*"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
@@ -110,6 +112,13 @@ def dev(session: nox.Session) -> None:
     """Serve the API and the page on this machine with live reload, without Docker."""
     install_project(session, "caddy")
     run_with_cleanup(session, *project.dev_command(), *session.posargs)
+
+
+@nox.session(default=False)
+def adopt(session: nox.Session) -> None:
+    """Add the pipeline to an existing repository, update it, or remove it; `-- --help` lists the options."""
+    install(session, "adopt")
+    run_with_cleanup(session, "python", "-m", "scripts.adopt", *session.posargs)
 
 
 @nox.session(default=False)

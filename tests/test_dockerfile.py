@@ -37,15 +37,6 @@ def test_the_image_and_the_sessions_look_for_the_same_files_in_the_same_order():
     assert {*project.LOCK_FILES, "pyproject.toml"} <= {pattern.removesuffix("*") for pattern in copied}
 
 
-@pytest.mark.parametrize("other", ["scripts/adopt/files/Dockerfile", "tests/apps/configuration/django/Dockerfile"])
-def test_every_dockerfile_installs_dependencies_in_the_same_way(other):
-    """A Dockerfile cannot include another one, and each repository owns its own."""
-    texts = (DOCKERFILE, (ROOT / other).read_text())
-    stages = [text.partition("\nFROM ${PYTHON_IMAGE} AS code\n")[0] for text in texts]
-    assert stages[0] == stages[1]
-    assert "AS dependencies" in stages[0]
-
-
 def test_the_dockerfile_of_an_application_does_not_know_the_pipeline():
     assert not re.search(r"scripts/|docker-compose|REVISION|LABEL|quai", DOCKERFILE)
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from scripts.runner import project
 from scripts.runner.process import ROOT, Failure, ensure_command, ensure_engine, run, say
 
 PREFIX = "quai-rehearsal"
@@ -43,6 +44,7 @@ def base_images(
     ensure_engine()
     images = {}
     for name, (file, _) in pins.items():
+        file = project.dockerfile(root) if file == "Dockerfile" else file
         if image := os.environ.get(name) or pinned(root / file, name):
             images[name] = image
     errors = {name: error for name, image in images.items() if (error := _try_pull(image))}

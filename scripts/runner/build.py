@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from scripts.runner import project
 from scripts.runner.process import ROOT, Failure, git, run, say, show
 
 RELEASE_DOCKERFILE = ROOT / "scripts/runner/release.Dockerfile"
@@ -127,7 +128,7 @@ def build(
     times, application = {"SOURCE_DATE_EPOCH": str(epoch)}, application_image(target)
     # An application's own Dockerfile may have fixed base images.
     base = {name: image for name, image in bases.items() if name == "PYTHON_IMAGE"}
-    show(*build_command(application, ".", base | times, [*common, *reuse]))
+    show(*build_command(application, ".", base | times, [*common, *reuse, f"--file={project.dockerfile()}"]))
     with tempfile.TemporaryDirectory() as folder:
         stage_release(Path(folder), epoch)
         described = [f"--label={name}={value}" for name, value in labels.items()]

@@ -10,6 +10,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def given_path(text: str) -> Path:
+    """Return a path that the user gave, relative to the directory in which scripts/nox was called."""
+    return Path(os.environ.get("NOX_CALLED_FROM", ""), text)
+
+
 class Failure(SystemExit):
     """A command cannot continue. The message says what happened, why, and what to run next.
 

@@ -19,7 +19,9 @@ DEVELOPMENT_FILES = (
 DEVELOPMENT_GROUPS = ("dev", "test", "tests")
 TEST_FILES = ("tests", "test_*.py", "*/tests", "*/test_*.py", "src/*/tests")
 # Files of the pipeline, which the project's rules do not apply to.
-PIPELINE = ("noxfile.py", "scripts/runner", "scripts/server")
+PIPELINE = ("noxfile.py", "noxfile_pipeline.py", "scripts/runner", "scripts/server")
+# The Dockerfile of the release image: the first one, if the project has a Dockerfile of its own.
+DOCKERFILES = ("Dockerfile.pipeline", "Dockerfile")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -50,6 +52,11 @@ def python_constraint() -> str | None:
         return exact[1]
     requires = read_toml("pyproject.toml").get("project", {}).get("requires-python", "")
     return requires.replace(" ", "") or None
+
+
+def dockerfile(folder: Path = Path()) -> str:
+    """Return the name of the Dockerfile of the release image."""
+    return next((name for name in DOCKERFILES if (folder / name).exists()), DOCKERFILES[-1])
 
 
 def minimum_python() -> str:

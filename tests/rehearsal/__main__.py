@@ -13,7 +13,7 @@ from pathlib import Path
 from yaml import YAMLError
 
 from scripts.runner.base_images import PREFIX, base_images
-from scripts.runner.process import ROOT, ensure_command
+from scripts.runner.process import ROOT, ensure_command, given_path
 from scripts.runner.settings import COMPOSE_FILE
 from tests.rehearsal import SERVER_PINS
 from tests.rehearsal.application import Application, read
@@ -43,7 +43,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--repository",
-        type=Path,
+        type=given_path,
         default=ROOT,
         metavar="PATH",
         help="rehearse this Git repository with the pipeline (default: this one)",

@@ -159,7 +159,7 @@ def test_the_release_is_built_on_the_image_of_the_application(docker):
     begin = ("docker", "buildx", "build", "--provenance=false", "--load", "--tag")
     arguments = ("--build-arg=PYTHON_IMAGE=python:3", "--build-arg=SOURCE_DATE_EPOCH=7", "--builder=rootless")
     reuse = ("--cache-to=type=inline", "--cache-from=type=registry,ref=quai:cache")
-    assert application == (*begin, "quai:x-app", *arguments, *reuse, ".")
+    assert application == (*begin, "quai:x-app", *arguments, *reuse, "--file=Dockerfile", ".")
     arguments = ("--build-arg=APP_IMAGE=quai:x-app", "--build-arg=SOURCE_DATE_EPOCH=7", "--builder=rootless")
     file = f"--file={ROOT}/scripts/runner/release.Dockerfile"
     assert release[:-1] == (*begin, "quai:x", *arguments, file, "--label=quai.position=1")

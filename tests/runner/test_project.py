@@ -209,7 +209,7 @@ def test_rules_of_the_project_do_not_apply_to_the_pipeline(write):
     write("app/main.py", "wsgi.py", "noxfile.py", "scripts/runner/x.py", "scripts/own.py", ".venv/x.py", "README.md")
     assert [str(path) for path in project.own_files()] == ["app", "scripts/own.py", "wsgi.py"]
     for path in project.PIPELINE:
-        assert (ROOT / path).exists()
+        assert (ROOT / path).exists() or path == "noxfile_pipeline.py"  # only where a project has its own noxfile
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def tests(session: nox.Session) -> None:
 def dockerlint(session: nox.Session) -> None:
     """Check the Dockerfile; only errors fail."""
     session.install(*project.pins("dockerlint"))
-    session.run("hadolint", "--failure-threshold=error", "Dockerfile")
+    session.run("hadolint", "--failure-threshold=error", project.dockerfile())
 
 
 @nox.session(default=False, venv_backend="none")

@@ -1,0 +1,223 @@
+"""What the source code says about an application, read from its syntax trees: nothing is imported."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from scripts.adopt.repository import Repository
+from scripts.runner.process import Failure
+
+# The class or function that makes an application: the framework's name and package, and its interface.
+APPLICATIONS = {
+    "fastapi.FastAPI": "fastapi",
+    "flask.Flask": "flask",
+    "apiflask.APIFlask": "flask",
+    "flask_openapi3.OpenAPI": "flask",
+    "connexion.FlaskApp": "flask",
+    "quart.Quart": "quart",
+    "starlette.applications.Starlette": "starlette",
+    "litestar.Litestar": "litestar",
+    "litestar.app.Litestar": "litestar",
+    "falcon.App": "falcon",
+    "falcon.API": "falcon",
+    "falcon.asgi.App": "falcon-asgi",
+    "bottle.Bottle": "bottle",
+    "django.core.wsgi.get_wsgi_application": "django",
+    "django.core.asgi.get_asgi_application": "django-asgi",
+}
+ASGI = ("fastapi", "quart", "starlette", "litestar", "falcon-asgi", "django-asgi")
+NOT_DEPLOYED = {
+    *("test", "tests", "testing", "docs", "doc", "examples", "example", "samples", "demo", "migrations", "alembic"),
+    *("node_modules", "site-packages", "venv", ".venv", "benchmarks", "scripts", ".github", "notebooks"),
+}
+HTTP_METHODS = ("get", "route", "api_route")
+
+
+@dataclass(frozen=True)
+class Application:
+    """An application object or its factory: framework, `module:name`, whether it must be called, `file:line`."""
+
+    framework: str
+    target: str
+    is_factory: bool
+    source: str
+
+
+@dataclass
+class Module:
+    """A parsed file: its import name, its syntax tree, and the full names of what it imports."""
+
+    file: str
+    name: str
+    tree: ast.Module
+    imports: dict[str, str] = field(default_factory=dict)
+
+    def full_name(self, node: ast.expr) -> str:
+        """Return the full name of a name or attribute, for example `flask.Flask`; empty for other expressions."""
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return ""
+        return ".".join([self.imports.get(node.id, node.id), *reversed(parts)])
+
+    def qualified(self, node: ast.expr) -> str:
+        """Return the full name of a name, also of one that this module defines."""
+        name = self.full_name(node)
+        return f"{self.name}.{name}" if isinstance(node, ast.Name) and node.id not in self.imports else name
+
+    def at(self, node: ast.AST) -> str:
+        """Return `file:line` of a node."""
+        return f"{self.file}:{getattr(node, 'lineno', 1)}"
+
+
+def parse(repository: Repository) -> tuple[list[Module], list[str]]:
+    """Return the modules that are deployed, and the files that cannot be parsed."""
+    trees: dict[str, ast.Module] = {}
+    failed = []
+    for file in repository.names:
+        path = PurePosixPath(file)
+        if path.suffix != ".py" or is_test(path) or NOT_DEPLOYED & set(path.parts[:-1]):
+            continue
+        try:
+            trees[file] = ast.parse(repository.text(file))
+        except Failure as error:
+            failed.append(str(error))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            failed.append(f"{file} is not valid for Python {sys.version_info.major}.{sys.version_info.minor}")
+    keep_src = any(re.search(r"^\s*(from|import) src\b", repository.text(file), re.MULTILINE) for file in trees)
+    modules = [Module(file, import_name(PurePosixPath(file), keep_src=keep_src), tree) for file, tree in trees.items()]
+    for module in modules:
+        module.imports = dict(_imports(module))
+    return modules, failed
+
+
+def is_test(path: PurePosixPath) -> bool:
+    """Return whether a file contains tests or their settings."""
+    stem = path.stem
+    words = stem.split("_")
+    return "test" in words or "tests" in words or stem == "conftest"
+
+
+def import_name(path: PurePosixPath, *, keep_src: bool) -> str:
+    """Return the name with which a file is imported. The top level and `src` are on the image's import path.
+
+    `keep_src`: the project's own imports begin with `src.`
+    """
+    parts = list(path.with_suffix("").parts)
+    if parts[0] == "src" and len(parts) > 1 and not keep_src:
+        parts = parts[1:]
+    if parts[-1] == "__init__" and len(parts) > 1:
+        parts.pop()
+    return ".".join(parts)
+
+
+def _imports(module: Module) -> Iterator[tuple[str, str]]:
+    package = module.name.split(".")
+    if not module.file.endswith("__init__.py"):
+        package.pop()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield (alias.asname, alias.name) if alias.asname else (alias.name.split(".")[0],) * 2
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *filter(None, [node.module])])
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{origin}.{alias.name}"
+
+
+def find_applications(modules: list[Module]) -> list[Application]:
+    """Return the application objects at the top level of modules; without any, the factories."""
+    makers = {name: framework for module in modules for name, framework, _ in _makers(module)}
+    found: list[Application] = []
+    for module in modules:
+        own: dict[str, Application] = {}
+        for name, value in _assignments(module):
+            if framework := _made(module, value, makers, own):
+                # `application = Middleware(application)` replaces the inner one.
+                own = {key: item for key, item in own.items() if not _mentions(value, key)}
+                own[name] = Application(framework, f"{module.name}:{name}", False, module.at(value))
+        found += own.values()
+    return found or find_factories(modules)
+
+
+def find_factories(modules: list[Module]) -> list[Application]:
+    """Return the functions without required parameters that make and return an application."""
+    return [
+        Application(framework, f"{module.name}:{node.name}", True, module.at(node))
+        for module in modules
+        for _, framework, node in _makers(module)
+        if len(node.args.args) <= len(node.args.defaults) and None not in node.args.kw_defaults
+    ]
+
+
+def _makers(module: Module) -> Iterator[tuple[str, str, ast.FunctionDef]]:
+    """Yield the full name, the framework and the tree of each function that makes and returns an application."""
+    for node in module.tree.body:
+        if isinstance(node, ast.FunctionDef) and any(isinstance(part, ast.Return) for part in ast.walk(node)):
+            calls = (part for part in ast.walk(node) if isinstance(part, ast.Call))
+            if framework := next(filter(None, (APPLICATIONS.get(module.full_name(call.func)) for call in calls)), None):
+                yield f"{module.name}.{node.name}", framework, node
+
+
+def _made(module: Module, value: ast.expr, makers: dict[str, str], own: dict[str, Application]) -> str:
+    """Return the framework of the application that an expression makes or wraps; empty if it makes none."""
+    if not isinstance(value, ast.Call):
+        return ""
+    known = APPLICATIONS.get(module.full_name(value.func)) or makers.get(module.qualified(value.func))
+    if known:
+        return known
+    if isinstance(value.func, ast.Attribute) and module.full_name(value.func.value) in own:
+        return ""  # a method of the application
+    for part in ast.walk(value):
+        if isinstance(part, ast.Call) and part is not value:
+            if inner := APPLICATIONS.get(module.full_name(part.func)) or makers.get(module.qualified(part.func)):
+                return inner
+        elif isinstance(part, ast.Name) and part.id in own and _is_wrapper(value):
+            return own[part.id].framework
+    return ""
+
+
+def _is_wrapper(call: ast.Call) -> bool:
+    """Return whether a call looks like a class, such as a middleware, and not like a function that uses the app."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    return name[:1].isupper() and not name.startswith(("SQLAlchemy", "Migrate", "Api", "Celery"))
+
+
+def _mentions(value: ast.expr, name: str) -> bool:
+    return any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(value))
+
+
+def _assignments(module: Module) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the name and the value of each assignment at the top level."""
+    for node in module.tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            yield node.targets[0].id, node.value
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            yield node.target.id, node.value
+
+
+def find_calls(modules: list[Module], *names: str) -> Iterator[tuple[Module, ast.Call]]:
+    """Yield the calls of functions or classes with these full names."""
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call) and module.full_name(node.func) in names:
+                yield module, node
+
+
+def find_constants(modules: list[Module], name: str) -> Iterator[tuple[Module, ast.Assign]]:
+    """Yield the assignments of a value to this name at the top level of modules."""
+    for module in modules:
+        for node in module.tree.body:
+            if isinstance(node, ast.Assign) and any(isinstance(x, ast.Name) and x.id == name for x in node.targets):
+                yield module, node
+
+
+def text_of(node: ast.AST | None) -> str | None:
+    """Return the value of a string literal; None for anything else."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None

@@ -1,0 +1,125 @@
+"""What a repository is: each fact with the place that says so, and a question where the files do not decide."""
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from scripts.adopt import application, code, django, processes, services
+from scripts.adopt.environment import find_settings
+from scripts.adopt.evidence import Evidence, Undecided
+from scripts.adopt.facts import Facts
+from scripts.adopt.health_path import find_health_paths
+from scripts.adopt.packages import PYTHONS, read_python, read_toml, table
+from scripts.adopt.repository import Repository, line_of
+from scripts.runner.process import Failure
+
+
+def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
+    """Return the facts about the application in a repository.
+
+    `answers` replace what the files say; ANSWERS names them. Raise Undecided if neither decides a fact,
+    and Failure if the application cannot be deployed.
+    """
+    evidence = Evidence(repository, answers)
+    found_processes = processes.find_processes(repository)
+    evidence.notes += found_processes.notes
+    web, others = found_processes.web, found_processes.others
+    name = _name(evidence)
+    python = _python(evidence)
+    found = application.find_application(evidence, web)
+    framework = application.FRAMEWORKS[found.framework] if found else ""
+    command = application.find_command(evidence, found, web)
+    evidence.add("dependencies", evidence.dependencies.file, evidence.dependencies.file)
+    settings = find_settings(evidence.modules)
+    database = services.find_database(evidence)
+    migrate, check = services.find_migrations(evidence, framework, database)
+    build_packages, runtime_packages = services.find_system_packages(evidence.dependencies)
+    is_django = framework == "django"
+    static_root, static_prefix = django.find_static_files(evidence) if is_django else ("", "")
+    _tests(evidence, framework)
+    _branch(evidence)
+    return Facts(
+        name=name,
+        framework=framework,
+        target=found.target if found else "",
+        command=command,
+        python=python,
+        dependency_file=evidence.dependencies.file,
+        requirement_folders=list(evidence.dependencies.folders),
+        build_packages=build_packages,
+        runtime_packages=runtime_packages,
+        server=application.find_server(evidence, command),
+        health_path=_health_path(evidence),
+        settings=settings,
+        database=database,
+        database_scheme=services.find_scheme(evidence, framework) if database else "",
+        uses_redis=services.uses_redis(evidence, settings),
+        migrate=migrate,
+        check=check,
+        processes=services.find_workers(evidence, others),
+        manage=next(repository.matching("manage.py"), ""),
+        settings_module=django.find_settings_module(evidence) if is_django else "",
+        requires_https=is_django and django.requires_https(evidence),
+        static_root=static_root,
+        static_prefix=static_prefix,
+        findings=evidence.findings,
+        notes=evidence.notes,
+    )
+
+
+def _name(evidence: Evidence) -> str:
+    """Return the name for Compose, the database and the image: that of the project, or else of its folder."""
+    if (answer := evidence.answer("name")) is not None:
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", answer):
+            raise Failure(f"--set name={answer}: use lower-case letters, digits and hyphens, for example shop")
+        return answer
+    text = evidence.repository.text("pyproject.toml")
+    tables = read_toml(evidence.repository, "pyproject.toml")
+    stated = table(tables, "project").get("name") or table(tables, "tool", "poetry").get("name")
+    folder = PurePosixPath(evidence.repository.folder).name
+    source = f"pyproject.toml:{line_of(text, 'name =')}" if stated else "the name of the folder"
+    slug = re.sub(r"[^a-z0-9]+", "-", str(stated or folder).lower()).strip("-")
+    if not re.match("[a-z]", slug):
+        raise Undecided("name", f"{source} gives no name that begins with a letter")
+    return evidence.add("name", slug, source)
+
+
+def _python(evidence: Evidence) -> str:
+    if (answer := evidence.answer("python")) is not None:
+        if answer not in PYTHONS:
+            raise Failure(f"--set python={answer}: expected one of {', '.join(sorted(PYTHONS))}")
+        return answer
+    return evidence.add("Python", *read_python(evidence.repository))
+
+
+def _health_path(evidence: Evidence) -> str:
+    if (answer := evidence.answer("health-path")) is not None:
+        if answer and not re.fullmatch(r"/[\w./~-]*", answer):
+            raise Failure(f"--set health-path={answer}: expected a path that begins with /, for example /health")
+        return answer
+    routes = find_health_paths(evidence.modules)
+    if routes:
+        others = f"; also {', '.join(route.path for route in routes[1:3])}" if routes[1:] else ""
+        return evidence.add("health path", routes[0].path, routes[0].source + others)
+    evidence.notes.append(
+        "no health path was found: the health check only proves that the process responds. If there is one, add"
+        " --set health-path=PATH"
+    )
+    return ""
+
+
+def _tests(evidence: Evidence, framework: str) -> None:
+    python_files = (name for name in evidence.repository.names if name.endswith(".py"))
+    if found := next((name for name in python_files if code.is_test(PurePosixPath(name))), ""):
+        evidence.add("tests", "manage.py test" if framework == "django" else "pytest", found)
+    else:
+        evidence.notes.append("no tests were found: the session tests is skipped")
+
+
+def _branch(evidence: Evidence) -> None:
+    branches = evidence.repository.git("for-each-ref", "--format=%(refname:short)", "refs/heads").split()
+    current = evidence.repository.git("branch", "--show-current")
+    found = next((name for name in ("main", "master") if name in branches), current)
+    evidence.add("branch", found, "Git")
+    if found != "main":
+        evidence.notes.append(f"the pipeline deploys main, but your branch is {found}: rename it on GitHub")

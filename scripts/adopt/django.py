@@ -1,0 +1,72 @@
+"""What is particular to Django: settings module, HTTPS, static files."""
+
+import ast
+import re
+from pathlib import PurePosixPath
+
+from scripts.adopt import code
+from scripts.adopt.evidence import Evidence, Finding
+from scripts.adopt.repository import line_at
+
+
+def find_settings_module(evidence: Evidence) -> str:
+    """Return the settings module of wsgi.py or asgi.py, if manage.py names a different one; else an empty text."""
+    named = {}
+    for module, call in code.find_calls(evidence.modules, "os.environ.setdefault"):
+        name, value = [*map(code.text_of, call.args), None, None][:2]
+        if name == "DJANGO_SETTINGS_MODULE" and value and re.fullmatch(r"[\w.]+", value):
+            named[PurePosixPath(module.file).name] = Finding(value, module.at(call))
+    dockerfile = evidence.repository.text("Dockerfile")
+    if stated := re.search(r"^(?:ENV|ARG)\s.*\bDJANGO_SETTINGS_MODULE[= ][\"']?([\w.]+)", dockerfile, re.MULTILINE):
+        named["Dockerfile"] = Finding(stated[1], f"Dockerfile:{line_at(dockerfile, stated.start())}")
+    deployed = named.get("Dockerfile") or named.get("wsgi.py") or named.get("asgi.py")
+    if deployed and deployed.value != named.get("manage.py", deployed).value:
+        return evidence.add("settings module", deployed.value, deployed.source)
+    return ""
+
+
+def requires_https(evidence: Evidence) -> bool:
+    """Return whether the project redirects plain HTTP."""
+    for module in evidence.modules:
+        for node in ast.walk(module.tree):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            if any(isinstance(target, ast.Name) and target.id == "SECURE_SSL_REDIRECT" for target in targets):
+                value = node.value  # type: ignore[attr-defined] # an ast.Assign
+                if not isinstance(value, ast.Constant) or value.value:
+                    evidence.add("HTTPS", "required: plain HTTP is redirected", module.at(node))
+                    return True
+    return False
+
+
+def find_static_files(evidence: Evidence) -> tuple[str, str]:
+    """Return STATIC_ROOT relative to the project, and the URL prefix that the front must serve.
+
+    Empty without static files. The prefix is also empty if WhiteNoise serves them.
+    """
+    roots = list(code.find_constants(evidence.modules, "STATIC_ROOT"))
+    if not roots or not evidence.texts(r"^django\.contrib\.staticfiles$"):
+        return "", ""
+    module, node = roots[-1]
+    if any(isinstance(part, ast.Attribute) and part.attr == "parent" for part in ast.walk(node.value)) or [
+        call for call in ast.walk(node.value) if isinstance(call, ast.Call) and not _joins(call)
+    ]:
+        root = ""
+    else:
+        literals = [part for part in ast.walk(node.value) if isinstance(part, ast.Constant) and code.text_of(part)]
+        literals.sort(key=lambda part: (part.lineno, part.col_offset))  # BASE_DIR / "a" / "b", or join(BASE_DIR, "a")
+        root = "/".join(str(part.value) for part in literals).rstrip("/")
+    if not re.fullmatch(r"[\w-][\w./-]*", root) or ".." in root:
+        evidence.notes.append(f"STATIC_ROOT ({module.at(node)}) is not in the project: static files are not collected")
+        return "", ""
+    evidence.add("static files", f"collectstatic into {root}", module.at(node))
+    if evidence.texts("whitenoise"):
+        return root, ""
+    urls = [code.text_of(node.value) for _, node in code.find_constants(evidence.modules, "STATIC_URL")]
+    prefix = "/" + (next(filter(None, urls), None) or "static").strip("/") + "/"
+    return root, prefix if re.fullmatch(r"/[\w./-]+/", prefix) else ""  # not the address of another server
+
+
+def _joins(call: ast.Call) -> bool:
+    """Return whether a call only joins parts of a path."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    return name in ("join", "joinpath", "str", "Path", "root", "path", "abspath", "dirname")

@@ -1,0 +1,211 @@
+"""The settings that the code reads from environment variables: their names, never their values."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from scripts.adopt.code import Module, text_of
+
+# Functions that read a variable: their first argument is its name.
+READERS = {"os.getenv", "os.environ.get", "os.environ.pop", "environ.get", "decouple.config"}
+READER_CLASSES = {"environs.Env", "environs.EnvError", "environ.Env", "environ.FileAwareEnv", "starlette.config.Config"}
+READER_METHODS = {
+    *("str", "bool", "int", "float", "decimal", "list", "dict", "json", "url", "uuid", "path", "enum", "tuple"),
+    *("db", "db_url", "dj_db_url", "cache", "cache_url", "email", "email_url", "search_url", "log_level", "timedelta"),
+}
+DEFAULT_NAMES = {"db": "DATABASE_URL", "db_url": "DATABASE_URL", "cache": "CACHE_URL", "cache_url": "CACHE_URL"}
+CASTS = {"int": "int", "float": "int", "decimal": "int", "bool": "bool"}
+SETTINGS_CLASSES = {"pydantic_settings.BaseSettings", "pydantic.BaseSettings", "pydantic.v1.BaseSettings"}
+# Variables of the system, the shell, Python, the server and the platform: not settings of the application.
+IGNORED = re.compile(
+    r"(PATH|HOME|USER|PWD|SHELL|LANG|TZ|TERM|HOSTNAME|CI|PORT|HOST|PYTHON\w*|VIRTUAL_ENV|DJANGO_SETTINGS_MODULE|"
+    r"XDG_\w+|GITHUB_\w+|KUBERNETES_\w+|DYNO|RUN_MAIN|SERVER_SOFTWARE|WERKZEUG_\w+|TESTING|PYTEST\w*|IMAGE|IMAGE_TAG|"
+    r"DEPLOY_ID|COMPOSE_\w+|API_PORT|API_REPLICAS|SITE_ADDRESS|HTTP_PORT|HTTPS_PORT|\w+_proxy)",
+)
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An environment variable that the application reads.
+
+    It is required if it has no default. `kind` is `int` or `bool` if it is read as that; `separator` is that of a list;
+    `is_truthy`: its default means yes.
+    """
+
+    name: str
+    is_required: bool
+    source: str
+    kind: str = ""
+    separator: str = ""
+    is_truthy: bool = False
+
+
+def find_settings(modules: list[Module]) -> list[Setting]:
+    """Return the settings in the order of their names. One that is optional anywhere in the code is optional."""
+    found: dict[str, Setting] = {}
+    context = Context(_settings_classes(modules), dict(_own_readers(modules)))
+    for module in modules:
+        for setting in _in_module(module, context):
+            if not NAME.fullmatch(setting.name) or IGNORED.fullmatch(setting.name):
+                continue
+            known = found.setdefault(setting.name, setting)
+            found[setting.name] = replace(
+                known,
+                is_required=known.is_required and setting.is_required,
+                kind=known.kind or setting.kind,
+                separator=known.separator or setting.separator,
+                is_truthy=known.is_truthy or setting.is_truthy,
+            )
+    return [found[name] for name in sorted(found)]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the whole project defines: subclasses of BaseSettings, and functions that read a variable.
+
+    For each function: whether a variable without a second argument is required.
+    """
+
+    settings_classes: set[str]
+    readers: dict[str, bool]
+
+
+def _settings_classes(modules: list[Module]) -> set[str]:
+    """Return the full names of the classes whose fields are settings, with their subclasses."""
+    classes = {
+        f"{module.name}.{node.name}": {module.qualified(base) for base in node.bases}
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    found = set(SETTINGS_CLASSES)
+    while new := {name for name, bases in classes.items() if bases & found} - found:
+        found |= new
+    return found
+
+
+def _own_readers(modules: list[Module]) -> Iterator[tuple[str, bool]]:
+    """Yield the project's functions that read the variable which their first parameter names."""
+    for module in modules:
+        for node in module.tree.body:
+            if not isinstance(node, ast.FunctionDef) or not node.args.args:
+                continue
+            first = node.args.args[0].arg
+            for part in ast.walk(node):
+                is_call = isinstance(part, ast.Call) and module.full_name(part.func) in READERS and part.args
+                argument = part.args[0] if is_call else None  # type: ignore[attr-defined] # an ast.Call
+                if isinstance(part, ast.Subscript) and module.full_name(part.value) == "os.environ":
+                    argument = part.slice
+                if isinstance(argument, ast.Name) and argument.id == first:
+                    yield f"{module.name}.{node.name}", not node.args.defaults
+                    break
+
+
+def _in_module(module: Module, context: Context) -> Iterator[Setting]:
+    readers = {
+        target.id
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        for target in node.targets
+        if isinstance(target, ast.Name) and module.full_name(node.value.func) in READER_CLASSES
+    }
+    # `from project.settings.base import env`: the object of another module.
+    readers |= {name for name, origin in module.imports.items() if name == "env" and not origin.startswith("env")}
+    parents = {id(child): node for node in ast.walk(module.tree) for child in ast.iter_child_nodes(node)}
+    conditional = {
+        id(part)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.If) and "environ" in ast.unparse(node.test)
+        for statement in node.body
+        for part in ast.walk(statement)
+    }
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Subscript) and module.full_name(node.value) == "os.environ":
+            if isinstance(node.ctx, ast.Load) and (name := text_of(node.slice)):
+                yield _described(Setting(name, id(node) not in conditional, module.at(node)), node, parents)
+        elif isinstance(node, ast.Compare) and module.full_name(node.comparators[0]) == "os.environ":
+            if name := text_of(node.left):
+                yield Setting(name, False, module.at(node))
+        elif isinstance(node, ast.Call):
+            for setting in _in_call(module, node, readers, context):
+                yield _described(setting, node, parents)
+        elif isinstance(node, ast.ClassDef):
+            yield from _in_class(module, node, context)
+
+
+def _described(setting: Setting, node: ast.AST, parents: dict[int, ast.AST]) -> Setting:
+    """Return a setting with what the code around it does with its value."""
+    parent = parents.get(id(node))
+    while isinstance(parent, ast.BoolOp):  # os.environ.get("X") or "default"
+        parent = parents.get(id(parent))
+    if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and parent.func.id in CASTS:
+        return replace(setting, kind=CASTS[parent.func.id])
+    if isinstance(parent, ast.Attribute) and parent.attr == "split":
+        call = parents.get(id(parent))
+        separator = text_of(call.args[0]) if isinstance(call, ast.Call) and call.args else " "
+        return replace(setting, separator=separator or " ")
+    return setting
+
+
+def _in_call(module: Module, call: ast.Call, readers: set[str], context: Context) -> Iterator[Setting]:
+    function = module.full_name(call.func)
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    first = text_of(call.args[0]) if call.args else None
+    if function == "dj_database_url.config":
+        yield Setting(text_of(keywords.get("env")) or "DATABASE_URL", "default" not in keywords, module.at(call))
+        return
+    written = ast.unparse(call.func)  # for `env`, which may come from another module
+    owner, _, method = written.rpartition(".")
+    if function in READERS:
+        is_required = function == "decouple.config" and len(call.args) < 2 and "default" not in keywords
+    elif written in readers or (owner in readers and method in READER_METHODS):
+        first = first or DEFAULT_NAMES.get(method)
+        is_required = len(call.args) < 2 and "default" not in keywords
+    elif (own := module.qualified(call.func)) in context.readers:
+        is_required = context.readers[own] and len(call.args) + len(call.keywords) < 2
+    else:
+        return
+    if first:
+        default = keywords.get("default") or (call.args[1] if len(call.args) > 1 else None)
+        is_truthy = isinstance(default, ast.Constant) and str(default.value).lower() in ("true", "1", "yes", "on")
+        yield Setting(first, is_required, module.at(call), kind=CASTS.get(method, ""), is_truthy=is_truthy)
+
+
+def _in_class(module: Module, node: ast.ClassDef, context: Context) -> Iterator[Setting]:
+    """Yield the fields of a class of pydantic-settings."""
+    if not any(module.qualified(base) in context.settings_classes for base in node.bases):
+        return
+    prefix = _prefix(node)
+    # In version 1 of pydantic, `X | None` has the default None.
+    is_v2 = "pydantic_settings.BaseSettings" in {module.qualified(base) for base in node.bases}
+    for item in node.body:
+        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
+            continue
+        name = item.target.id
+        if name == "model_config" or "ClassVar" in ast.dump(item.annotation):
+            continue
+        value = item.value
+        alias, is_required = None, value is None and (is_v2 or "None" not in ast.unparse(item.annotation))
+        if isinstance(value, ast.Call) and module.full_name(value.func) in ("pydantic.Field", "pydantic.fields.Field"):
+            keywords = {keyword.arg: keyword.value for keyword in value.keywords}
+            alias = next(
+                filter(None, (text_of(keywords.get(key)) for key in ("validation_alias", "alias", "env"))), None
+            )
+            has_default = bool(keywords.keys() & {"default", "default_factory"}) or (
+                bool(value.args) and not (isinstance(value.args[0], ast.Constant) and value.args[0].value is Ellipsis)
+            )
+            is_required = not has_default
+        kind = CASTS.get(ast.unparse(item.annotation), "")
+        yield Setting((alias or prefix + name).upper(), is_required, module.at(item), kind)
+
+
+def _prefix(node: ast.ClassDef) -> str:
+    """Return the prefix of the variables of a class of settings."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.keyword) and part.arg == "env_prefix":
+            return text_of(part.value) or ""
+        if isinstance(part, ast.Assign) and any(isinstance(x, ast.Name) and x.id == "env_prefix" for x in part.targets):
+            return text_of(part.value) or ""
+    return ""

@@ -1,0 +1,162 @@
+"""What adoption adds to a repository, and what it leaves alone: no existing file changes."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.adopt.facts import Facts
+from scripts.adopt.generate import generate, pipeline_files
+from scripts.adopt.repository import Repository
+from scripts.runner.process import ROOT, Failure, run
+
+RECORD = ".quai.json"
+ABOUT = "What Quai added to this repository. adopt --update and --remove read this file: do not edit it."
+OWN_DOCKERFILE, OWN_NOXFILE = "Dockerfile.pipeline", "noxfile_pipeline.py"
+# For files of the configuration whose names the repository uses already: the name that the pipeline uses instead
+# (empty: the file is not added), and what the user should know.
+ALTERNATIVES = {
+    "Dockerfile": (OWN_DOCKERFILE, f"the release image is built from {OWN_DOCKERFILE}"),
+    "noxfile.py": (OWN_NOXFILE, f"scripts/nox uses {OWN_NOXFILE}"),
+    ".github/workflows/ci.yml": ("", "add a step to it: scripts/nox -s image"),
+    "rehearsal.toml": ("", "the rehearsal uses it"),
+}
+
+
+@dataclass(frozen=True)
+class Added:
+    """A file of the configuration as it was generated: its name in the repository, and the digest of its content."""
+
+    file: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """An adoption: the version of Quai, the user's answers, the facts as JSON, and the files that were added.
+
+    `pipeline` has their digests by name, `configuration` the files by the names of their templates.
+    """
+
+    version: str
+    answers: dict[str, str]
+    facts: dict[str, Any]
+    pipeline: dict[str, str]
+    configuration: dict[str, Added]
+
+    def text(self) -> str:
+        """Return the content of the file RECORD."""
+        return json.dumps({"about": ABOUT, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+
+    def files(self) -> dict[str, str]:
+        """Return the digest of each file that was added."""
+        return self.pipeline | {added.file: added.digest for added in self.configuration.values()}
+
+
+def read_record(folder: Path) -> Record | None:
+    """Return the record of a repository; None if it was not adopted. Raise Failure if it is damaged."""
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text())
+        configuration = {name: Added(**added) for name, added in values["configuration"].items()}
+        known = {name: values[name] for name in ("version", "answers", "facts", "pipeline")}
+        return Record(**known, configuration=configuration)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Failure(f"{RECORD} is damaged ({error!r}): restore it with git checkout <commit> -- {RECORD}") from None
+
+
+@dataclass
+class Plan:
+    """The files that are added: their content, and which are executable; and what is left alone, with the reason."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    executable: set[str] = field(default_factory=set)
+    generated: list[str] = field(default_factory=list)
+    left_alone: dict[str, str] = field(default_factory=dict)
+
+
+def make_plan(repository: Repository, facts: Facts, answers: dict[str, str]) -> Plan:
+    """Return what adoption adds. Raise Failure if a file that the pipeline needs exists with other content."""
+    plan = Plan()
+    blocking = []
+    sources = pipeline_files()
+    for name, source in sources.items():
+        existing = _existing(repository, name)
+        if existing is None:
+            plan.files[name] = source.read_bytes()
+            if source.stat().st_mode & 0o100:
+                plan.executable.add(name)
+        elif existing != source.read_bytes():
+            blocking.append(name)
+    configuration = {}
+    for template, text in sorted(generate(facts).items()):
+        name = _choose_name(repository, plan, template)
+        content = text.encode()
+        if template == ".dockerignore" and (own := _existing(repository, template)):
+            content = own + b"\n" + content
+        existing = _existing(repository, name) if name else None
+        if existing not in (None, content):
+            blocking.append(name)
+        elif name and existing is None:
+            plan.files[name] = content
+            plan.generated.append(name)
+            configuration[template] = Added(name, digest(content))
+    if blocking:
+        raise Failure(
+            f"the pipeline needs files that exist with other content: {', '.join(blocking)}."
+            " Rename yours, commit, and run adopt again"
+        )
+    for name in plan.files:
+        _require_inside(repository, name)
+    pipeline = {name: digest(source.read_bytes()) for name, source in sources.items()}
+    record = Record(quai_version(), answers, facts.to_json(), pipeline, configuration)
+    plan.files[RECORD] = record.text().encode()
+    return plan
+
+
+def _choose_name(repository: Repository, plan: Plan, template: str) -> str:
+    """Return the name for a file of the configuration; empty if the repository's own file replaces it."""
+    if template == ".dockerignore":  # the user's own builds must not change
+        dockerfile = OWN_DOCKERFILE if _existing(repository, "Dockerfile") else "Dockerfile"
+        if dockerfile == "Dockerfile" and _existing(repository, template) is None:
+            return template
+        if _existing(repository, template) is not None:
+            plan.left_alone[template] = f"{dockerfile}.dockerignore contains its lines and those of the pipeline"
+        return f"{dockerfile}.dockerignore"
+    if template in ALTERNATIVES and _existing(repository, template) is not None:
+        name, plan.left_alone[template] = ALTERNATIVES[template]
+        return name
+    return template
+
+
+def _existing(repository: Repository, name: str) -> bytes | None:
+    """Return the content of a file of the work tree, tracked or not; None if there is none."""
+    path = repository.top / name
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise Failure(f"{name} is needed for a file of the pipeline, and is a link or a folder: rename it")
+    try:
+        return path.read_bytes() if path.exists() else None
+    except OSError as error:
+        raise Failure(f"cannot read {name}: {error.strerror}") from None
+
+
+def _require_inside(repository: Repository, name: str) -> None:
+    """Raise Failure if a file would be written through a link, or into something that is no folder."""
+    folder = repository.top
+    for part in Path(name).parent.parts:
+        folder /= part
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise Failure(f"{folder.relative_to(repository.top)} must be a folder for the pipeline: rename it")
+
+
+def digest(content: bytes) -> str:
+    """Return the digest with which the record identifies the content of a file."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def quai_version() -> str:
+    """Return the commit of this clone of Quai."""
+    return run("git", "-C", str(ROOT), "rev-parse", "HEAD")

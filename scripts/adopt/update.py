@@ -1,0 +1,144 @@
+"""Newer files of the pipeline for an adopted repository, and the removal of all that was added."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from scripts.adopt.facts import Facts
+from scripts.adopt.generate import generate, pipeline_files
+from scripts.adopt.plan import RECORD, Added, Record, digest, quai_version, read_record
+from scripts.adopt.repository import Repository
+from scripts.runner.process import ROOT, Failure
+
+
+@dataclass
+class Update:
+    """What an update changes: new and replaced files, removed ones, and a patch for the configuration.
+
+    `conflicts`: for each file in which the user changed the same lines as Quai, what Quai changed.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    executable: set[str] = field(default_factory=set)
+    removed: list[str] = field(default_factory=list)
+    patch: str = ""
+    conflicts: dict[str, str] = field(default_factory=dict)
+
+
+def require_record(repository: Repository) -> Record:
+    """Return the record of the repository. Raise Failure if it was not adopted."""
+    record = read_record(repository.top)
+    if record is None:
+        raise Failure(f"{repository.top} has no {RECORD}: it was not adopted. Run adopt without --update and --remove")
+    return record
+
+
+def edited_files(repository: Repository, recorded: dict[str, str]) -> list[str]:
+    """Return the recorded files that exist with other content."""
+    paths = {name: repository.top / name for name in recorded}
+    return [name for name, path in paths.items() if path.is_file() and digest(path.read_bytes()) != recorded[name]]
+
+
+def plan_update(repository: Repository, record: Record, facts: Facts) -> Update:
+    """Return the update to this version of Quai; `facts` are those of today.
+
+    Raise Failure if a file of the pipeline was edited, or if a new one exists already.
+    """
+    if edited := edited_files(repository, record.pipeline):
+        commit = repository.git("log", "-1", "--format=%h", "--", RECORD)
+        raise Failure(
+            f"edited since Quai added them: {', '.join(edited)}. To discard your changes, so that the update"
+            f" can replace the files: git checkout {commit} -- {' '.join(edited)}"
+        )
+    update = Update()
+    sources = pipeline_files()
+    pipeline = {name: digest(source.read_bytes()) for name, source in sources.items()}
+    for name, source in sources.items():
+        path = repository.top / name
+        if name not in record.pipeline and path.exists() and digest(path.read_bytes()) != pipeline[name]:
+            raise Failure(f"the new version adds {name}, which exists in your repository: rename yours first")
+        if record.pipeline.get(name) != pipeline[name] or not path.exists():
+            update.files[name] = source.read_bytes()
+            if source.stat().st_mode & 0o100:
+                update.executable.add(name)
+    update.removed = [name for name in record.pipeline if name not in sources and (repository.top / name).exists()]
+    configuration = _plan_configuration(repository, record, facts, update)
+    new = replace(record, facts=facts.to_json(), pipeline=pipeline, configuration=configuration)
+    if update.files or update.removed or update.patch or update.conflicts:
+        update.files[RECORD] = replace(new, version=quai_version()).text().encode()
+    return update
+
+
+def _plan_configuration(repository: Repository, record: Record, facts: Facts, update: Update) -> dict[str, Added]:
+    """Add to the update what changed between the two generated versions; return the new record of the files."""
+    before, after = generate_old(record), generate(facts)
+    configuration = dict(record.configuration)
+    for template, text in after.items():
+        added = record.configuration.get(template)
+        if added is None or before.get(template) in (None, text):
+            continue
+        path = repository.top / added.file
+        if path.is_file():
+            _merge(update, added.file, path.read_bytes(), before[template].encode(), text.encode())
+    return configuration
+
+
+def generate_old(record: Record) -> dict[str, str]:
+    """Return the configuration as the recorded version of Quai generates it from the recorded facts.
+
+    Raise Failure if this clone does not have that version.
+    """
+    if record.version == quai_version():
+        return generate(Facts.from_json(record.facts))
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        try:
+            archive = subprocess.run(
+                ["git", "-C", str(ROOT), "archive", record.version, "scripts"], capture_output=True, check=True
+            )
+        except subprocess.CalledProcessError:
+            raise Failure(
+                f"{ROOT} does not have the version {record.version} of Quai, which this repository was adopted with."
+                f" If it is a shallow clone: git -C {ROOT} fetch --unshallow"
+            ) from None
+        subprocess.run(["tar", "-x", "-C", directory], input=archive.stdout, check=True)
+        (folder / "facts.json").write_text(json.dumps(record.facts))
+        words = [sys.executable, "-m", "scripts.adopt.generate", "facts.json", "output"]
+        subprocess.run(words, cwd=folder, check=True, env=os.environ | {"PYTHONPATH": directory})
+        output = folder / "output"
+        files = (path for path in output.rglob("*") if path.is_file())
+        return {path.relative_to(output).as_posix(): path.read_text() for path in files}
+
+
+def _merge(update: Update, name: str, current: bytes, base: bytes, new: bytes) -> None:
+    """Add the change from `base` to `new` to the patch, or to the conflicts if `current` changed the same lines."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        for file, content in (("current", current), ("base", base), ("new", new)):
+            (folder / file).write_bytes(content)
+        words = ["git", "merge-file", "-p", "current", "base", "new"]
+        merged = subprocess.run(words, cwd=folder, capture_output=True, check=False)
+        if merged.returncode:  # the number of conflicts
+            update.conflicts[name] = _diff(folder, name, base, new)
+        else:
+            update.patch += _diff(folder, name, current, merged.stdout)
+
+
+def _diff(folder: Path, name: str, old: bytes, new: bytes) -> str:
+    for side, content in (("a", old), ("b", new)):
+        path = folder / side / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    words = ["git", "diff", "--no-index", "--no-prefix", "--no-color", f"a/{name}", f"b/{name}"]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False).stdout
+
+
+def plan_removal(repository: Repository, record: Record) -> tuple[list[str], list[str]]:
+    """Return the files that Quai added and that still exist, and those of them that were edited."""
+    recorded = record.files()
+    existing = [name for name in [*recorded, RECORD] if (repository.top / name).is_file()]
+    return existing, edited_files(repository, recorded)

@@ -1,0 +1,289 @@
+"""The command `adopt` on repositories: what it commits, refuses, updates and removes."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts.adopt import generate, plan
+from scripts.adopt.__main__ import main
+from scripts.adopt.facts import Facts
+from scripts.adopt.plan import RECORD
+from scripts.runner.process import Failure
+from tests.adopt.conftest import FLASK, run_git
+
+
+def adopt(folder: Path, *options: str) -> None:
+    main([str(folder), "--yes", "--no-proof", *options])
+
+
+def files_of(folder: Path, commit: str) -> dict[str, str]:
+    """Return mode and content id of each file of a commit."""
+    lines = run_git(folder, "ls-tree", "-r", commit).splitlines()
+    return {line.partition("\t")[2]: line.partition("\t")[0] for line in lines}
+
+
+def state_of(folder: Path) -> tuple[str, str, str]:
+    return (
+        run_git(folder, "status", "--porcelain", "--ignored"),
+        run_git(folder, "for-each-ref"),
+        run_git(folder, "branch"),
+    )
+
+
+def test_adds_one_commit_and_changes_no_file(make_project, capsys):
+    folder = make_project(FLASK)
+    adopt(folder)
+    assert run_git(folder, "branch", "--show-current") == "feature/ci-cd-setup"
+    assert run_git(folder, "rev-list", "--count", "main..HEAD") == "1"
+    before, after = files_of(folder, "main"), files_of(folder, "HEAD")
+    assert before.items() <= after.items()
+    assert {
+        "docker-compose.prod.yml",
+        ".env.prod",
+        "Dockerfile",
+        ".github/workflows/cd.yml",
+        RECORD,
+    } <= after.keys() - before.keys()
+    assert run_git(folder, "rev-parse", "dev") == run_git(folder, "rev-parse", "main")
+    assert run_git(folder, "status", "--porcelain") == ""
+    assert os.access(folder / "scripts/nox", os.X_OK)
+    assert not list(folder.glob("scripts/adopt"))
+    output = capsys.readouterr().out
+    assert "app:app  (app.py:3)" in output
+    assert "gh pr create --base dev" in output
+    assert "adds" in (folder / ".git/quai-pull-request.md").read_text()
+
+
+def test_a_second_run_changes_nothing(make_project, capsys):
+    folder = make_project(FLASK)
+    adopt(folder)
+    before = state_of(folder)
+    adopt(folder)
+    assert state_of(folder) == before
+    assert "was adopted already" in capsys.readouterr().out
+
+
+def test_existing_branches_are_kept(make_project):
+    folder = make_project(FLASK)
+    run_git(folder, "branch", "dev")
+    run_git(folder, "commit", "--quiet", "--allow-empty", "--message=more")
+    dev = run_git(folder, "rev-parse", "dev")
+    adopt(folder)
+    assert run_git(folder, "rev-parse", "dev") == dev
+
+
+def refusal(folder: Path, *options: str) -> str:
+    """Return the message of a refused adoption that leaves everything as it was."""
+    before = state_of(folder)
+    with pytest.raises(Failure) as raised:
+        adopt(folder, *options)
+    assert state_of(folder) == before
+    return str(raised.value)
+
+
+def test_refuses_uncommitted_files(make_project):
+    folder = make_project(FLASK)
+    (folder / "new.py").write_text("")
+    assert "1 file is not committed, for example new.py" in refusal(folder)
+
+
+def test_an_empty_repository_gets_the_sample(make_project):
+    folder = make_project({}, commit=False)
+    adopt(folder)
+    assert run_git(folder, "branch", "--format=%(refname:short)").split() == ["dev", "main"]
+    assert (folder / "service/__main__.py").exists()
+    assert os.access(folder / "scripts/nox", os.X_OK)
+    assert run_git(folder, "status", "--porcelain") == ""
+
+
+def test_refuses_a_repository_without_commits(make_project):
+    folder = make_project(FLASK, commit=False)
+    with pytest.raises(Failure, match=r"has no commits\. Commit your project first"):
+        adopt(folder)
+
+
+def test_refuses_a_folder_without_repository(tmp_path):
+    with pytest.raises(Failure, match="is not a Git repository"):
+        adopt(tmp_path)
+    with pytest.raises(Failure, match="is not a folder"):
+        adopt(tmp_path / "missing")
+
+
+def test_refuses_a_subfolder(make_project):
+    folder = make_project(FLASK | {"api/x.py": ""})
+    with pytest.raises(Failure, match="is a folder of the repository"):
+        adopt(folder / "api")
+
+
+def test_refuses_an_existing_branch(make_project):
+    folder = make_project(FLASK)
+    run_git(folder, "branch", "feature/ci-cd-setup")
+    assert "git branch --delete --force feature/ci-cd-setup" in refusal(folder)
+
+
+@pytest.mark.parametrize("option", ["name=../../etc", "colour=red", "name", "application=os; import x"])
+def test_refuses_an_invalid_answer(make_project, option):
+    assert option.partition("=")[0] in refusal(make_project(FLASK), "--set", option)
+
+
+def test_refuses_a_question_that_nobody_can_answer(make_project):
+    message = refusal(make_project(FLASK | {"app2.py": FLASK["app.py"]}))
+    assert "several applications" in message
+    assert "--set application=VALUE" in message
+
+
+def test_refuses_a_file_that_is_not_text(make_project):
+    folder = make_project(FLASK)
+    (folder / "requirements.txt").write_bytes(b"flask\xff\xfe")
+    run_git(folder, "commit", "--quiet", "--all", "--message=binary")
+    assert "cannot read requirements.txt: it is not UTF-8" in refusal(folder)
+
+
+def test_refuses_a_link_out_of_the_repository(make_project, tmp_path):
+    folder = make_project(FLASK)
+    (tmp_path / "secret.txt").write_text("flask")
+    (folder / "requirements.txt").unlink()
+    (folder / "requirements.txt").symlink_to(tmp_path / "secret.txt")
+    run_git(folder, "commit", "--quiet", "--all", "--message=link")
+    assert "requirements.txt is a link to" in refusal(folder)
+
+
+def test_refuses_to_write_through_a_link(make_project, tmp_path):
+    folder = make_project(FLASK)
+    (tmp_path / "outside").mkdir()
+    (folder / "scripts").symlink_to(tmp_path / "outside")
+    run_git(folder, "add", "--all")
+    run_git(folder, "commit", "--quiet", "--message=link")
+    assert "scripts must be a folder" in refusal(folder)
+    assert not list((tmp_path / "outside").iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["scripts/deploy.sh", ".github/workflows/cd.yml", "docker-compose.prod.yml", ".env.prod"]
+)
+def test_refuses_a_file_that_the_pipeline_needs(make_project, name):
+    assert name in refusal(make_project(FLASK | {name: "mine\n"}))
+
+
+def test_existing_files_get_an_alternative(make_project):
+    own = {
+        "Dockerfile": "FROM python:3.13\nCMD flask run\n",
+        ".dockerignore": "data\n",
+        "noxfile.py": "import nox\n",
+        ".github/workflows/ci.yml": "on: push\n",
+    }
+    folder = make_project(FLASK | own)
+    adopt(folder)
+    for name, text in own.items():
+        assert (folder / name).read_text() == text
+    assert "gunicorn" in (folder / "docker-compose.prod.yml").read_text()
+    assert (folder / "Dockerfile.pipeline.dockerignore").read_text().startswith("data\n")
+    assert {"Dockerfile.pipeline", "noxfile_pipeline.py"} <= files_of(folder, "HEAD").keys()
+
+
+def test_removal_restores_the_tree(make_project):
+    folder = make_project(FLASK)
+    adopt(folder)
+    (folder / "app.py").write_text(FLASK["app.py"] + "# more\n")
+    (folder / ".env.prod").write_text("mine\n")
+    run_git(folder, "commit", "--quiet", "--all", "--message=work")
+    main([str(folder), "--remove"])
+    assert files_of(folder, "HEAD").keys() == files_of(folder, "main").keys()
+    assert (folder / "app.py").read_text().endswith("# more\n")
+
+
+@pytest.fixture
+def newer_quai(monkeypatch, tmp_path):
+    """Return a function that changes what this version of Quai would add."""
+    files = dict(generate.pipeline_files())
+    texts: dict[str, str] = {}
+
+    def change(name: str, text: str | None) -> None:
+        if text is None:
+            del files[name]
+            return
+        path = tmp_path / "newer" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        files[name] = path
+
+    original = generate.generate
+    monkeypatch.setattr("scripts.adopt.update.pipeline_files", lambda: files)
+    monkeypatch.setattr("scripts.adopt.update.generate_old", lambda record: original(Facts.from_json(record.facts)))
+    monkeypatch.setattr("scripts.adopt.update.generate", lambda facts: original(facts) | texts)
+    change.texts = texts
+    return change
+
+
+def test_update_replaces_adds_and_removes(make_project, newer_quai):
+    folder = make_project(FLASK)
+    adopt(folder)
+    newer_quai("scripts/deploy.sh", "#!/bin/sh\n# newer\n")
+    newer_quai("scripts/server/new.py", "x = 1\n")
+    newer_quai("scripts/server/probe.py", None)
+    main([str(folder), "--update"])
+    assert (folder / "scripts/deploy.sh").read_text().endswith("# newer\n")
+    assert (folder / "scripts/server/new.py").exists()
+    assert not (folder / "scripts/server/probe.py").exists()
+    assert run_git(folder, "rev-list", "--count", "feature/ci-cd-setup..HEAD") == "1"
+    record = plan.read_record(folder)
+    assert "scripts/server/new.py" in record.pipeline
+    assert "Dockerfile" in record.configuration
+    run_git(folder, "switch", "--quiet", "-c", "merged")
+    run_git(folder, "branch", "--quiet", "-D", "feature/quai-update")
+    main([str(folder), "--update"])
+    assert run_git(folder, "rev-list", "--count", "feature/ci-cd-setup..HEAD") == "1"
+
+
+def test_update_stops_at_an_edited_file(make_project, newer_quai):
+    folder = make_project(FLASK)
+    adopt(folder)
+    (folder / "scripts/deploy.sh").write_text("mine\n")
+    run_git(folder, "commit", "--quiet", "--all", "--message=edit")
+    newer_quai("scripts/server/new.py", "x = 1\n")
+    before = state_of(folder)
+    with pytest.raises(Failure, match=r"edited since Quai added them: scripts/deploy\.sh"):
+        main([str(folder), "--update"])
+    assert state_of(folder) == before
+
+
+def test_update_shows_the_change_of_the_configuration(make_project, newer_quai, capsys):
+    folder = make_project(FLASK)
+    adopt(folder)
+    template = (folder / ".env.prod").read_text()
+    (folder / ".env.prod").write_text(template.replace("KEEP_RELEASES=5", "KEEP_RELEASES=9"))
+    run_git(folder, "commit", "--quiet", "--all", "--message=mine")
+    newer_quai.texts[".env.prod"] = template + "NEW_SETTING=1\n"
+    main([str(folder), "--update"])
+    assert "+NEW_SETTING=1" in capsys.readouterr().out
+    assert "NEW_SETTING" not in (folder / ".env.prod").read_text()
+    subprocess.run(["git", "-C", str(folder), "apply", ".git/quai-update.patch"], check=True)
+    text = (folder / ".env.prod").read_text()
+    assert "KEEP_RELEASES=9" in text
+    assert "NEW_SETTING=1" in text
+
+
+def test_update_never_writes_conflict_markers(make_project, newer_quai, capsys):
+    folder = make_project(FLASK)
+    adopt(folder)
+    template = (folder / ".env.prod").read_text()
+    mine = template.replace("KEEP_RELEASES=5", "KEEP_RELEASES=9")
+    (folder / ".env.prod").write_text(mine)
+    run_git(folder, "commit", "--quiet", "--all", "--message=mine")
+    newer_quai.texts[".env.prod"] = template.replace("KEEP_RELEASES=5", "KEEP_RELEASES=7")
+    main([str(folder), "--update"])
+    output = capsys.readouterr().out
+    assert ".env.prod: you changed the same lines" in output
+    assert "<<<<<<<" not in output
+    assert (folder / ".env.prod").read_text() == mine
+
+
+def test_a_damaged_record_is_an_error(make_project):
+    folder = make_project(FLASK)
+    adopt(folder)
+    (folder / RECORD).write_text("{")
+    run_git(folder, "commit", "--quiet", "--all", "--message=damage")
+    with pytest.raises(Failure, match=r"\.quai\.json is damaged"):
+        main([str(folder), "--update"])

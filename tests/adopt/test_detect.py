@@ -1,0 +1,313 @@
+"""What adopt finds in a project, and where the files do not decide."""
+
+import re
+
+import pytest
+
+from scripts.adopt.evidence import Undecided
+from scripts.runner.process import Failure
+from tests.adopt.conftest import FLASK
+
+FASTAPI = {"requirements.txt": "fastapi==0.165.0\nuvicorn==0.54.0\n"}
+APPLICATION = "from fastapi import FastAPI\n\napp = FastAPI()\n"
+DJANGO = {
+    "requirements.txt": "Django==5.2.1\ngunicorn==27.0.1\npsycopg[binary]==3.3.9\n",
+    "manage.py": "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\n",
+    "site1/__init__.py": "",
+    "site1/settings.py": "ROOT_URLCONF = 'site1.urls'\n",
+    "site1/urls.py": "from django.urls import path\n\nurlpatterns = [path('health/', None)]\n",
+    "site1/wsgi.py": "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n",
+    "site1/asgi.py": "from django.core.asgi import get_asgi_application\n\napplication = get_asgi_application()\n",
+}
+
+
+def test_flask(facts_of):
+    facts = facts_of(FLASK)
+    assert (facts.framework, facts.target, facts.python) == ("flask", "app:app", "3.13")
+    assert facts.command[:4] == ["gunicorn", "app:app", "--bind", "0.0.0.0:${API_PORT}"]
+    assert facts.findings["application"].source == "app.py:3"
+    assert facts.findings["framework"].source == "requirements.txt:1"
+
+
+@pytest.mark.parametrize(
+    ("file", "target"),
+    [
+        ("main.py", "main:app"),
+        ("app/main.py", "app.main:app"),
+        ("src/shop/main.py", "shop.main:app"),
+        ("app/__init__.py", "app:app"),
+    ],
+)
+def test_import_name(facts_of, file, target):
+    assert facts_of(FASTAPI | {file: APPLICATION}).target == target
+
+
+def test_factory(facts_of):
+    code = "import fastapi\n\ndef create_app(debug=False):\n    app = fastapi.FastAPI()\n    return app\n"
+    facts = facts_of(FASTAPI | {"shop/__init__.py": code})
+    assert facts.target == "shop:create_app"
+    assert "--factory" in facts.command
+
+
+def test_object_from_factory(facts_of):
+    code = "from flask import Flask\n\ndef create_app():\n    return Flask(__name__)\n"
+    facts = facts_of(
+        {
+            **FLASK,
+            "app.py": "",
+            "shop/__init__.py": code,
+            "wsgi.py": "from shop import create_app\n\napp = create_app()\n",
+        }
+    )
+    assert facts.target == "wsgi:app"
+
+
+def test_applications_of_tests_and_docs_do_not_count(facts_of):
+    files = {
+        "main.py": APPLICATION,
+        "tests/app.py": APPLICATION,
+        "docs/example.py": APPLICATION,
+        "test_main.py": APPLICATION,
+    }
+    assert facts_of(FASTAPI | files).target == "main:app"
+
+
+def test_several_applications_are_a_question(facts_of):
+    with pytest.raises(Undecided) as raised:
+        facts_of(FASTAPI | {"one.py": APPLICATION, "two.py": APPLICATION})
+    assert raised.value.candidates == ("one:app (one.py:3)", "two:app (two.py:3)")
+
+
+def test_the_start_command_decides_between_applications(facts_of):
+    files = {"one.py": APPLICATION, "two.py": APPLICATION, "Procfile": "web: uvicorn two:app --port $PORT\n"}
+    facts = facts_of(FASTAPI | files)
+    assert facts.target == "two:app"
+    assert " ".join(facts.command) == "uvicorn two:app --host 0.0.0.0 --port ${API_PORT} --timeout-keep-alive 75"
+
+
+def test_two_frameworks_are_a_question(facts_of):
+    files = {"requirements.txt": "flask\nfastapi\ngunicorn\nuvicorn\n", "one.py": APPLICATION}
+    with pytest.raises(Undecided, match="two frameworks: fastapi and flask"):
+        facts_of(FLASK | files)
+
+
+def test_a_similar_name_is_not_the_framework(facts_of):
+    files = {"requirements.txt": "django-environ==1\nflask==3\ngunicorn==1\n", "app.py": FLASK["app.py"]}
+    assert facts_of(files).framework == "flask"
+
+
+def test_django(facts_of):
+    facts = facts_of(DJANGO)
+    assert facts.target == "site1.wsgi:application"
+    assert facts.migrate == ["python", "manage.py", "migrate", "--noinput"]
+    assert facts.check == ["python", "manage.py", "migrate", "--check"]
+    assert (facts.database, facts.health_path) == ("postgresql", "/health/")
+
+
+def test_django_with_an_asgi_server(facts_of):
+    assert facts_of(DJANGO | {"requirements.txt": "django\nuvicorn\n"}).target == "site1.asgi:application"
+
+
+def test_django_settings_of_manage_differ(facts_of):
+    wsgi = DJANGO["site1/wsgi.py"] + "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.production')\n"
+    facts = facts_of(DJANGO | {"site1/wsgi.py": wsgi})
+    assert facts.settings_module == "site1.production"
+
+
+@pytest.mark.parametrize(
+    ("files", "python"),
+    [
+        ({".python-version": "3.12.4\n"}, "3.12"),
+        ({"runtime.txt": "python-3.11.9"}, "3.11"),
+        ({".tool-versions": "nodejs 20\npython 3.12.1\n"}, "3.12"),
+        ({"Dockerfile": "FROM python:3.12-slim AS base\n"}, "3.12"),
+        ({"pyproject.toml": "[project]\nname='x'\nrequires-python='>=3.11,<3.13'\n"}, "3.12"),
+        ({"pyproject.toml": "[project]\nname='x'\nrequires-python='>=3.14'\n"}, "3.14"),
+        ({"pyproject.toml": "[tool.poetry.dependencies]\npython = '^3.11'\n"}, "3.13"),
+        ({"pyproject.toml": "[tool.poetry.dependencies]\npython = '~3.11'\n"}, "3.11"),
+        ({}, "3.13"),
+    ],
+)
+def test_python(facts_of, files, python):
+    assert facts_of(FLASK | files).python == python
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"README.md": "text"}, "contains no Python project"),
+        ({"app.py": "x = 1"}, "pip freeze >requirements.txt"),
+        ({"pyproject.toml": "[project]\nname='x'\n", "app.py": ""}, "uv lock"),
+        ({"pyproject.toml": "[tool.poetry]\nname='x'\n", "app.py": ""}, "poetry lock"),
+        ({"Pipfile.lock": "{}", "app.py": ""}, "pipenv requirements"),
+        ({"requirements/prod.txt": "flask", "app.py": ""}, "-r requirements/prod.txt"),
+        ({"uv.lock": "", "poetry.lock": "", "app.py": ""}, "uv.lock and poetry.lock"),
+        (FLASK | {"requirements.txt": "flask\n"}, "--set server=gunicorn==27.0.1"),
+        (FLASK | {".python-version": "3.8\n"}, "requires Python 3.8"),
+        (FLASK | {"pyproject.toml": "[project\n"}, "pyproject.toml is not valid TOML"),
+    ],
+)
+def test_what_cannot_be_deployed_is_refused(facts_of, files, message):
+    with pytest.raises(Failure, match=re.escape(message)):
+        facts_of(files)
+
+
+def test_no_application(facts_of):
+    with pytest.raises(Undecided, match=r"flask is a dependency .*, but no file creates an application"):
+        facts_of(FLASK | {"app.py": ""})
+
+
+def test_included_requirements(facts_of):
+    files = {
+        "requirements.txt": "-r requirements/base.txt\n",
+        "requirements/base.txt": "# web\nflask==3.1\n-r ../requirements.txt\ngunicorn\n",
+    }
+    assert facts_of(FLASK | files).framework == "flask"
+
+
+def test_server_of_the_image(facts_of):
+    facts = facts_of(FLASK | {"requirements.txt": "flask\n"}, server="gunicorn==23.0.0")
+    assert facts.command[0] == "gunicorn"
+    assert facts.server == "gunicorn==23.0.0"
+
+
+@pytest.mark.parametrize(
+    ("files", "command"),
+    [
+        (
+            {"Procfile": "web: gunicorn -b :$PORT app:app --reload -w 3"},
+            "gunicorn app:app -w 3 --bind 0.0.0.0:${API_PORT} --keep-alive 75",
+        ),
+        (
+            {"Procfile": "web: python manage.py migrate && gunicorn app:app"},
+            "gunicorn app:app --bind 0.0.0.0:${API_PORT} --keep-alive 75",
+        ),
+        (
+            {"Procfile": "web: poetry run gunicorn app:app --keep-alive 20"},
+            "gunicorn app:app --keep-alive 20 --bind 0.0.0.0:${API_PORT}",
+        ),
+        ({"Procfile": "web: python app.py"}, "gunicorn app:app --bind 0.0.0.0:${API_PORT} --workers 2 --keep-alive 75"),
+        ({"Procfile": "web: flask run"}, "gunicorn app:app --bind 0.0.0.0:${API_PORT} --workers 2 --keep-alive 75"),
+        (
+            {"Dockerfile": 'FROM python:3.12\nCMD ["gunicorn", "--bind", "0.0.0.0:5000", "app:app"]'},
+            "gunicorn app:app --bind 0.0.0.0:${API_PORT} --keep-alive 75",
+        ),
+        (
+            {"Dockerfile": "FROM python:3.12\nCMD exec gunicorn app:app --workers ${WORKERS:-4}"},
+            "gunicorn app:app --workers 4 --bind 0.0.0.0:${API_PORT} --keep-alive 75",
+        ),
+        (
+            {"compose.yml": "services:\n  web:\n    command: sh -c 'flask db upgrade && gunicorn app:app'\n"},
+            "gunicorn app:app --bind 0.0.0.0:${API_PORT} --keep-alive 75",
+        ),
+        (
+            {
+                "Dockerfile": 'FROM python:3.12\nENTRYPOINT ["./start.sh"]',
+                "start.sh": "#!/bin/sh\nflask db upgrade\nexec gunicorn \\\n app:app\n",
+            },
+            "gunicorn app:app --bind 0.0.0.0:${API_PORT} --keep-alive 75",
+        ),
+    ],
+)
+def test_command(facts_of, files, command):
+    assert " ".join(facts_of(FLASK | files).command) == command
+
+
+def test_workers_of_a_procfile(facts_of):
+    procfile = "web: gunicorn app:app\nworker: celery -A app worker\nbeat: celery -A app beat\nclock: python clock.py\n"
+    found = {item.name: item for item in facts_of(FLASK | {"Procfile": procfile}).processes}
+    assert found["worker"].words == ("celery", "-A", "app", "worker")
+    assert found["beat"].words[-2] == "--schedule"
+    assert [item.name for item in found.values() if item.is_single] == ["beat", "clock"]
+
+
+def test_worker_of_a_compose_file(facts_of):
+    text = "services:\n  queue:\n    command: celery -A app worker\n  db:\n    command: postgres -c x=1\n"
+    processes = facts_of(FLASK | {"docker-compose.yml": text}).processes
+    assert [(item.name, item.source) for item in processes] == [("queue", "docker-compose.yml:2")]
+
+
+def test_celery_without_a_description(facts_of):
+    files = {
+        "requirements.txt": FLASK["requirements.txt"] + "celery[redis]==5.6\n",
+        "tasks.py": "import os\nfrom celery import Celery\n\nqueue = Celery(broker=os.environ['REDIS_URL'])\n"
+        "queue.conf.beat_schedule = {}\n",
+    }
+    facts = facts_of(FLASK | files)
+    assert [" ".join(item.words[:4]) for item in facts.processes] == [
+        "celery -A tasks:queue worker",
+        "celery -A tasks:queue beat",
+    ]
+    assert facts.uses_redis
+
+
+def test_queue_without_a_command_is_noted(facts_of):
+    facts = facts_of(FLASK | {"requirements.txt": FLASK["requirements.txt"] + "dramatiq==2\n"})
+    assert any("dramatiq is a dependency" in note for note in facts.notes)
+
+
+@pytest.mark.parametrize(
+    ("code", "path"),
+    [
+        ("from flask import Flask\n\napp = Flask(__name__)\n\n@app.route('/health')\ndef health(): pass\n", "/health"),
+        (
+            "from flask import Flask\n\napp = Flask(__name__)\n\n@app.get('/users/<id>/status')\ndef status(): pass\n",
+            "",
+        ),
+        ("from flask import Flask\n\napp = Flask(__name__)\n\n@app.post('/ping')\ndef ping(): pass\n", ""),
+        (
+            "from flask import Flask, Blueprint\n\napp = Flask(__name__)\n"
+            "bp = Blueprint('x', __name__, url_prefix='/api')\napp.register_blueprint(bp)\n"
+            "@bp.get('/ping')\ndef ping(): pass\n",
+            "/api/ping",
+        ),
+        (
+            "from flask import Flask, Blueprint\n\napp = Flask(__name__)\nbp = Blueprint('x', __name__)\n"
+            "app.register_blueprint(bp, url_prefix=prefix())\n\n@bp.get('/ping')\ndef ping(): pass\n",
+            "",
+        ),
+    ],
+)
+def test_health_path(facts_of, code, path):
+    assert facts_of(FLASK | {"app.py": code}).health_path == path
+
+
+def test_health_path_of_included_urls(facts_of):
+    files = {
+        "site1/urls.py": "from django.urls import include, path\n\nu = [path('api/', include('shop.urls'))]\n",
+        "shop/urls.py": "from django.urls import path\n\nu = [path('healthz', None), path('<int:id>/ping', None)]\n",
+    }
+    assert facts_of(DJANGO | files).health_path == "/api/healthz"
+
+
+def test_sqlite_is_a_question(facts_of):
+    settings = "ROOT_URLCONF = 'x'\nENGINE = 'django.db.backends.sqlite3'\n"
+    files = DJANGO | {"requirements.txt": "django\ngunicorn\n", "site1/settings.py": settings}
+    with pytest.raises(Undecided, match=r"settings\.py:2 uses SQLite"):
+        facts_of(files)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"name": "../x"},
+        {"application": "a; rm -rf /"},
+        {"health_path": "health"},
+        {"database": "mysql"},
+        {"python": "3"},
+    ],
+)
+def test_invalid_answers(facts_of, answer):
+    with pytest.raises(Failure, match="--set "):
+        facts_of(FLASK, **answer)
+
+
+def test_nothing_is_imported(facts_of):
+    facts_of(
+        FLASK | {"app.py": FLASK["app.py"] + "raise SystemExit('imported')\n", "setup.py": "raise SystemExit('run')\n"}
+    )
+
+
+def test_a_file_with_a_syntax_error_is_noted(facts_of):
+    facts = facts_of(FLASK | {"old.py": "print 'python 2'\n"})
+    assert any(note.startswith("old.py is not valid for Python 3.") for note in facts.notes)

@@ -1,0 +1,50 @@
+"""The templates give what the sample has: both are kept up to date together."""
+
+import yaml
+
+from scripts.adopt.generate import PYTHON_IMAGES, generate
+from scripts.runner.base_images import PINS, pinned
+from scripts.runner.process import ROOT
+from tests.adopt.conftest import FLASK
+
+FILES = FLASK | {
+    "requirements.txt": FLASK["requirements.txt"] + "psycopg==3.3.9\nflask-migrate==4.1\ncelery[redis]==5.6\n",
+    "app.py": FLASK["app.py"] + "import os\nURL = os.environ['DATABASE_URL']\nQ = os.environ['REDIS_URL']\n",
+    "Procfile": "web: gunicorn app:app\nworker: celery -A app worker\nscheduler: python clock.py\n",
+}
+
+
+def test_what_does_not_depend_on_the_application_is_that_of_the_sample(facts_of):
+    generated = yaml.safe_load(generate(facts_of(FILES))["docker-compose.prod.yml"])
+    sample = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())
+    assert generated["services"]["proxy"] == sample["services"]["proxy"]
+    assert generated["services"]["front"] == sample["services"]["front"]
+    for name in ("api", "check", "backup", "migrate", "db"):
+        differing = {"labels", "command"}  # the sample's command is in its Dockerfile
+        assert generated["services"][name].keys() - differing == sample["services"][name].keys() - differing
+    for key in ("healthcheck", "networks", "deploy", "stop_grace_period", "labels"):
+        own = yaml.safe_dump(generated["services"]["api"][key])
+        assert own.replace("''", "/healthz") == yaml.safe_dump(sample["services"]["api"][key])
+
+
+def test_the_images_are_those_of_the_sample(facts_of, tmp_path):
+    texts = generate(facts_of(FILES))
+    for name, (file, _) in PINS.items():
+        path = tmp_path / name
+        path.write_text(texts[file])
+        if name != "REDIS_IMAGE":  # the sample has no Redis
+            assert pinned(path, name) == pinned(ROOT / file, name)
+    assert pinned(ROOT / "Dockerfile", "PYTHON_IMAGE") == PYTHON_IMAGES["3.13"]
+
+
+def test_each_variable_of_the_compose_file_is_in_the_template_of_the_server(facts_of):
+    texts = generate(facts_of(FILES))
+    names = {line.partition("=")[0] for line in texts[".env.prod"].splitlines() if line and not line.startswith("#")}
+    assert {"DATABASE_URL", "REDIS_URL", "POSTGRES_PASSWORD", "SITE_ADDRESS"} <= names
+    assert "DATABASE_URL=postgresql://shop:${POSTGRES_PASSWORD}@db:5432/shop" in texts[".env.prod"]
+
+
+def test_only_the_lines_of_the_lock_file_are_in_the_dockerfile(facts_of):
+    text = generate(facts_of(FILES))["Dockerfile"]
+    assert "COPY requirements*.txt ./" in text
+    assert "poetry" not in text
