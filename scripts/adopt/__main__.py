@@ -188,7 +188,7 @@ def pull_request(facts: Facts, plan: Plan) -> str:
         trim_blocks=True,
         autoescape=False,  # noqa: S701 - Markdown
     )
-    return environment.get_template("pull-request.md").render(
+    return environment.get_template("pull-request.md.jinja").render(
         added=len(plan.files),
         files=[(name, WHAT[name]) for name in WHAT if name in plan.files],
         findings=list(facts.findings.items()),

@@ -72,7 +72,8 @@ def generate(facts: Facts) -> dict[str, str]:
     )
     environment.filters |= {"flow": flow, "quote": shlex.quote}
     context = _context(facts)
-    texts = {name: environment.get_template(name).render(context) for name in sorted(environment.list_templates())}
+    names = [name.removesuffix(".jinja") for name in environment.list_templates()]
+    texts = {name: environment.get_template(f"{name}.jinja").render(context) for name in sorted(names)}
     for path in (path for path in (HERE / "files").rglob("*") if path.is_file()):
         texts[path.relative_to(HERE / "files").as_posix()] = path.read_text()
     return texts

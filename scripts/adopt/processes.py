@@ -208,7 +208,7 @@ class _Loader(yaml.SafeLoader):
     """Reads compose files: tags such as !reset are ignored."""
 
 
-_Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+_Loader.add_multi_constructor("!", lambda loader, suffix, node: None)  # type: ignore[no-untyped-call]
 
 
 def _compose(repository: Repository) -> Iterator[tuple[str, str, str]]:
