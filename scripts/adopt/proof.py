@@ -46,5 +46,5 @@ def run_session(folder: Path, session: str) -> Result:
             file.write(f"ended after {SECONDS} seconds\n")
             code = 1
     text = log.read_text(errors="replace")
-    outcome = "failed" if code else "skipped" if f"Session {session} was skipped" in text else "passed"
+    outcome = "failed" if code else "skipped" if f"Session {session} skipped" in text else "passed"
     return Result(session, outcome, time.monotonic() - began, "\n".join(text.splitlines()[-15:]))
