@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from scripts.adopt.repository import Repository
@@ -53,22 +54,33 @@ def make_commit(
     """
     parent = ["-p", "HEAD"] if has_commits(repository) else []
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        index, tree = Path(folder, "index"), Path(folder, "tree")
+        tree.mkdir()
+        for name, content in files.items():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_bytes(content)
+            (tree / name).chmod(0o755 if name in executable else 0o644)
+        # Content and modes exactly as given, whatever the user's configuration is.
+        options = ("-c", "core.autocrlf=false", "-c", "core.safecrlf=false", "-c", "core.fileMode=true")
 
-        def git(*command: str, data: bytes | None = None) -> str:
-            words = ["git", "-C", str(repository.top), *command]
-            done = subprocess.run(words, input=data, capture_output=True, check=False, env=environment)
+        def git(*command: str, names: Iterable[str] = ()) -> str:
+            words = ["git", f"--git-dir={repository.private_file('.').resolve()}", f"--work-tree={tree}", *options]
+            done = subprocess.run(
+                [*words, *command],
+                input="".join(f"{name}\0" for name in names),
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=tree,
+                env=os.environ | {"GIT_INDEX_FILE": str(index)},
+            )
             if done.returncode:
-                raise Failure(f"git {command[0]} failed: {done.stderr.decode(errors='replace').strip()}")
-            return done.stdout.decode().strip()
+                raise Failure(f"git {command[0]} failed: {done.stderr.strip()}")
+            return done.stdout.strip()
 
         git("read-tree", "HEAD" if parent else "--empty")
-        for name, content in files.items():
-            blob = git("hash-object", "-w", "--stdin", data=content)
-            mode = "100755" if name in executable else "100644"
-            git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{name}")
-        for name in removed:
-            git("update-index", "--force-remove", name)
+        git("update-index", "--add", "-z", "--stdin", names=files)
+        git("update-index", "--force-remove", "-z", "--stdin", names=removed)
         return git("commit-tree", git("write-tree"), *parent, "-m", message)
 
 
