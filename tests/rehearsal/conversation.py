@@ -28,6 +28,10 @@ def open_websocket(base_url: str, path: str, ca: Path | None = None) -> Iterator
     connect(base_url, ca).close()
     url = base_url.replace("http", "ws", 1) + path
     context = ssl.create_default_context(cafile=ca) if ca else None
+    if context:
+        # With TLS 1.3, session tickets arrive after the handshake. On a busy machine, one connection in a thousand hung
+        # when one thread read them while another one sent the request; with TLS 1.2, none did.
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
     options = {"ssl": context, "proxy": None, "open_timeout": TIMEOUT, "ping_interval": None}
     with client.connect(url, **options) as connection:
         yield connection
