@@ -256,6 +256,10 @@ def test_queue_without_a_command_is_noted(facts_of):
         ),
         ("from flask import Flask\n\napp = Flask(__name__)\n\n@app.post('/ping')\ndef ping(): pass\n", ""),
         (
+            "from flask import Flask\n\napp = Flask(__name__)\n\n@app.route('/up', methods=['POST'])\ndef up(): pass\n",
+            "",
+        ),
+        (
             "from flask import Flask, Blueprint\n\napp = Flask(__name__)\n"
             "bp = Blueprint('x', __name__, url_prefix='/api')\napp.register_blueprint(bp)\n"
             "@bp.get('/ping')\ndef ping(): pass\n",

@@ -12,6 +12,7 @@ from scripts.adopt.repository import Repository
     [
         ("import os\nA = os.environ['A']", {"A": True}),
         ("import os\nA = os.environ.get('A')", {"A": False}),
+        ("import os\nA = os.environ['A']\nB = os.environ.get('A')", {"A": False}),
         ("import os\nA = os.getenv('A', 'x')", {"A": False}),
         ("from os import environ, getenv\nA = environ['A']\nB = getenv('B')", {"A": True, "B": False}),
         ("import os\nif 'A' in os.environ:\n    start(os.environ['A'])", {"A": False}),
