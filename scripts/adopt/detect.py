@@ -76,7 +76,7 @@ def _name(evidence: Evidence) -> str:
     text = evidence.repository.text("pyproject.toml")
     tables = read_toml(evidence.repository, "pyproject.toml")
     stated = table(tables, "project").get("name") or table(tables, "tool", "poetry").get("name")
-    folder = PurePosixPath(evidence.repository.folder).name
+    folder = evidence.repository.top.name
     source = f"pyproject.toml:{line_of(text, 'name =')}" if stated else "the name of the folder"
     slug = re.sub(r"[^a-z0-9]+", "-", str(stated or folder).lower()).strip("-")
     if not re.match("[a-z]", slug):

@@ -11,33 +11,21 @@ MAX_BYTES = 1_000_000
 
 
 class Repository:
-    """The files that Git tracks in a repository, or in one of its folders. Reading a file never leaves the repository.
+    """The files that Git tracks in a repository. Reading a file never leaves the repository."""
 
-    Names of files are relative to the folder of the application, with `/`.
-    """
-
-    def __init__(self, folder: Path, app: str = "") -> None:
-        """Open the repository at `folder`, for the application in its folder `app` (empty: the top level).
-
-        Raise Failure if `folder` is not the top level of a Git repository, or if it has no such folder.
-        """
+    def __init__(self, folder: Path) -> None:
+        """Open the repository at `folder`. Raise Failure if that is not the top level of a Git repository."""
         self.top = folder.resolve()
         if not self.top.is_dir():
             raise Failure(f"{folder} is not a folder")
         try:
             top = self.git("rev-parse", "--show-toplevel")
-        except subprocess.CalledProcessError:
-            raise Failure(f"{self.top} is not a Git repository. Create one: git -C {self.top} init") from None
+        except subprocess.CalledProcessError as error:
+            raise Failure(f"{self.top} is not a usable Git repository: {error.stderr.strip()}") from None
         if Path(top) != self.top:
-            raise Failure(f"{self.top} is a folder of the repository {top}: pass {top}, and --app for the folder")
-        self.app = str(PurePosixPath(app)) if app and app != "." else ""
-        self.folder = self.top / self.app
-        if not self.folder.resolve().is_relative_to(self.top) or not self.folder.is_dir():
-            raise Failure(f"--app {app}: the repository has no such folder")
-        listed = self.git("ls-files", "-z", "--", self.app or ".")
-        prefix = f"{self.app}/" if self.app else ""
-        names = (name.removeprefix(prefix) for name in listed.split("\0") if name)
-        self.names = sorted(name for name in names if name.isprintable())  # others are in no format that adopt reads
+            raise Failure(f"{self.top} is a folder of the repository {top}, and only the top level can be adopted")
+        names = self.git("ls-files", "-z").split("\0")
+        self.names = sorted(name for name in names if name and name.isprintable())  # adopt reads no other names
         self._texts: dict[str, str] = {}
 
     def hide(self, names: set[str]) -> None:
@@ -71,7 +59,7 @@ class Repository:
         return self._texts[name]
 
     def _read(self, name: str) -> str:
-        path = self.folder / name
+        path = self.top / name
         try:
             if not path.resolve().is_relative_to(self.top):
                 raise Failure(f"{name} is a link to {path.resolve()}, outside the repository: replace it by a file")

@@ -1,4 +1,4 @@
-"""What an application needs besides its server: a database and its migrations, Redis, workers and schedulers."""
+"""What an application needs in addition to its server: a database and its migrations, Redis, workers and schedulers."""
 
 import ast
 import re

@@ -105,7 +105,7 @@ def test_refuses_a_repository_without_commits(make_project):
 
 
 def test_refuses_a_folder_without_repository(tmp_path):
-    with pytest.raises(Failure, match="is not a Git repository"):
+    with pytest.raises(Failure, match="is not a usable Git repository"):
         adopt(tmp_path)
     with pytest.raises(Failure, match="is not a folder"):
         adopt(tmp_path / "missing")
@@ -128,7 +128,7 @@ def test_refuses_an_invalid_answer(make_project, option):
     assert option.partition("=")[0] in refusal(make_project(FLASK), "--set", option)
 
 
-def test_refuses_a_question_that_nobody_can_answer(make_project):
+def test_refuses_a_question_without_an_answer(make_project):
     message = refusal(make_project(FLASK | {"app2.py": FLASK["app.py"]}))
     assert "several applications" in message
     assert "--set application=VALUE" in message
