@@ -21,7 +21,7 @@ from scripts.adopt.commit import (
 from scripts.adopt.detect import detect
 from scripts.adopt.evidence import ANSWERS, Undecided
 from scripts.adopt.facts import Facts
-from scripts.adopt.generate import quai_files, sort_settings
+from scripts.adopt.generate import is_executable, quai_files, unknown_settings
 from scripts.adopt.plan import OWN_DOCKERFILE, OWN_NOXFILE, RECORD, Plan, make_plan, read_record
 from scripts.adopt.repository import Repository
 from scripts.adopt.update import plan_removal, plan_update, require_record
@@ -119,7 +119,7 @@ def show_facts(facts: Facts) -> None:
         say(f"  {'optional':{width}}  {', '.join(optional)}")
     for note in facts.notes:
         say(f"  note: {note}")
-    if unknown := [name for name, _ in sort_settings(facts).unknown]:
+    if unknown := unknown_settings(facts):
         say(f"  note: set these on the server before the first deploy: {', '.join(unknown)}")
 
 
@@ -171,7 +171,7 @@ def adopt(
 def create_sample(repository: Repository) -> None:
     """Fill an empty repository with a new project: the sample, its tests and the pipeline."""
     sources = {name: path for name, path in quai_files().items() if not name.startswith(".ci/")}
-    executable = {name for name, path in sources.items() if path.stat().st_mode & 0o100}
+    executable = {name for name, path in sources.items() if is_executable(path)}
     contents = {name: path.read_bytes() for name, path in sources.items()}
     commit = make_commit(repository, "Start with the sample of Quai", contents, executable)
     switch_to(repository, "main", commit)
@@ -194,8 +194,7 @@ def pull_request(facts: Facts, plan: Plan) -> str:
         findings=list(facts.findings.items()),
         left_alone=list(plan.left_alone.items()),
         notes=facts.notes,
-        unknown=", ".join(name for name, _ in sort_settings(facts).unknown),
-        directory="/srv/quai",
+        unknown=", ".join(unknown_settings(facts)),
     )
 
 

@@ -38,11 +38,7 @@ def require_main_branch(repository: Repository) -> None:
 
 def has_commits(repository: Repository) -> bool:
     """Return whether the current branch has a commit."""
-    try:
-        repository.git("rev-parse", "--verify", "--quiet", "HEAD")
-    except subprocess.CalledProcessError:
-        return False
-    return True
+    return _exists(repository, "HEAD")
 
 
 def make_commit(
@@ -104,8 +100,12 @@ def switch_to(repository: Repository, branch: str, commit: str) -> None:
 
 def has_branch(repository: Repository, name: str) -> bool:
     """Return whether a local branch has this name."""
+    return _exists(repository, f"refs/heads/{name}")
+
+
+def _exists(repository: Repository, revision: str) -> bool:
     try:
-        repository.git("rev-parse", "--verify", "--quiet", f"refs/heads/{name}")
+        repository.git("rev-parse", "--verify", "--quiet", revision)
     except subprocess.CalledProcessError:
         return False
     return True

@@ -9,7 +9,7 @@ from scripts.adopt.code import Module, text_of
 
 # Functions that read a variable: their first argument is its name.
 READERS = {"os.getenv", "os.environ.get", "os.environ.pop", "environ.get", "decouple.config"}
-READER_CLASSES = {"environs.Env", "environs.EnvError", "environ.Env", "environ.FileAwareEnv", "starlette.config.Config"}
+READER_CLASSES = {"environs.Env", "environ.Env", "environ.FileAwareEnv", "starlette.config.Config"}
 READER_METHODS = {
     *("str", "bool", "int", "float", "decimal", "list", "dict", "json", "url", "uuid", "path", "enum", "tuple"),
     *("db", "db_url", "dj_db_url", "cache", "cache_url", "email", "email_url", "search_url", "log_level", "timedelta"),

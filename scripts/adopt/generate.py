@@ -90,6 +90,11 @@ def quai_files(*folders: str) -> dict[str, Path]:
     return {name: ROOT / name for name in listed.split("\0") if name}
 
 
+def is_executable(path: Path) -> bool:
+    """Return whether the owner of a file can execute it."""
+    return bool(path.stat().st_mode & 0o100)
+
+
 def flow(words: list[str]) -> str:
     """Return words as a YAML list on one line."""
     return f"[{', '.join(word if _is_plain(word) else json.dumps(word) for word in words)}]"
@@ -112,6 +117,11 @@ def sort_settings(facts: Facts) -> Configuration:
     if facts.has_database:
         found.secrets.append(("POSTGRES_PASSWORD", "change-me"))
     return found
+
+
+def unknown_settings(facts: Facts) -> list[str]:
+    """Return the names of the settings that the user has to set before the first deploy."""
+    return [name for name, _ in sort_settings(facts).unknown]
 
 
 def _sort(facts: Facts, setting: Setting, found: Configuration) -> str:

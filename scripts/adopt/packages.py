@@ -175,7 +175,7 @@ def _lock_entries(repository: Repository, lock: str) -> dict[str, dict[str, Any]
 def _reachable(entries: dict[str, dict[str, Any]], packages: dict[str, Package]) -> set[str]:
     """Return the packages that the direct dependencies require, so without those for development.
 
-    Extras are not told apart: a package that an unused extra requires counts, too.
+    Extras are not distinguished: a package that an unused extra requires counts, too.
     """
     found: set[str] = set()
     waiting = list(packages)
@@ -276,9 +276,7 @@ def _ranges(text: str) -> Iterator[str]:
             return f">={part[1:]},<{found[1]}.{int(found[2]) + 1}"
         if re.fullmatch(r"\d+\.\d+", part):
             return f"=={part}.*"
-        return (
-            f"=={part}" if re.fullmatch(r"\d+\.\d+\.[\d*]+", part) else part.replace("*", "") if part == "*" else part
-        )
+        return f"=={part}" if re.fullmatch(r"\d+\.\d+\.[\d*]+", part) else "" if part == "*" else part
 
     for alternative in re.split(r"\|\|?", text):
         yield ",".join(translate(part.strip()) for part in alternative.split(","))

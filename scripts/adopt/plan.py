@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.adopt.facts import Facts
-from scripts.adopt.generate import generate, pipeline_files
+from scripts.adopt.generate import generate, is_executable, pipeline_files
 from scripts.adopt.repository import Repository
 from scripts.runner.process import ROOT, Failure, run
 
@@ -87,7 +87,7 @@ def make_plan(repository: Repository, facts: Facts, answers: dict[str, str]) -> 
         existing = _existing(repository, name)
         if existing is None:
             plan.files[name] = source.read_bytes()
-            if source.stat().st_mode & 0o100:
+            if is_executable(source):
                 plan.executable.add(name)
         elif existing != source.read_bytes():
             blocking.append(name)

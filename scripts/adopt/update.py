@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scripts.adopt.facts import Facts
-from scripts.adopt.generate import generate, pipeline_files
-from scripts.adopt.plan import RECORD, Added, Record, digest, quai_version, read_record
+from scripts.adopt.generate import generate, is_executable, pipeline_files
+from scripts.adopt.plan import RECORD, Record, digest, quai_version, read_record
 from scripts.adopt.repository import Repository
 from scripts.runner.process import ROOT, Failure
 
@@ -63,20 +63,19 @@ def plan_update(repository: Repository, record: Record, facts: Facts) -> Update:
             raise Failure(f"the new version adds {name}, which exists in your repository: rename yours first")
         if record.pipeline.get(name) != pipeline[name] or not path.exists():
             update.files[name] = source.read_bytes()
-            if source.stat().st_mode & 0o100:
+            if is_executable(source):
                 update.executable.add(name)
     update.removed = [name for name in record.pipeline if name not in sources and (repository.top / name).exists()]
-    configuration = _plan_configuration(repository, record, facts, update)
-    new = replace(record, facts=facts.to_json(), pipeline=pipeline, configuration=configuration)
+    _plan_configuration(repository, record, facts, update)
     if update.files or update.removed or update.patch or update.conflicts:
-        update.files[RECORD] = replace(new, version=quai_version()).text().encode()
+        new = replace(record, version=quai_version(), facts=facts.to_json(), pipeline=pipeline)
+        update.files[RECORD] = new.text().encode()
     return update
 
 
-def _plan_configuration(repository: Repository, record: Record, facts: Facts, update: Update) -> dict[str, Added]:
-    """Add to the update what changed between the two generated versions; return the new record of the files."""
+def _plan_configuration(repository: Repository, record: Record, facts: Facts, update: Update) -> None:
+    """Add to the update what changed between the two generated versions."""
     before, after = generate_old(record), generate(facts)
-    configuration = dict(record.configuration)
     for template, text in after.items():
         added = record.configuration.get(template)
         if added is None or before.get(template) in (None, text):
@@ -84,7 +83,6 @@ def _plan_configuration(repository: Repository, record: Record, facts: Facts, up
         path = repository.top / added.file
         if path.is_file():
             _merge(update, added.file, path.read_bytes(), before[template].encode(), text.encode())
-    return configuration
 
 
 def generate_old(record: Record) -> dict[str, str]:
