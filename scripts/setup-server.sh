@@ -169,7 +169,7 @@ make_env() {
       esac
       [[ ! $line =~ $placeholder ]] || line=${line%%=*}=$(secret)
       printf '%s\n' "$line"
-    done <"$HERE/../.env.prod" >"$dir/.env.new"
+    done <"$template" >"$dir/.env.new"
   )
   chown "$user:$group" "$dir/.env.new"
   mv "$dir/.env.new" "$dir/.env"
@@ -241,10 +241,11 @@ TEXT
 }
 
 main() {
-  local image site host port user group dir new_key home key
+  local image site host port user group dir new_key home key template=$HERE/../.env.pipeline
+  [[ -f $template ]] || template=$HERE/../.env.prod
   read_options "$@"
   ((EUID == 0)) || fail "run as root: sudo scripts/setup-server.sh ..."
-  [[ -f $HERE/../.env.prod && -f $HERE/deploy.sh && -d $HERE/server ]] || fail "run it from a clone of the repository: .env.prod, scripts/deploy.sh or scripts/server is missing"
+  [[ -f $template && -f $HERE/deploy.sh && -d $HERE/server ]] || fail "run it from a clone of the repository: .env.prod, scripts/deploy.sh or scripts/server is missing"
   [[ -f /etc/ssh/ssh_host_ed25519_key.pub ]] || fail "no SSH server found; install one: apt-get install openssh-server"
   refuse_second_application
   check_env

@@ -9,16 +9,18 @@ import pytest
 from scripts.runner.process import ROOT
 from tests.rehearsal.__main__ import main, parse_options
 from tests.rehearsal.fakes import FolderServer
-from tests.rehearsal.repository import PIPELINE_FILES, Repository, find_missing_file, read_project
+from tests.rehearsal.repository import Repository, find_missing_file, read_project
 from tests.rehearsal.scenarios import SAMPLE, SCENARIOS, scenarios_for
 from tests.rehearsal.server import Server
+
+PIPELINE = ("docker-compose.prod.yml", ".env.prod", ".github/workflows/cd.yml", "scripts/setup-server.sh")
 
 
 @pytest.fixture
 def source(tmp_path):
     """Create a repository with the files that the rehearsal requires."""
     source = tmp_path / "shop"
-    for name in PIPELINE_FILES:
+    for name in PIPELINE:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).touch()
     (source / ".env.prod").write_text("COMPOSE_PROJECT_NAME=the-shop\n")
@@ -36,7 +38,7 @@ def test_this_repository_is_the_default(source):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (".git", "this is not the root folder of a Git repository"),
+        (".git", "this is not in a Git repository"),
         ("docker-compose.prod.yml", "docker-compose.prod.yml is missing: add the pipeline to the repository first"),
         (".github/workflows/cd.yml", ".github/workflows/cd.yml is missing: add the pipeline"),
         ("", "COMPOSE_PROJECT_NAME is missing in .env.prod"),
@@ -81,7 +83,7 @@ def test_files_that_git_does_not_ignore_are_copied(source, tmp_path):
     repository = Repository(tmp_path / "copies/copy", source)
     repository.commit("The service")
     names = repository.git("-c", "core.quotePath=off", "ls-files").splitlines()
-    expected = {*PIPELINE_FILES, ".gitignore", "a b/c.py", "link"} - {"docker-compose.prod.yml"}
+    expected = {*PIPELINE, ".gitignore", "a b/c.py", "link"} - {"docker-compose.prod.yml"}
     assert set(names) == expected
     assert (repository.folder / "a b/c.py").read_text() == "changed"
     assert (repository.folder / "link").readlink().name == "a b"

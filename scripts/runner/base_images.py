@@ -12,12 +12,13 @@ from scripts.runner.process import ROOT, Failure, ensure_command, ensure_engine,
 
 PREFIX = "quai-rehearsal"
 STAND_INS = Path(__file__).parent / "standins"
+COMPOSE, DOCKERFILE = "docker-compose.prod.yml", "Dockerfile"
 # For each variable: the file that pins the image, and the stage of standins/Dockerfile that can replace it.
 PINS = {
-    "PYTHON_IMAGE": ("Dockerfile", "python"),
-    "FRONT_IMAGE": ("docker-compose.prod.yml", "caddy"),
-    "DB_IMAGE": ("docker-compose.prod.yml", "postgres"),
-    "REDIS_IMAGE": ("docker-compose.prod.yml", "redis"),
+    "PYTHON_IMAGE": (DOCKERFILE, "python"),
+    "FRONT_IMAGE": (COMPOSE, "caddy"),
+    "DB_IMAGE": (COMPOSE, "postgres"),
+    "REDIS_IMAGE": (COMPOSE, "redis"),
 }
 
 
@@ -43,8 +44,9 @@ def base_images(
     """
     ensure_engine()
     images = {}
+    names = {DOCKERFILE: project.dockerfile(root), COMPOSE: project.compose_file(root)}
     for name, (file, _) in pins.items():
-        file = project.dockerfile(root) if file == "Dockerfile" else file
+        file = names.get(file, file)
         if image := os.environ.get(name) or pinned(root / file, name):
             images[name] = image
     errors = {name: error for name, image in images.items() if (error := _try_pull(image))}

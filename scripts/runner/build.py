@@ -11,14 +11,11 @@ from pathlib import Path
 
 from scripts.runner import project
 from scripts.runner.process import ROOT, Failure, git, run, say, show
+from scripts.runner.settings import COMPOSE_FILE
 
 RELEASE_DOCKERFILE = ROOT / "scripts/runner/release.Dockerfile"
-# The files of a release that the server needs, and where they are in /release.
-RELEASE_FILES = {
-    "docker-compose.prod.yml": "docker-compose.prod.yml",
-    "scripts/deploy.sh": "deploy.sh",
-    "scripts/front/Caddyfile": "front/Caddyfile",
-}
+# Files of a release that the server needs, and where they are in /release.
+RELEASE_FILES = {"scripts/deploy.sh": "deploy.sh", "scripts/front/Caddyfile": "front/Caddyfile"}
 MIGRATION_FOLDERS = {"migrations", "alembic"}  # of Django, Alembic and Flask-Migrate
 
 
@@ -76,7 +73,7 @@ def stage_release(folder: Path, epoch: int) -> None:
     """Write the files of /release to the folder `release` in `folder`, with fixed modes and times."""
     release = folder / "release"
     shutil.copytree("scripts/server", release / "server", ignore=shutil.ignore_patterns("__pycache__"))
-    for source, name in RELEASE_FILES.items():
+    for source, name in {project.compose_file(): COMPOSE_FILE, **RELEASE_FILES}.items():
         (release / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source, release / name)
     for path in [release, *release.rglob("*")]:

@@ -18,10 +18,12 @@ DEVELOPMENT_FILES = (
 )
 DEVELOPMENT_GROUPS = ("dev", "test", "tests")
 TEST_FILES = ("tests", "test_*.py", "*/tests", "*/test_*.py", "src/*/tests")
+# Names of files of the pipeline. The first one is used next to a file of the project with the second name.
+DOCKERFILES = ("Dockerfile.pipeline", "Dockerfile")
+COMPOSE_FILES = ("docker-compose.pipeline.yml", "docker-compose.prod.yml")
+ENV_TEMPLATES = (".env.pipeline", ".env.prod")
 # Files of the pipeline, which the project's rules do not apply to.
 PIPELINE = ("noxfile.py", "noxfile_pipeline.py", "scripts/runner", "scripts/server")
-# The Dockerfile of the release image: the first one, if the project has a Dockerfile of its own.
-DOCKERFILES = ("Dockerfile.pipeline", "Dockerfile")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -56,7 +58,21 @@ def python_constraint() -> str | None:
 
 def dockerfile(folder: Path = Path()) -> str:
     """Return the name of the Dockerfile of the release image."""
-    return next((name for name in DOCKERFILES if (folder / name).exists()), DOCKERFILES[-1])
+    return _first(folder, DOCKERFILES)
+
+
+def compose_file(folder: Path = Path()) -> str:
+    """Return the name of the compose file of production. In a release, it is docker-compose.prod.yml."""
+    return _first(folder, COMPOSE_FILES)
+
+
+def env_template(folder: Path = Path()) -> str:
+    """Return the name of the template of a server's .env."""
+    return _first(folder, ENV_TEMPLATES)
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> str:
+    return next((name for name in names if (folder / name).exists()), names[-1])
 
 
 def minimum_python() -> str:
@@ -124,6 +140,11 @@ def test_command() -> list[str] | None:
     if Path("manage.py").exists():
         return ["python", "manage.py", "test"]
     return pytest if any(match for pattern in TEST_FILES for match in Path().glob(pattern)) else None
+
+
+def lacks_pytest(command: list[str], environment: str) -> bool:
+    """Return whether a command needs pytest, and the virtual environment in this folder has none."""
+    return "pytest" in command and not any(Path(environment).glob("lib/python*/site-packages/pytest"))
 
 
 def has_pytest_settings() -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scripts.runner.process import Failure
 
-COMPOSE_FILE = "docker-compose.prod.yml"
+COMPOSE_FILE = "docker-compose.prod.yml"  # in a release
 VARIABLES_PAGE = "'Secrets and variables' in docs/server.md"
 SETTING = re.compile(
     r"""^[ \t]*(?:export[ \t]+)?(?P<name>\w+)[ \t]*=[ \t]*

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.runner.process import Failure, run, say, show
+from scripts.runner.project import env_template
 from scripts.runner.settings import COMPOSE_FILE, compose_environment, parse_env
 from scripts.runner.verify import HEALTH_PATH
 
@@ -86,7 +87,7 @@ def server_project(name: str, commit: str, bases: Mapping[str, str]) -> Iterator
         release = folder / "releases" / commit
         unpack_release(f"{name}:{commit}", release)
         (folder / "releases/upstream").write_text("front")
-        text = server_env(Path(".env.prod").read_text(), name, commit, bases)
+        text = server_env(Path(env_template()).read_text(), name, commit, bases)
         (folder / ".env").write_text(text)
         project = Project(folder, release / COMPOSE_FILE, parse_env(text))
         try:

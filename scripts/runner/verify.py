@@ -9,8 +9,9 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scripts.runner import project
 from scripts.runner.process import Failure, run, say
-from scripts.runner.settings import COMPOSE_FILE, compose_environment, read_env_file
+from scripts.runner.settings import compose_environment, read_env_file
 
 VERIFY_SECONDS = 30.0
 POLL_SECONDS = 0.5
@@ -34,12 +35,14 @@ class Response(NamedTuple):
 def health_path(commit: str) -> str:
     """Return the health path that the compose file of production names; empty without one.
 
-    The values that it requires are taken from .env.prod.
+    The values that it requires are taken from the template of .env.
     """
-    settings = read_env_file(Path(".env.prod"))
+    template = project.env_template()
+    settings = read_env_file(Path(template))
     environment = compose_environment(settings) | {"IMAGE": "image", "IMAGE_TAG": commit}
-    command = ("docker", "compose", "--env-file", ".env.prod", "--file", COMPOSE_FILE, "config", "--format", "json")
-    api = json.loads(run(*command, env=environment))["services"].get("api", {})
+    files = ("--env-file", template, "--file", project.compose_file())
+    services = json.loads(run("docker", "compose", *files, "config", "--format", "json", env=environment))["services"]
+    api = services.get("api", {})
     return str((api.get("labels") or {}).get(HEALTH_PATH, ""))
 
 

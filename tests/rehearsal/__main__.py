@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from scripts.runner.base_images import PREFIX, base_images
 from scripts.runner.process import ROOT, ensure_command, given_path
-from scripts.runner.settings import COMPOSE_FILE
+from scripts.runner.project import compose_file, env_template
 from tests.rehearsal import SERVER_PINS
 from tests.rehearsal.application import Application, read
 from tests.rehearsal.apps import app_names, app_repository
@@ -30,7 +30,7 @@ from tests.rehearsal.report import (
     print_table,
     write_report,
 )
-from tests.rehearsal.repository import Repository, find_missing_file, read_project
+from tests.rehearsal.repository import Repository, find_missing_file, find_top, read_project
 from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, scenarios_for, soak
 from tests.rehearsal.scenarios.endurance import count_kills
 from tests.rehearsal.scenarios.mutants import MUTANTS, mutation_tests
@@ -46,7 +46,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         type=given_path,
         default=ROOT,
         metavar="PATH",
-        help="rehearse this Git repository with the pipeline (default: this one)",
+        help="rehearse this Git repository, or folder of one, with the pipeline (default: this one)",
     )
     what.add_argument(
         "--apps",
@@ -86,12 +86,12 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep the server, and print how to reach and remove it")
     options = parser.parse_args(arguments)
     source = options.repository = options.repository.resolve()
-    if not (source / ".git").exists():
-        parser.error(f"--repository {source}: this is not the root folder of a Git repository")
+    if not find_top(source):
+        parser.error(f"--repository {source}: this is not in a Git repository")
     if missing := find_missing_file(source):
         parser.error(f"--repository {source}: {missing} is missing: add the pipeline to the repository first")
     if not read_project(source):
-        parser.error(f"--repository {source}: COMPOSE_PROJECT_NAME is missing in .env.prod")
+        parser.error(f"--repository {source}: COMPOSE_PROJECT_NAME is missing in {env_template(source)}")
     if options.part and options.kills is None:
         parser.error("--part requires --kills")
     if options.rate <= 0 or (options.kills or 0) < 0 or (options.soak is not None and options.soak < 1):
@@ -129,13 +129,14 @@ def main() -> int:
 def rehearse_repository(options: argparse.Namespace) -> int:
     """Rehearse options.repository on a new server; return the exit code."""
     try:
-        health_path = parse((options.repository / COMPOSE_FILE).read_text(), []).health_path
+        file = options.repository / compose_file(options.repository)
+        health_path = parse(file.read_text(), []).health_path
         application = read(options.repository, health_path)
     except InvalidFile as error:
         print(error, file=sys.stderr)
         return 2
     except (YAMLError, LookupError, TypeError, AttributeError):
-        print(f"rehearsal: {options.repository / COMPOSE_FILE} has no service api", file=sys.stderr)
+        print(f"rehearsal: {file} has no service api", file=sys.stderr)
         return 2
     ensure_command("ssh", "openssh-client")
     print("rehearsal: base images", flush=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.runner.project import env_template
 from scripts.runner.settings import read_env_file
 from tests.rehearsal.checked_toml import CheckedFile, CheckedTable, InvalidFile
 
@@ -148,8 +149,8 @@ class _Reader:
     def __init__(self, root: CheckedTable, folder: Path) -> None:
         self.root, self.folder = root, folder
         self.settings = root.mapping("settings", SETTING_NAME, ONE_LINE, "text of one line")
-        # setup-server.sh makes the server's .env from .env.prod.
-        self.placeholders = [FIRST_COMMIT, *read_env_file(folder / ".env.prod"), *self.settings]
+        # setup-server.sh makes the server's .env from the template.
+        self.placeholders = [FIRST_COMMIT, *read_env_file(folder / env_template(folder)), *self.settings]
         self.credentials = self._read_credentials()
 
     def read_application(self, health_path: str) -> Application:

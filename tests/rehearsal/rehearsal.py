@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPException
 
 from scripts.runner import base_images
-from scripts.runner.settings import COMPOSE_FILE
+from scripts.runner.project import compose_file
 from tests.rehearsal.application import Application, Request
 from tests.rehearsal.client import Client, check_invariant, send_once
 from tests.rehearsal.edits import Compose, Edit, parse
@@ -125,13 +125,13 @@ class Rehearsal:
 
     def compose_file(self) -> Compose:
         """Return the compose file of the repository; the command of the image is not known."""
-        return parse((self.repository.folder / COMPOSE_FILE).read_text(), [])
+        return parse((self.repository.folder / compose_file(self.repository.folder)).read_text(), [])
 
     def change_compose_file(self, edit: Edit) -> None:
         """Change the compose file of the repository; it is not committed."""
         compose = self.compose_file()
         edit(compose)
-        (self.repository.folder / COMPOSE_FILE).write_text(compose.text() + "\n")
+        (self.repository.folder / compose_file(self.repository.folder)).write_text(compose.text() + "\n")
 
     def services(self) -> ExpectedServices:
         """Return the services of the compose file of the repository."""
@@ -143,7 +143,7 @@ class Rehearsal:
         environment = {image: self.bases[image] for image in base_images.PINS if image in self.bases}
         environment |= self.server.trusted()
         # Keep nox's environments, so that each push does not create them again.
-        environment["NOX_ENVIRONMENTS"] = str(self.repository.folder.parent / "environments")
+        environment["NOX_ENVIRONMENTS"] = str(self.repository.copy.parent / "environments")
         return self.repository.push(self.server.variables, self.server.secrets, environment, self.on_step)
 
     def merge_and_expect_live(self, name: str, message: str, date: str = "") -> None:

@@ -5,6 +5,7 @@ import subprocess
 import time
 
 from scripts.runner.process import ROOT, run
+from scripts.runner.project import env_template
 from tests.rehearsal.edits import (
     FIRST_RELEASE,
     limit_memory,
@@ -81,7 +82,7 @@ def unhealthy_release(rehearsal: Rehearsal) -> None:
     repository = rehearsal.repository
     with repository.reverted(), rehearsal.expect_unchanged("a release that is never healthy"):
         rehearsal.change_compose_file(require_setting("PARTNER"))
-        for path in (repository.folder / ".env.prod", repository.folder / ".env.example"):
+        for path in (repository.folder / env_template(repository.folder), repository.folder / ".env.example"):
             if path.exists():
                 path.write_text(path.read_text() + "# The partner whose API is called.\nPARTNER=example\n")
         status, log = rehearsal.merge("bad", "Call a partner")
