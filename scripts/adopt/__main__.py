@@ -21,8 +21,8 @@ from scripts.adopt.commit import (
 from scripts.adopt.detect import detect
 from scripts.adopt.evidence import ANSWERS, Undecided
 from scripts.adopt.facts import Facts
-from scripts.adopt.generate import is_executable, quai_files, unknown_settings
-from scripts.adopt.plan import OWN_DOCKERFILE, OWN_NOXFILE, RECORD, Plan, make_plan, read_record
+from scripts.adopt.generate import CD, CI, is_executable, quai_files, unknown_settings
+from scripts.adopt.plan import RECORD, Plan, make_plan, read_record
 from scripts.adopt.repository import Repository
 from scripts.adopt.update import plan_removal, plan_update, require_record
 from scripts.runner.process import ROOT, Failure, given_path
@@ -33,11 +33,10 @@ WHAT = {
     "docker-compose.prod.yml": "what runs in production: the command, the settings, the services",
     ".env.prod": "template of the server's settings, with placeholders for secrets",
     "Dockerfile": "the image of a release",
-    OWN_DOCKERFILE: "the image of a release",
     "noxfile.py": "the commands of developers and workflows",
-    OWN_NOXFILE: "the commands of developers and workflows",
     "rehearsal.toml": "the requests of the rehearsal",
-    ".github/workflows/ci.yml": "runs before a merge",
+    CI: "runs before a merge",
+    CD: "deploys each push to main",
 }
 
 
@@ -55,6 +54,7 @@ def read_arguments(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("path", metavar="PATH", type=given_path, help="top level of a Git repository")
+    parser.add_argument("--app", metavar="FOLDER", default="", help="folder of the application, for example backend")
     parser.add_argument(
         "--set", dest="answers", metavar="NAME=VALUE", action="append", default=[], help="decide a fact"
     )
@@ -127,8 +127,11 @@ def adopt(
     repository: Repository, answers: dict[str, str], ask: Callable[[Undecided], str] | None, *, prove: bool
 ) -> None:
     """Detect, commit the files on a new branch, and prove that they work."""
-    if read_record(repository.top):
-        say(f"{repository.top} was adopted already ({RECORD}). To update it: adopt --update. Nothing has changed")
+    if read_record(repository.folder):
+        say(f"{repository.folder} was adopted already ({RECORD}). To update it: adopt --update. Nothing has changed")
+        return
+    if repository.has("scripts/adopt/__main__.py"):
+        say(f"{repository.folder} contains Quai itself, so it has the pipeline. Nothing has changed")
         return
     if not has_commits(repository) and not any(path.name != ".git" for path in repository.top.iterdir()):
         create_sample(repository)
@@ -137,27 +140,27 @@ def adopt(
     require_main_branch(repository)
     require_no_branch(repository, BRANCH)
     facts = decide(repository, answers, ask)
-    say(f"{repository.top}:")
+    say(f"{repository.folder}:")
     show_facts(facts)
     plan = make_plan(repository, facts, answers | {"name": facts.name})
     commit = make_commit(repository, "Add a deployment pipeline", plan.files, plan.executable)
     switch_to(repository, BRANCH, commit)
     if ensure_dev(repository, f"{commit}^"):
         say("created the branch dev")
-    lines = sum(plan.files[name].count(b"\n") for name in plan.generated)
+    lines = sum(plan.files[name].count(b"\n") for name in plan.names.values())
     say(f"created the branch {BRANCH}: {len(plan.files)} new files")
-    names = ", ".join(sorted(plan.generated))
-    say(f"  {len(plan.generated)} of them are for this application ({lines} lines): {names}")
+    names = ", ".join(sorted(map(repository.place, plan.names.values())))
+    say(f"  {len(plan.names)} of them are for this application ({lines} lines): {names}")
     for name, reason in plan.left_alone.items():
-        say(f"  left alone: {name}: {reason}")
+        say(f"  left alone: {repository.place(name)}: {reason}")
     description = repository.private_file(PULL_REQUEST)
-    description.write_text(pull_request(facts, plan))
-    failed = show_proof(repository.top) if prove else []
-    top, root = shlex.quote(str(repository.top)), shlex.quote(str(ROOT))
+    description.write_text(pull_request(repository, facts, plan))
+    failed = show_proof(repository.folder) if prove else []
+    folder, root = shlex.quote(str(repository.folder)), shlex.quote(str(ROOT))
     say(
         "\nNext: deploy it to a throwaway server, set up a server, open the pull request\n"
-        f"  (cd {root} && scripts/nox -s rehearse -- --repository {top})\n"
-        f"  scripts/setup-server.sh --help   # on the server; {ROOT}/docs/server.md\n"
+        f"  (cd {root} && scripts/nox -s rehearse -- --repository {folder})\n"
+        f"  {repository.place('scripts/setup-server.sh')} --help   # on the server; {ROOT}/docs/server.md\n"
         f"  git push --set-upstream origin dev {BRANCH} && gh pr create --base dev --title 'Add a deployment pipeline'"
         f" --body-file {shlex.quote(str(description))}"
     )
@@ -180,7 +183,7 @@ def create_sample(repository: Repository) -> None:
     say("\nNext: read README.md, rehearse the sample, replace it\n  scripts/nox -s rehearse -- --only code_change")
 
 
-def pull_request(facts: Facts, plan: Plan) -> str:
+def pull_request(repository: Repository, facts: Facts, plan: Plan) -> str:
     """Return the text of the pull request."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "messages"),
@@ -190,9 +193,10 @@ def pull_request(facts: Facts, plan: Plan) -> str:
     )
     return environment.get_template("pull-request.md.jinja").render(
         added=len(plan.files),
-        files=[(name, WHAT[name]) for name in WHAT if name in plan.files],
+        files=[(repository.place(plan.names[name]), WHAT[name]) for name in WHAT if name in plan.names],
+        scripts=repository.place("scripts/"),
         findings=list(facts.findings.items()),
-        left_alone=list(plan.left_alone.items()),
+        left_alone=[(repository.place(name), reason) for name, reason in plan.left_alone.items()],
         notes=facts.notes,
         unknown=", ".join(unknown_settings(facts)),
     )
@@ -251,7 +255,7 @@ def remove(repository: Repository) -> None:
 def main(arguments: list[str]) -> None:
     """Run the command."""
     options = read_arguments(arguments)
-    repository = Repository(options.path)
+    repository = Repository(options.path, options.app)
     ask = None if options.yes or not sys.stdin.isatty() else ask_on_terminal
     if options.update:
         update(repository, read_answers(options.answers), ask)

@@ -49,6 +49,8 @@ def make_commit(
     No branch moves. Raise Failure if Git has no author.
     """
     parent = ["-p", "HEAD"] if has_commits(repository) else []
+    files = {repository.place(name): content for name, content in files.items()}
+    executable, removed = {*map(repository.place, executable)}, (*map(repository.place, removed),)
     with tempfile.TemporaryDirectory() as folder:
         index, tree = Path(folder, "index"), Path(folder, "tree")
         tree.mkdir()

@@ -36,6 +36,8 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
     build_packages, runtime_packages = services.find_system_packages(evidence.dependencies)
     is_django = framework == "django"
     static_root, static_prefix = django.find_static_files(evidence) if is_django else ("", "")
+    if has_own_dockerfile := _own_dockerfile(evidence):
+        static_prefix = ""
     _tests(evidence, framework)
     _branch(evidence)
     return Facts(
@@ -62,6 +64,8 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
         requires_https=is_django and django.requires_https(evidence),
         static_root=static_root,
         static_prefix=static_prefix,
+        folder=evidence.repository.app,
+        has_own_dockerfile=has_own_dockerfile,
         findings=evidence.findings,
         notes=evidence.notes,
     )
@@ -106,6 +110,14 @@ def _health_path(evidence: Evidence) -> str:
         " --set health-path=PATH"
     )
     return ""
+
+
+def _own_dockerfile(evidence: Evidence) -> bool:
+    """Return whether the release image is built from the project's own Dockerfile, as the user decides."""
+    answer = evidence.answer("dockerfile")
+    if answer not in (None, "Dockerfile") or (answer and not evidence.repository.has("Dockerfile")):
+        raise Failure(f"--set dockerfile={answer}: expected Dockerfile, at the top level of the application")
+    return bool(answer)
 
 
 def _tests(evidence: Evidence, framework: str) -> None:

@@ -36,6 +36,8 @@ class Facts:
     requires_https: bool  # plain HTTP is redirected
     static_root: str
     static_prefix: str  # the URL prefix of static files that the front serves
+    folder: str = ""  # of the application in the repository; empty: the top level
+    has_own_dockerfile: bool = False  # the release image is built from the project's Dockerfile
     findings: dict[str, Finding] = field(default_factory=dict, compare=False)
     notes: list[str] = field(default_factory=list, compare=False)
 

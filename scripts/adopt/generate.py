@@ -17,13 +17,14 @@ from scripts.runner import project
 from scripts.runner.process import ROOT, run
 
 HERE = Path(__file__).parent
-# Identical in every repository. The rules of ruff are for the repository of Quai.
-PIPELINE = (".github/workflows/cd.yml", "scripts")
+# Identical in every repository, without what is only for the repository of Quai.
+PIPELINE = ("scripts",)
 NOT_SHIPPED = ("scripts/adopt/", "scripts/ruff.toml")
 PYTHON_IMAGES = {
     "3.13": "python:3.13.16-slim-trixie@sha256:bf44cdfcb76cd3b41e879bc058fc37ec5872002ccfde7fcb765e218cde0cd79c",
     "3.14": "python:3.14.8-slim-trixie@sha256:89fb7d3da20043c370643435258bdd7ab755d326d359001d02988ed15ae5219e",
 }
+CI, CD = ".github/workflows/ci.yml", ".github/workflows/cd.yml"
 TOOLS = {"uv.lock": "uv", "poetry.lock": "poetry", "pdm.lock": "pdm"}
 OTHER_DATABASES = re.compile(r"(\w+_)?(TEST|TESTING|DEV|DEVELOPMENT|STAGING|READ|REPLICA)_\w+")
 DATABASE_URL = re.compile(
@@ -76,7 +77,17 @@ def generate(facts: Facts) -> dict[str, str]:
     texts = {name: environment.get_template(f"{name}.jinja").render(context) for name in sorted(names)}
     for path in (path for path in (HERE / "files").rglob("*") if path.is_file()):
         texts[path.relative_to(HERE / "files").as_posix()] = path.read_text()
+    for name, text in ((CI, texts[CI]), (CD, (ROOT / CD).read_text())):
+        texts[name] = _in_folder(text, facts.folder)
     return texts
+
+
+def _in_folder(workflow: str, folder: str) -> str:
+    """Return a workflow that runs its commands in a folder; an empty one is the top level."""
+    if not folder:
+        return workflow
+    defaults = f"# The application is in this folder.\ndefaults:\n  run:\n    working-directory: {json.dumps(folder)}\n"
+    return workflow.replace("permissions: {}\n", f"permissions: {{}}\n\n{defaults}")
 
 
 def pipeline_files() -> dict[str, Path]:

@@ -94,6 +94,13 @@ def read_dependencies(repository: Repository) -> Dependencies:
 
 
 def _no_lock_file(repository: Repository) -> str:
+    names = [name for name in repository.matching(*LOCK_FILES, REQUIREMENTS) if name.count("/") in (1, 2)]
+    folders = dict.fromkeys(name.rpartition("/")[0] for name in names)
+    hint = f". If the application is in a folder: --app {' or --app '.join([*folders][:3])}" if folders else ""
+    return _missing_lock_file(repository) + hint
+
+
+def _missing_lock_file(repository: Repository) -> str:
     wanted = f"{', '.join(LOCK_FILES)} or {REQUIREMENTS}"
     tables = read_toml(repository, "pyproject.toml")
     if table(tables, "tool", "poetry"):
@@ -106,7 +113,7 @@ def _no_lock_file(repository: Repository) -> str:
     if found := sorted(repository.matching("requirements*.txt", "requirements/*.txt"), key=lambda x: "prod" not in x):
         return f"{_some(found)} found, but no {REQUIREMENTS}. Create and commit one with the line: -r {found[0]}"
     if not any(repository.matching("*.py")):
-        return f"{repository.top} contains no Python project"
+        return f"{repository.folder} contains no Python project"
     return f"the project has no {wanted}. Create and commit one: pip freeze >{REQUIREMENTS}"
 
 

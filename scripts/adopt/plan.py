@@ -2,26 +2,32 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scripts.adopt.facts import Facts
-from scripts.adopt.generate import generate, is_executable, pipeline_files
-from scripts.adopt.repository import Repository
+from scripts.adopt.generate import CD, CI, generate, is_executable, pipeline_files
+from scripts.adopt.repository import Repository, line_at
+from scripts.runner import project
 from scripts.runner.process import ROOT, Failure, run
 
 RECORD = ".quai.json"
 ABOUT = "What Quai added to this repository. adopt --update and --remove read this file: do not edit it."
-OWN_DOCKERFILE, OWN_NOXFILE = "Dockerfile.pipeline", "noxfile_pipeline.py"
+OWN_DOCKERFILE = project.DOCKERFILES[0]
 # For files of the configuration whose names the repository uses already: the name that the pipeline uses instead
 # (empty: the file is not added), and what the user should know.
 ALTERNATIVES = {
-    "Dockerfile": (OWN_DOCKERFILE, f"the release image is built from {OWN_DOCKERFILE}"),
-    "noxfile.py": (OWN_NOXFILE, f"scripts/nox uses {OWN_NOXFILE}"),
-    ".github/workflows/ci.yml": ("", "add a step to it: scripts/nox -s image"),
+    "Dockerfile": (OWN_DOCKERFILE, "the release image is built from {name}; to use yours: --set dockerfile=Dockerfile"),
+    "docker-compose.prod.yml": (project.COMPOSE_FILES[0], "production uses {name}: copy what you need from yours"),
+    ".env.prod": (project.ENV_TEMPLATES[0], "the template of the server's .env is {name}"),
+    "noxfile.py": ("noxfile_pipeline.py", "scripts/nox uses {name}"),
+    CD: (".github/workflows/pipeline.yml", "{name} deploys. If yours does, too, remove it when the new server serves"),
+    CI: ("", "add a step to it: scripts/nox -s image"),
     "rehearsal.toml": ("", "the rehearsal uses it"),
 }
+DEPLOYS = re.compile(r"deploy|docker(/build-push-action| push)|\b(ssh|rsync|flyctl|heroku|kamal)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -70,17 +76,20 @@ def read_record(folder: Path) -> Record | None:
 
 @dataclass
 class Plan:
-    """The files that are added: their content, and which are executable; and what is left alone, with the reason."""
+    """The files that are added: their content, and which are executable; and what is left alone, with the reason.
+
+    `names` has the names of the generated ones by the names of their templates.
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
     executable: set[str] = field(default_factory=set)
-    generated: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
     left_alone: dict[str, str] = field(default_factory=dict)
 
 
 def make_plan(repository: Repository, facts: Facts, answers: dict[str, str]) -> Plan:
     """Return what adoption adds. Raise Failure if a file that the pipeline needs exists with other content."""
-    plan = Plan()
+    plan = Plan(left_alone=_unaffected_files(repository))
     blocking = []
     sources = pipeline_files()
     for name, source in sources.items():
@@ -93,7 +102,7 @@ def make_plan(repository: Repository, facts: Facts, answers: dict[str, str]) -> 
             blocking.append(name)
     configuration = {}
     for template, text in sorted(generate(facts).items()):
-        name = _choose_name(repository, plan, template)
+        name = _choose_name(repository, facts, plan, template)
         content = text.encode()
         if template == ".dockerignore" and (own := _existing(repository, template)):
             content = own + b"\n" + content
@@ -102,11 +111,11 @@ def make_plan(repository: Repository, facts: Facts, answers: dict[str, str]) -> 
             blocking.append(name)
         elif name and existing is None:
             plan.files[name] = content
-            plan.generated.append(name)
+            plan.names[template] = name
             configuration[template] = Added(name, digest(content))
     if blocking:
         raise Failure(
-            f"the pipeline needs files that exist with other content: {', '.join(blocking)}."
+            f"the pipeline needs files that exist with other content: {', '.join(map(repository.place, blocking))}."
             " Rename yours, commit, and run adopt again"
         )
     for name in plan.files:
@@ -117,8 +126,27 @@ def make_plan(repository: Repository, facts: Facts, answers: dict[str, str]) -> 
     return plan
 
 
-def _choose_name(repository: Repository, plan: Plan, template: str) -> str:
+def _unaffected_files(repository: Repository) -> dict[str, str]:
+    """Return files that a user may expect to change, and why adopt leaves them alone."""
+    found = {name: "describe there how you deploy now" for name in repository.names if name.startswith("README.")}
+    for name in (".env.example", ".env.sample"):
+        if repository.has(name):
+            found[name] = "for development; the server's settings are described in the template of its .env"
+    for name in repository.workflows():
+        text = repository.path(name).read_text(errors="replace")
+        if name not in (CD, CI) and (deploys := DEPLOYS.search(text)):
+            found[name] = (
+                f"line {line_at(text, deploys.start())} may deploy or push an image ({deploys[0]!r}). If so, remove it"
+                " when the new server serves"
+            )
+    return found
+
+
+def _choose_name(repository: Repository, facts: Facts, plan: Plan, template: str) -> str:
     """Return the name for a file of the configuration; empty if the repository's own file replaces it."""
+    if template in ("Dockerfile", ".dockerignore") and facts.has_own_dockerfile:
+        plan.left_alone["Dockerfile"] = "the release image is built from it"
+        return ""
     if template == ".dockerignore":  # the user's own builds must not change
         dockerfile = OWN_DOCKERFILE if _existing(repository, "Dockerfile") else "Dockerfile"
         if dockerfile == "Dockerfile" and _existing(repository, template) is None:
@@ -127,14 +155,15 @@ def _choose_name(repository: Repository, plan: Plan, template: str) -> str:
             plan.left_alone[template] = f"{dockerfile}.dockerignore contains its lines and those of the pipeline"
         return f"{dockerfile}.dockerignore"
     if template in ALTERNATIVES and _existing(repository, template) is not None:
-        name, plan.left_alone[template] = ALTERNATIVES[template]
+        name, reason = ALTERNATIVES[template]
+        plan.left_alone[template] = reason.format(name=name)
         return name
     return template
 
 
 def _existing(repository: Repository, name: str) -> bytes | None:
     """Return the content of a file of the work tree, tracked or not; None if there is none."""
-    path = repository.top / name
+    path = repository.path(name)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise Failure(f"{name} is needed for a file of the pipeline, and is a link or a folder: rename it")
     try:
@@ -146,7 +175,7 @@ def _existing(repository: Repository, name: str) -> bytes | None:
 def _require_inside(repository: Repository, name: str) -> None:
     """Raise Failure if a file would be written through a link, or into something that is no folder."""
     folder = repository.top
-    for part in Path(name).parent.parts:
+    for part in Path(repository.place(name)).parent.parts:
         folder /= part
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise Failure(f"{folder.relative_to(repository.top)} must be a folder for the pipeline: rename it")

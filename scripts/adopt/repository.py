@@ -11,20 +11,35 @@ MAX_BYTES = 1_000_000
 
 
 class Repository:
-    """The files that Git tracks in a repository. Reading a file never leaves the repository."""
+    """The files that Git tracks in a repository, or in a folder of it. Reading a file never leaves the repository.
 
-    def __init__(self, folder: Path) -> None:
-        """Open the repository at `folder`. Raise Failure if that is not the top level of a Git repository."""
-        self.top = folder.resolve()
+    Names are relative to the folder of the application; those that begin with `.github/`, to the top level.
+    """
+
+    def __init__(self, top: Path, app: str = "") -> None:
+        """Open the repository at `top` with the application in the folder `app`.
+
+        Raise Failure if `top` is not the top level of a Git repository, or has no such folder.
+        """
+        self.top = top.resolve()
         if not self.top.is_dir():
-            raise Failure(f"{folder} is not a folder")
+            raise Failure(f"{top} is not a folder")
         try:
-            top = self.git("rev-parse", "--show-toplevel")
+            found = self.git("rev-parse", "--show-toplevel")
         except subprocess.CalledProcessError as error:
             raise Failure(f"{self.top} is not a usable Git repository: {error.stderr.strip()}") from None
-        if Path(top) != self.top:
-            raise Failure(f"{self.top} is a folder of the repository {top}, and only the top level can be adopted")
-        names = self.git("ls-files", "-z").split("\0")
+        if Path(found) != self.top:
+            raise Failure(
+                f"{self.top} is a folder of the repository {found}. If the application is in it:"
+                f" adopt {found} --app {self.top.relative_to(found)}"
+            )
+        self.folder = (self.top / app).resolve()
+        is_inside = self.folder.is_relative_to(self.top) and ".git" not in self.folder.relative_to(self.top).parts
+        if not is_inside or not self.folder.is_dir():
+            raise Failure(f"--app {app}: expected a folder of the repository, for example backend")
+        self.app = "" if self.folder == self.top else self.folder.relative_to(self.top).as_posix()
+        names = self.git("ls-files", "-z", "--full-name", "--", self.app or ".").split("\0")
+        names = [name.removeprefix(f"{self.app}/") for name in names]
         self.names = sorted(name for name in names if name and name.isprintable())  # adopt reads no other names
         self._texts: dict[str, str] = {}
 
@@ -43,6 +58,14 @@ class Repository:
         """Return the path of a file that Git does not track, in its own directory."""
         return self.top / self.git("rev-parse", "--git-path", name)
 
+    def place(self, name: str) -> str:
+        """Return the path of a file relative to the top level."""
+        return name if name.startswith(".github/") or not self.app else f"{self.app}/{name}"
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file."""
+        return self.top / self.place(name)
+
     def has(self, name: str) -> bool:
         """Return whether Git tracks this file."""
         return name in self.names
@@ -59,7 +82,7 @@ class Repository:
         return self._texts[name]
 
     def _read(self, name: str) -> str:
-        path = self.top / name
+        path = self.path(name)
         try:
             if not path.resolve().is_relative_to(self.top):
                 raise Failure(f"{name} is a link to {path.resolve()}, outside the repository: replace it by a file")
@@ -70,6 +93,10 @@ class Repository:
             raise Failure(f"cannot read {name}: {error}") from None
         except UnicodeDecodeError as error:
             raise Failure(f"cannot read {name}: it is not UTF-8 (byte {error.start})") from None
+
+    def workflows(self) -> list[str]:
+        """Return the workflows of the repository that Git tracks."""
+        return self.git("ls-files", "--", ".github/workflows/*.yml", ".github/workflows/*.yaml").splitlines()
 
     def matching(self, *patterns: str) -> Iterator[str]:
         """Yield the tracked files that match one of these patterns, as `PurePath.match` does."""

@@ -31,15 +31,17 @@ class Update:
 
 def require_record(repository: Repository) -> Record:
     """Return the record of the repository. Raise Failure if it was not adopted."""
-    record = read_record(repository.top)
+    record = read_record(repository.folder)
     if record is None:
-        raise Failure(f"{repository.top} has no {RECORD}: it was not adopted. Run adopt without --update and --remove")
+        adopted = next(repository.matching(f"*/{RECORD}"), "")
+        hint = f"Add --app {adopted.rpartition('/')[0]}" if adopted else "Run adopt without --update and --remove"
+        raise Failure(f"{repository.folder} has no {RECORD}: it was not adopted. {hint}")
     return record
 
 
 def edited_files(repository: Repository, recorded: dict[str, str]) -> list[str]:
     """Return the recorded files that exist with other content."""
-    paths = {name: repository.top / name for name in recorded}
+    paths = {name: repository.path(name) for name in recorded}
     return [name for name, path in paths.items() if path.is_file() and digest(path.read_bytes()) != recorded[name]]
 
 
@@ -58,14 +60,14 @@ def plan_update(repository: Repository, record: Record, facts: Facts) -> Update:
     sources = pipeline_files()
     pipeline = {name: digest(source.read_bytes()) for name, source in sources.items()}
     for name, source in sources.items():
-        path = repository.top / name
+        path = repository.path(name)
         if name not in record.pipeline and path.exists() and digest(path.read_bytes()) != pipeline[name]:
             raise Failure(f"the new version adds {name}, which exists in your repository: rename yours first")
         if record.pipeline.get(name) != pipeline[name] or not path.exists():
             update.files[name] = source.read_bytes()
             if is_executable(source):
                 update.executable.add(name)
-    update.removed = [name for name in record.pipeline if name not in sources and (repository.top / name).exists()]
+    update.removed = [name for name in record.pipeline if name not in sources and repository.path(name).exists()]
     _plan_configuration(repository, record, facts, update)
     if update.files or update.removed or update.patch or update.conflicts:
         new = replace(record, version=quai_version(), facts=facts.to_json(), pipeline=pipeline)
@@ -78,11 +80,13 @@ def _plan_configuration(repository: Repository, record: Record, facts: Facts, up
     before, after = generate_old(record), generate(facts)
     for template, text in after.items():
         added = record.configuration.get(template)
-        if added is None or before.get(template) in (None, text):
-            continue
-        path = repository.top / added.file
-        if path.is_file():
-            _merge(update, added.file, path.read_bytes(), before[template].encode(), text.encode())
+        path = repository.path(added.file if added else template)
+        name = path.relative_to(repository.top).as_posix()
+        if added and path.is_file() and before.get(template) not in (None, text):
+            _merge(update, name, path.read_bytes(), before[template].encode(), text.encode())
+        elif template not in before and not path.exists():  # new in this version
+            with tempfile.TemporaryDirectory() as directory:
+                update.patch += _diff(Path(directory), name, None, text.encode())
 
 
 def generate_old(record: Record) -> dict[str, str]:
@@ -95,9 +99,8 @@ def generate_old(record: Record) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         try:
-            archive = subprocess.run(
-                ["git", "-C", str(ROOT), "archive", record.version, "scripts"], capture_output=True, check=True
-            )
+            words = ["git", "-C", str(ROOT), "archive", record.version, "scripts", ".github/workflows"]
+            archive = subprocess.run(words, capture_output=True, check=True)
         except subprocess.CalledProcessError:
             raise Failure(
                 f"{ROOT} does not have the version {record.version} of Quai, which this repository was adopted with."
@@ -126,17 +129,19 @@ def _merge(update: Update, name: str, current: bytes, base: bytes, new: bytes) -
             update.patch += _diff(folder, name, current, merged.stdout)
 
 
-def _diff(folder: Path, name: str, old: bytes, new: bytes) -> str:
+def _diff(folder: Path, name: str, old: bytes | None, new: bytes) -> str:
+    """Return a patch for a file that had the content `old`, or did not exist."""
     for side, content in (("a", old), ("b", new)):
         path = folder / side / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    words = ["git", "diff", "--no-index", "--no-prefix", "--no-color", f"a/{name}", f"b/{name}"]
+        path.write_bytes(content or b"")
+    before = "/dev/null" if old is None else f"a/{name}"
+    words = ["git", "diff", "--no-index", "--no-prefix", "--no-color", before, f"b/{name}"]
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False).stdout
 
 
 def plan_removal(repository: Repository, record: Record) -> tuple[list[str], list[str]]:
     """Return the files that Quai added and that still exist, and those of them that were edited."""
     recorded = record.files()
-    existing = [name for name in [*recorded, RECORD] if (repository.top / name).is_file()]
+    existing = [name for name in [*recorded, RECORD] if repository.path(name).is_file()]
     return existing, edited_files(repository, recorded)

@@ -5,13 +5,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scripts.adopt import generate, plan
 from scripts.adopt.__main__ import main
 from scripts.adopt.facts import Facts
 from scripts.adopt.plan import RECORD
 from scripts.runner.process import Failure
+from scripts.runner.project import compose_file, env_template
 from tests.adopt.conftest import FLASK, run_git
+from tests.rehearsal.repository import find_missing_file
 
 
 def adopt(folder: Path, *options: str) -> None:
@@ -160,27 +163,93 @@ def test_refuses_to_write_through_a_link(make_project, tmp_path):
     assert not list((tmp_path / "outside").iterdir())
 
 
-@pytest.mark.parametrize(
-    "name", ["scripts/deploy.sh", ".github/workflows/cd.yml", "docker-compose.prod.yml", ".env.prod"]
-)
-def test_refuses_a_file_that_the_pipeline_needs(make_project, name):
-    assert name in refusal(make_project(FLASK | {name: "mine\n"}))
+def test_refuses_a_file_that_the_pipeline_needs(make_project):
+    assert "scripts/deploy.sh" in refusal(make_project(FLASK | {"scripts/deploy.sh": "mine\n"}))
 
 
-def test_existing_files_get_an_alternative(make_project):
+def test_existing_files_get_an_alternative(make_project, capsys):
     own = {
         "Dockerfile": "FROM python:3.13\nCMD flask run\n",
         ".dockerignore": "data\n",
         "noxfile.py": "import nox\n",
         ".github/workflows/ci.yml": "on: push\n",
+        ".github/workflows/cd.yml": "on: push\n",
+        ".github/workflows/release.yml": "on: push\njobs:\n  - run: rsync -a . server:\n",
+        "docker-compose.prod.yml": "services: {}\n",
+        ".env.prod": "SECRET_KEY=1\n",
+        "README.md": "# Shop\n",
     }
     folder = make_project(FLASK | own)
     adopt(folder)
     for name, text in own.items():
         assert (folder / name).read_text() == text
-    assert "gunicorn" in (folder / "docker-compose.prod.yml").read_text()
+    assert "gunicorn" in (folder / "docker-compose.pipeline.yml").read_text()
     assert (folder / "Dockerfile.pipeline.dockerignore").read_text().startswith("data\n")
-    assert {"Dockerfile.pipeline", "noxfile_pipeline.py"} <= files_of(folder, "HEAD").keys()
+    names = {"Dockerfile.pipeline", "noxfile_pipeline.py", ".env.pipeline", ".github/workflows/pipeline.yml"}
+    assert names <= files_of(folder, "HEAD").keys()
+    output = capsys.readouterr().out
+    assert "left alone: .github/workflows/release.yml: line 3 may deploy" in output
+    assert "left alone: README.md" in output
+    assert (compose_file(folder), env_template(folder)) == ("docker-compose.pipeline.yml", ".env.pipeline")
+
+
+def test_the_project_s_dockerfile_can_build_the_release(make_project):
+    folder = make_project(FLASK | {"Dockerfile": "FROM python:3.13\nENTRYPOINT [run]\n", ".dockerignore": "data\n"})
+    adopt(folder, "--set", "dockerfile=Dockerfile")
+    assert not list(folder.glob("Dockerfile.*"))
+    compose = yaml.safe_load((folder / "docker-compose.prod.yml").read_text())
+    assert compose["services"]["api"]["entrypoint"] == []
+    (folder / "other").mkdir()
+    assert "at the top level" in refusal(make_project(FLASK, name="none"), "--set", "dockerfile=Dockerfile")
+
+
+@pytest.fixture
+def monorepo(make_project):
+    """Return a repository with the application in a folder."""
+    return make_project({f"backend/api/{name}": text for name, text in FLASK.items()} | {"front/index.html": "shop"})
+
+
+def test_an_application_in_a_folder_gets_the_pipeline_there(monorepo, capsys):
+    assert "--app backend/api" in refusal(monorepo)
+    adopt(monorepo, "--app", "backend/api/")
+    added = files_of(monorepo, "HEAD").keys() - files_of(monorepo, "main").keys()
+    workflows = {".github/workflows/ci.yml", ".github/workflows/cd.yml"}
+    assert {name for name in added if not name.startswith("backend/api/")} == workflows
+    for name in workflows:
+        content = yaml.safe_load((monorepo / name).read_text())
+        assert content["defaults"]["run"]["working-directory"] == "backend/api"
+    assert "COMPOSE_PROJECT_NAME=shop\n" in (monorepo / "backend/api/.env.prod").read_text()
+    output = capsys.readouterr().out
+    assert f"rehearse -- --repository {monorepo}/backend/api)" in output
+    assert "backend/api/scripts/setup-server.sh --help" in output
+    assert find_missing_file(monorepo / "backend/api") == ""
+
+
+def test_an_application_in_a_folder_is_updated_and_removed(monorepo, newer_quai, capsys):
+    adopt(monorepo, "--app", "backend/api")
+    newer_quai("scripts/deploy.sh", "#!/bin/sh\n# newer\n")
+    newer_quai.texts[".env.prod"] = (monorepo / "backend/api/.env.prod").read_text() + "NEW=1\n"
+    newer_quai.texts["new.toml"] = "x = 1\n"
+    with pytest.raises(Failure, match="Add --app backend/api"):
+        main([str(monorepo), "--update"])
+    main([str(monorepo), "--app", "backend/api", "--update"])
+    assert (monorepo / "backend/api/scripts/deploy.sh").read_text().endswith("# newer\n")
+    run_git(monorepo, "apply", ".git/quai-update.patch")
+    assert (monorepo / "backend/api/.env.prod").read_text().endswith("NEW=1\n")
+    assert (monorepo / "backend/api/new.toml").read_text() == "x = 1\n"
+    run_git(monorepo, "reset", "--quiet", "--hard")
+    run_git(monorepo, "clean", "--quiet", "--force")
+    main([str(monorepo), "--app", "backend/api", "--remove"])
+    assert files_of(monorepo, "HEAD") == files_of(monorepo, "main")
+
+
+@pytest.mark.parametrize("name", ["..", ".git", "none", "app.py", "outside"])
+def test_an_application_must_be_in_a_folder_of_the_repository(make_project, tmp_path, name):
+    folder = make_project(FLASK)
+    (folder / "outside").symlink_to(tmp_path)
+    run_git(folder, "add", "--all")
+    run_git(folder, "commit", "--quiet", "--message=link")
+    assert f"--app {name}: expected a folder" in refusal(folder, "--app", name)
 
 
 def test_removal_restores_the_tree(make_project):

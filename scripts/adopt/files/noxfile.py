@@ -43,6 +43,8 @@ def tests(session: nox.Session) -> None:
     variables = project.install_variables(session.virtualenv.location)
     for words in project.install_commands(session.virtualenv.location):
         session.run_install(*words, env=variables, external=True, silent=True)
+    if project.lacks_pytest(command, session.virtualenv.location):
+        session.install(*project.pins("pytest"))
     session.run(*command, *session.posargs, env=project.test_variables())
 
 
