@@ -90,7 +90,8 @@ def parse(repository: Repository) -> tuple[list[Module], list[str]]:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             failed.append(f"{file} is not valid for Python {sys.version_info.major}.{sys.version_info.minor}")
     keep_src = any(re.search(r"^\s*(from|import) src\b", repository.text(file), re.MULTILINE) for file in trees)
-    modules = [Module(file, import_name(PurePosixPath(file), keep_src=keep_src), tree) for file, tree in trees.items()]
+    roots = [folder for folder in ("" if keep_src else "src", find_manage(repository).rpartition("/")[0]) if folder]
+    modules = [Module(file, import_name(file, roots), tree) for file, tree in trees.items()]
     for module in modules:
         module.imports = dict(_imports(module))
     return modules, failed
@@ -103,14 +104,15 @@ def is_test(path: PurePosixPath) -> bool:
     return "test" in words or "tests" in words or stem == "conftest"
 
 
-def import_name(path: PurePosixPath, *, keep_src: bool) -> str:
-    """Return the name with which a file is imported. The top level and `src` are on the image's import path.
+def find_manage(repository: Repository) -> str:
+    """Return the manage.py of a Django project, the one that is nearest to the top level; empty without one."""
+    return min(repository.matching("manage.py"), key=lambda name: (name.count("/"), name), default="")
 
-    `keep_src`: the project's own imports begin with `src.`
-    """
-    parts = list(path.with_suffix("").parts)
-    if parts[0] == "src" and len(parts) > 1 and not keep_src:
-        parts = parts[1:]
+
+def import_name(file: str, roots: list[str]) -> str:
+    """Return the name with which a file is imported. `roots` are the folders on the import path, and the top level."""
+    root = next((root for root in roots if file.startswith(f"{root}/")), "")
+    parts = file.removeprefix(f"{root}/").removesuffix(".py").split("/")
     if parts[-1] == "__init__" and len(parts) > 1:
         parts.pop()
     return ".".join(parts)

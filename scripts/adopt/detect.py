@@ -38,7 +38,7 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
     static_root, static_prefix = django.find_static_files(evidence) if is_django else ("", "")
     if has_own_dockerfile := _own_dockerfile(evidence):
         static_prefix = ""
-    _tests(evidence, framework)
+    _tests(evidence)
     _branch(evidence)
     return Facts(
         name=name,
@@ -59,7 +59,7 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
         migrate=migrate,
         check=check,
         processes=services.find_workers(evidence, others),
-        manage=next(repository.matching("manage.py"), ""),
+        manage=code.find_manage(repository),
         settings_module=django.find_settings_module(evidence) if is_django else "",
         requires_https=is_django and django.requires_https(evidence),
         static_root=static_root,
@@ -120,10 +120,10 @@ def _own_dockerfile(evidence: Evidence) -> bool:
     return bool(answer)
 
 
-def _tests(evidence: Evidence, framework: str) -> None:
+def _tests(evidence: Evidence) -> None:
     python_files = (name for name in evidence.repository.names if name.endswith(".py"))
     if found := next((name for name in python_files if code.is_test(PurePosixPath(name))), ""):
-        evidence.add("tests", "manage.py test" if framework == "django" else "pytest", found)
+        evidence.add("tests", "run by scripts/nox -s tests", found)
     else:
         evidence.notes.append("no tests were found: the session tests is skipped")
 

@@ -3,6 +3,7 @@
 import ast
 import re
 
+from scripts.adopt import code
 from scripts.adopt.environment import Setting
 from scripts.adopt.evidence import Evidence, Undecided
 from scripts.adopt.packages import Dependencies
@@ -129,7 +130,7 @@ def find_migrations(evidence: Evidence, framework: str, database: str) -> tuple[
 
 
 def _migrations(evidence: Evidence, framework: str) -> tuple[list[str], list[str], str]:
-    manage = next(evidence.repository.matching("manage.py"), "")
+    manage = code.find_manage(evidence.repository)
     if framework == "django" and manage:
         words = ["python", manage, "migrate"]
         return [*words, "--noinput"], [*words, "--check"], manage

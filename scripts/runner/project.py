@@ -139,6 +139,9 @@ def test_command() -> list[str] | None:
         return pytest
     if Path("manage.py").exists():
         return ["python", "manage.py", "test"]
+    if nested := sorted(Path().glob("*/manage.py")):
+        folder = str(nested[0].parent)
+        return ["python", str(nested[0]), "test", folder, "--top-level-directory", folder]
     return pytest if any(match for pattern in TEST_FILES for match in Path().glob(pattern)) else None
 
 

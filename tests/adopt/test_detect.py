@@ -5,6 +5,7 @@ import re
 import pytest
 
 from scripts.adopt.evidence import Undecided
+from scripts.adopt.generate import generate
 from scripts.runner.process import Failure
 from tests.adopt.conftest import FLASK
 
@@ -40,6 +41,23 @@ def test_flask(facts_of):
 )
 def test_import_name(facts_of, file, target):
     assert facts_of(FASTAPI | {file: APPLICATION}).target == target
+
+
+def test_a_django_project_in_a_folder_is_imported_from_there(facts_of):
+    wsgi = "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n"
+    settings = "INSTALLED_APPS = ['django.contrib.staticfiles']\nSTATIC_ROOT = BASE_DIR / 'static'\n"
+    facts = facts_of(
+        {
+            "requirements.txt": "django==6.1\ngunicorn==27.0.1\npsycopg[binary]==3.3.9\n",
+            "site/manage.py": "",
+            "site/shop/wsgi.py": wsgi,
+            "site/shop/settings.py": settings,
+        }
+    )
+    assert facts.target == "shop.wsgi:application"
+    assert facts.migrate == ["python", "site/manage.py", "migrate", "--noinput"]
+    assert facts.static_root == "site/static"
+    assert "PYTHONPATH=/app/site " in generate(facts)["Dockerfile"]
 
 
 def test_factory(facts_of):

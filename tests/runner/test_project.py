@@ -148,6 +148,14 @@ def test_every_tool_installs_into_the_environment_of_the_session():
 
 PYTEST = ["python", "-m", "pytest"]
 DJANGO = ["python", "manage.py", "test"]
+NESTED_DJANGO = ["python", "site/manage.py", "test", "site", "--top-level-directory", "site"]
+
+
+def test_pytest_is_installed_only_if_a_project_lacks_it(tmp_path):
+    assert project.lacks_pytest(["python", "-m", "pytest"], str(tmp_path))
+    assert not project.lacks_pytest(["python", "manage.py", "test"], str(tmp_path))
+    (tmp_path / "lib/python3.13/site-packages/pytest").mkdir(parents=True)
+    assert not project.lacks_pytest(["python", "-m", "pytest"], str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +169,7 @@ DJANGO = ["python", "manage.py", "test"]
         ({"app/tests/test_a.py": ""}, PYTEST),
         ({"src/app/tests/test_a.py": ""}, PYTEST),
         ({"manage.py": "", "tests/test_a.py": ""}, DJANGO),
+        ({"site/manage.py": "", "site/shop/tests.py": ""}, NESTED_DJANGO),
         ({"manage.py": "", "pytest.ini": ""}, PYTEST),
         ({"manage.py": "", "pyproject.toml": "[tool.pytest.ini_options]\ntestpaths = 'a'\n"}, PYTEST),
         ({"manage.py": "", "pyproject.toml": "[tool.pytest]\nstrict = true\n"}, PYTEST),
