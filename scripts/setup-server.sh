@@ -157,6 +157,11 @@ TEXT
 
 secret() { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 
+# The template of .env; the first one next to another .env.prod.
+template() {
+  if [[ -f $HERE/../.env.pipeline ]]; then printf %s "$HERE/../.env.pipeline"; else printf %s "$HERE/../.env.prod"; fi
+}
+
 make_env() {
   [[ ! -e $dir/.env ]] || return 0
   local line placeholder="^[A-Za-z_][A-Za-z0-9_]*=[\"']?change-me"
@@ -169,7 +174,7 @@ make_env() {
       esac
       [[ ! $line =~ $placeholder ]] || line=${line%%=*}=$(secret)
       printf '%s\n' "$line"
-    done <"$template" >"$dir/.env.new"
+    done <"$(template)" >"$dir/.env.new"
   )
   chown "$user:$group" "$dir/.env.new"
   mv "$dir/.env.new" "$dir/.env"
@@ -241,11 +246,10 @@ TEXT
 }
 
 main() {
-  local image site host port user group dir new_key home key template=$HERE/../.env.pipeline
-  [[ -f $template ]] || template=$HERE/../.env.prod
+  local image site host port user group dir new_key home key
   read_options "$@"
   ((EUID == 0)) || fail "run as root: sudo scripts/setup-server.sh ..."
-  [[ -f $template && -f $HERE/deploy.sh && -d $HERE/server ]] || fail "run it from a clone of the repository: .env.prod, scripts/deploy.sh or scripts/server is missing"
+  [[ -f $(template) && -f $HERE/deploy.sh && -d $HERE/server ]] || fail "run it from a clone of the repository: .env.prod, scripts/deploy.sh or scripts/server is missing"
   [[ -f /etc/ssh/ssh_host_ed25519_key.pub ]] || fail "no SSH server found; install one: apt-get install openssh-server"
   refuse_second_application
   check_env
