@@ -128,6 +128,8 @@ def _usual_command(evidence: Evidence, application: Application) -> list[str]:
         sources.setdefault(added, "--set server")
     if fastapi and fastapi.extras & {"standard", "all"}:
         sources.setdefault("uvicorn", fastapi.source)
+    if not sources:
+        sources = {name: evidence.dependencies.file for name in servers if evidence.dependencies.is_installed(name)}
     for name, template in servers.items():
         if name in sources:
             words = _with_target(template, application)

@@ -106,7 +106,8 @@ def is_test(path: PurePosixPath) -> bool:
 
 def find_manage(repository: Repository) -> str:
     """Return the manage.py of a Django project, the one that is nearest to the top level; empty without one."""
-    return min(repository.matching("manage.py"), key=lambda name: (name.count("/"), name), default="")
+    found = [name for name in repository.matching("manage.py") if "django" in repository.text(name)]
+    return min(found, key=lambda name: (name.count("/"), name), default="")
 
 
 def import_name(file: str, roots: list[str]) -> str:
@@ -140,7 +141,7 @@ def find_applications(modules: list[Module]) -> list[Application]:
     for module in modules:
         own: dict[str, Application] = {}
         for name, value in _assignments(module):
-            if framework := _made(module, value, makers, own):
+            if framework := _made(module, name, value, makers, own):
                 # `application = Middleware(application)` replaces the inner one.
                 own = {key: item for key, item in own.items() if not _mentions(value, key)}
                 own[name] = Application(framework, f"{module.name}:{name}", False, module.at(value))
@@ -167,8 +168,8 @@ def _makers(module: Module) -> Iterator[tuple[str, str, ast.FunctionDef]]:
                 yield f"{module.name}.{node.name}", framework, node
 
 
-def _made(module: Module, value: ast.expr, makers: dict[str, str], own: dict[str, Application]) -> str:
-    """Return the framework of the application that an expression makes or wraps; empty if it makes none."""
+def _made(module: Module, name: str, value: ast.expr, makers: dict[str, str], own: dict[str, Application]) -> str:
+    """Return the framework of the application that `name = value` makes or wraps; empty if it makes none."""
     if not isinstance(value, ast.Call):
         return ""
     known = APPLICATIONS.get(module.full_name(value.func)) or makers.get(module.qualified(value.func))
@@ -180,15 +181,15 @@ def _made(module: Module, value: ast.expr, makers: dict[str, str], own: dict[str
         if isinstance(part, ast.Call) and part is not value:
             if inner := APPLICATIONS.get(module.full_name(part.func)) or makers.get(module.qualified(part.func)):
                 return inner
-        elif isinstance(part, ast.Name) and part.id in own and _is_wrapper(value):
+        elif isinstance(part, ast.Name) and part.id in own and (name in own or _is_wrapper(value)):
             return own[part.id].framework
     return ""
 
 
 def _is_wrapper(call: ast.Call) -> bool:
-    """Return whether a call looks like a class, such as a middleware, and not like a function that uses the app."""
+    """Return whether a call looks like a middleware, and not like an extension that uses the application."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    return name[:1].isupper() and not name.startswith(("SQLAlchemy", "Migrate", "Api", "Celery"))
+    return bool(re.search(r"Middleware|[AW]SGI|ProxyFix|WhiteNoise|Dispatcher|\bApp$", name))
 
 
 def _mentions(value: ast.expr, name: str) -> bool:

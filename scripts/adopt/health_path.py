@@ -13,7 +13,7 @@ NAMES = (
     *("ht", "ping", "status", "heartbeat", "__heartbeat__", "up", "live", "livez", "liveness", "alive"),
 )
 # Parts before the name: `/orders/status` is a page of the application.
-OUTER = re.compile(r"api|v\d+|internal|system|monitoring|utils|core|public|health|status|_|-")
+OUTER = re.compile(r"api|v\d+|internal|system|control|monitoring|utils|core|public|health|status|_|-")
 ROUTERS = {"fastapi.APIRouter", "flask.Blueprint", "quart.Blueprint", "apiflask.APIBlueprint"}
 REGISTRATIONS = {"include_router": "prefix", "register_blueprint": "url_prefix"}
 

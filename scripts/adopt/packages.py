@@ -84,10 +84,16 @@ def read_dependencies(repository: Repository) -> Dependencies:
     if len(locks) > 1:
         raise Failure(f"the project has {' and '.join(locks)}: remove the one that it does not use")
     if locks:
-        note = (f"{locks[0]} is used, {REQUIREMENTS} is not",) if repository.has(REQUIREMENTS) else ()
+        notes = [f"{locks[0]} is used, {REQUIREMENTS} is not"] if repository.has(REQUIREMENTS) else []
+        tables = read_toml(repository, "pyproject.toml")
+        if members := table(tables, "tool", "uv", "workspace").get("members"):
+            listed = f"members of the uv workspace ({', '.join(map(str, members))})"
+            if not table(tables, "project"):
+                raise Failure(f"the application is one of the {listed}: add --app FOLDER")
+            notes.append(f"the {listed} are not installed in the image")
         entries = _lock_entries(repository, locks[0])
         packages = _direct(repository, entries)
-        return Dependencies(locks[0], packages, frozenset(_reachable(entries, packages)), notes=note)
+        return Dependencies(locks[0], packages, frozenset(_reachable(entries, packages)), notes=tuple(notes))
     if repository.has(REQUIREMENTS):
         return _from_requirements(repository)
     raise Failure(_no_lock_file(repository))
@@ -103,6 +109,13 @@ def _no_lock_file(repository: Repository) -> str:
 def _missing_lock_file(repository: Repository) -> str:
     wanted = f"{', '.join(LOCK_FILES)} or {REQUIREMENTS}"
     tables = read_toml(repository, "pyproject.toml")
+    if repository.app and (repository.top / "uv.lock").is_file():
+        package = table(tables, "project").get("name", "NAME")
+        return (
+            f"uv.lock is that of a workspace, and not in {repository.app}. Create and commit {REQUIREMENTS} there, and"
+            " create it again whenever uv.lock changes: uv export --frozen --no-dev --no-emit-workspace"
+            f" --package {package} --output-file {repository.app}/{REQUIREMENTS}"
+        )
     if table(tables, "tool", "poetry"):
         return "the project uses Poetry, but Git tracks no poetry.lock. Create and commit it: poetry lock"
     if table(tables, "project"):

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 
 from scripts.adopt import code
 from scripts.adopt.environment import Setting
@@ -138,8 +139,10 @@ def _migrations(evidence: Evidence, framework: str) -> tuple[list[str], list[str
         return ["flask", "db", "upgrade"], _alembic_check("flask db current"), package.source
     file = next(evidence.repository.matching("alembic.ini"), "")
     if file and framework != "django":
-        words = ["alembic", *(["-c", file] if "/" in file else [])]
-        return [*words, "upgrade", "head"], _alembic_check(" ".join([*words, "current"])), file
+        folder = file.rpartition("/")[0]  # the paths in alembic.ini are relative to the current directory
+        begin = f"cd {shlex.quote(folder)} && " if folder else ""
+        upgrade = ["sh", "-c", f"{begin}alembic upgrade head"] if folder else ["alembic", "upgrade", "head"]
+        return upgrade, _alembic_check(f"{begin}alembic current"), file
     return [], [], ""
 
 

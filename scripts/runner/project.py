@@ -137,11 +137,11 @@ def test_command() -> list[str] | None:
     pytest = ["python", "-m", "pytest"]
     if has_pytest_settings():
         return pytest
-    if Path("manage.py").exists():
-        return ["python", "manage.py", "test"]
-    if nested := sorted(Path().glob("*/manage.py")):
-        folder = str(nested[0].parent)
-        return ["python", str(nested[0]), "test", folder, "--top-level-directory", folder]
+    for manage in [Path("manage.py"), *sorted(Path().glob("*/manage.py"))]:
+        if manage.exists() and "django" in manage.read_text():
+            folder = str(manage.parent)
+            where = [] if folder == "." else [folder, "--top-level-directory", folder]
+            return ["python", str(manage), "test", *where]
     return pytest if any(match for pattern in TEST_FILES for match in Path().glob(pattern)) else None
 
 

@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from scripts.adopt.detect import detect
 from scripts.adopt.evidence import Undecided
 from scripts.adopt.generate import generate
+from scripts.adopt.repository import Repository
 from scripts.runner.process import Failure
 from tests.adopt.conftest import FLASK
 
@@ -13,7 +15,7 @@ FASTAPI = {"requirements.txt": "fastapi==0.165.0\nuvicorn==0.54.0\n"}
 APPLICATION = "from fastapi import FastAPI\n\napp = FastAPI()\n"
 DJANGO = {
     "requirements.txt": "Django==5.2.1\ngunicorn==27.0.1\npsycopg[binary]==3.3.9\n",
-    "manage.py": "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\n",
+    "manage.py": "import django, os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\n",
     "site1/__init__.py": "",
     "site1/settings.py": "ROOT_URLCONF = 'site1.urls'\n",
     "site1/urls.py": "from django.urls import path\n\nurlpatterns = [path('health/', None)]\n",
@@ -49,7 +51,7 @@ def test_a_django_project_in_a_folder_is_imported_from_there(facts_of):
     facts = facts_of(
         {
             "requirements.txt": "django==6.1\ngunicorn==27.0.1\npsycopg[binary]==3.3.9\n",
-            "site/manage.py": "",
+            "site/manage.py": "import django\n",
             "site/shop/wsgi.py": wsgi,
             "site/shop/settings.py": settings,
         }
@@ -58,6 +60,38 @@ def test_a_django_project_in_a_folder_is_imported_from_there(facts_of):
     assert facts.migrate == ["python", "site/manage.py", "migrate", "--noinput"]
     assert facts.static_root == "site/static"
     assert "PYTHONPATH=/app/site " in generate(facts)["Dockerfile"]
+
+
+def test_a_member_of_a_uv_workspace_needs_requirements_of_its_own(make_project):
+    root = {"pyproject.toml": "[tool.uv.workspace]\nmembers = ['backend']\n", "uv.lock": "version = 1\n"}
+    folder = make_project(root | {"backend/pyproject.toml": "[project]\nname = 'shop'\n", "backend/app.py": ""})
+    with pytest.raises(Failure, match="one of the members of the uv workspace"):
+        detect(Repository(folder), {})
+    with pytest.raises(Failure, match=r"uv export .* --package shop --output-file backend/requirements\.txt"):
+        detect(Repository(folder, "backend"), {})
+
+
+def test_alembic_runs_in_its_folder(facts_of):
+    files = FASTAPI | {"src/alembic.ini": "", "main.py": APPLICATION}
+    files["requirements.txt"] += "alembic==1.18\nasyncpg==0.31\n"
+    facts = facts_of(files)
+    assert facts.migrate == ["sh", "-c", "cd src && alembic upgrade head"]
+    assert facts.check[2].startswith("cd src && alembic current 2>&1 | grep")
+
+
+def test_an_extension_is_not_the_application(facts_of):
+    code = "from quart import Quart\n\napp = Quart(__name__)\nauth_manager = QuartAuth(app)\napp = Cors(app)\n"
+    assert facts_of({"requirements.txt": "quart==0.20\nhypercorn==0.17\n", "run.py": code}).target == "run:app"
+
+
+def test_a_server_that_another_package_requires(facts_of):
+    pyproject = "[project]\nname = 'shop'\ndependencies = ['litestar', 'litestar-granian']\n"
+    entry = "[[package]]\nname = '{}'\nversion = '1'\ndependencies = [{}]\n"
+    packages = {"litestar": "", "litestar-granian": "{name = 'granian'}", "granian": ""}
+    lock = "".join(entry.format(name, needed) for name, needed in packages.items())
+    code = "from litestar import Litestar\n\napp = Litestar()\n"
+    facts = facts_of({"pyproject.toml": pyproject, "uv.lock": lock, "main.py": code})
+    assert facts.command[:4] == ["granian", "--interface", "asgi", "main:app"]
 
 
 def test_factory(facts_of):
@@ -127,7 +161,10 @@ def test_django_with_an_asgi_server(facts_of):
 
 
 def test_django_settings_of_manage_differ(facts_of):
-    wsgi = DJANGO["site1/wsgi.py"] + "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.production')\n"
+    wsgi = (
+        DJANGO["site1/wsgi.py"]
+        + "import django, os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.production')\n"
+    )
     facts = facts_of(DJANGO | {"site1/wsgi.py": wsgi})
     assert facts.settings_module == "site1.production"
 

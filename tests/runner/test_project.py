@@ -148,6 +148,7 @@ def test_every_tool_installs_into_the_environment_of_the_session():
 
 PYTEST = ["python", "-m", "pytest"]
 DJANGO = ["python", "manage.py", "test"]
+MANAGE = "import django\n"
 NESTED_DJANGO = ["python", "site/manage.py", "test", "site", "--top-level-directory", "site"]
 
 
@@ -168,14 +169,15 @@ def test_pytest_is_installed_only_if_a_project_lacks_it(tmp_path):
         ({"app/test_a.py": ""}, PYTEST),
         ({"app/tests/test_a.py": ""}, PYTEST),
         ({"src/app/tests/test_a.py": ""}, PYTEST),
-        ({"manage.py": "", "tests/test_a.py": ""}, DJANGO),
-        ({"site/manage.py": "", "site/shop/tests.py": ""}, NESTED_DJANGO),
-        ({"manage.py": "", "pytest.ini": ""}, PYTEST),
-        ({"manage.py": "", "pyproject.toml": "[tool.pytest.ini_options]\ntestpaths = 'a'\n"}, PYTEST),
-        ({"manage.py": "", "pyproject.toml": "[tool.pytest]\nstrict = true\n"}, PYTEST),
-        ({"manage.py": "", "setup.cfg": "[tool:pytest]\n"}, PYTEST),
-        ({"manage.py": "", "tox.ini": "[tox]\n[pytest]\n"}, PYTEST),
-        ({"manage.py": "", "tox.ini": "[tox]\n", "setup.cfg": "[metadata]\n"}, DJANGO),
+        ({"manage.py": MANAGE, "tests/test_a.py": ""}, DJANGO),
+        ({"site/manage.py": MANAGE, "site/shop/tests.py": ""}, NESTED_DJANGO),
+        ({"manage.py": "run()\n", "tests/test_a.py": ""}, PYTEST),
+        ({"manage.py": MANAGE, "pytest.ini": ""}, PYTEST),
+        ({"manage.py": MANAGE, "pyproject.toml": "[tool.pytest.ini_options]\ntestpaths = 'a'\n"}, PYTEST),
+        ({"manage.py": MANAGE, "pyproject.toml": "[tool.pytest]\nstrict = true\n"}, PYTEST),
+        ({"manage.py": MANAGE, "setup.cfg": "[tool:pytest]\n"}, PYTEST),
+        ({"manage.py": MANAGE, "tox.ini": "[tox]\n[pytest]\n"}, PYTEST),
+        ({"manage.py": MANAGE, "tox.ini": "[tox]\n", "setup.cfg": "[metadata]\n"}, DJANGO),
     ],
 )
 def test_the_command_that_runs_the_tests(write, files, command):
