@@ -161,7 +161,7 @@ def test_django_with_an_asgi_server(facts_of):
 
 
 def test_django_settings_of_manage_differ(facts_of):
-    wsgi = (
+    wsgi = DJANGO["site1/wsgi.py"] + "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.production')\n"
         DJANGO["site1/wsgi.py"]
         + "import django, os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.production')\n"
     )
