@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -75,8 +76,17 @@ class Module:
         return f"{self.file}:{getattr(node, 'lineno', 1)}"
 
 
-def parse(repository: Repository) -> tuple[list[Module], list[str]]:
-    """Return the modules that are deployed, and the files that cannot be parsed."""
+@dataclass(frozen=True)
+class Code:
+    """The modules that are deployed, the folder on the import path in addition to the top level, and parse errors."""
+
+    modules: list[Module]
+    source_folder: str
+    failed: list[str]
+
+
+def parse(repository: Repository) -> Code:
+    """Return the code of a project."""
     trees: dict[str, ast.Module] = {}
     failed = []
     for file in repository.names:
@@ -89,12 +99,33 @@ def parse(repository: Repository) -> tuple[list[Module], list[str]]:
             failed.append(str(error))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             failed.append(f"{file} is not valid for Python {sys.version_info.major}.{sys.version_info.minor}")
-    keep_src = any(re.search(r"^\s*(from|import) src\b", repository.text(file), re.MULTILINE) for file in trees)
-    roots = [folder for folder in ("" if keep_src else "src", find_manage(repository).rpartition("/")[0]) if folder]
-    modules = [Module(file, import_name(file, roots), tree) for file, tree in trees.items()]
+    source_folder = find_manage(repository).rpartition("/")[0] or _source_folder(trees)
+    modules = [Module(file, import_name(file, source_folder), tree) for file, tree in trees.items()]
     for module in modules:
         module.imports = dict(_imports(module))
-    return modules, failed
+    return Code(modules, source_folder, failed)
+
+
+def _source_folder(trees: dict[str, ast.Module]) -> str:
+    """Return the folder from which most files import others; by default `src`, unless it is itself imported."""
+    importable = {part for file in trees for part in [file.removesuffix(".py"), *map(str, PurePosixPath(file).parents)]}
+    votes: Counter[str] = Counter()
+    for file, tree in trees.items():
+        for name in {name for node in ast.walk(tree) for name in _imported_packages(node)}:
+            if name in importable:
+                votes[""] += name == "src"
+                continue
+            votes.update(folder for folder in map(str, PurePosixPath(file).parents) if f"{folder}/{name}" in importable)
+    return votes.most_common(1)[0][0] if votes.total() else "src"
+
+
+def _imported_packages(node: ast.AST) -> list[str]:
+    """Return the top-level packages that an absolute import names."""
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+        return [node.module.partition(".")[0]]
+    return []
 
 
 def is_test(path: PurePosixPath) -> bool:
@@ -110,10 +141,9 @@ def find_manage(repository: Repository) -> str:
     return min(found, key=lambda name: (name.count("/"), name), default="")
 
 
-def import_name(file: str, roots: list[str]) -> str:
-    """Return the name with which a file is imported. `roots` are the folders on the import path, and the top level."""
-    root = next((root for root in roots if file.startswith(f"{root}/")), "")
-    parts = file.removeprefix(f"{root}/").removesuffix(".py").split("/")
+def import_name(file: str, source_folder: str) -> str:
+    """Return the name with which a file is imported, if this folder and the top level are on the import path."""
+    parts = file.removeprefix(f"{source_folder}/").removesuffix(".py").split("/")
     if parts[-1] == "__init__" and len(parts) > 1:
         parts.pop()
     return ".".join(parts)

@@ -64,6 +64,7 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
         requires_https=is_django and django.requires_https(evidence),
         static_root=static_root,
         static_prefix=static_prefix,
+        source_folder=evidence.source_folder,
         folder=evidence.repository.app,
         has_own_dockerfile=has_own_dockerfile,
         findings=evidence.findings,

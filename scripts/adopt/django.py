@@ -55,9 +55,9 @@ def find_static_files(evidence: Evidence) -> tuple[str, str]:
         literals = [part for part in ast.walk(node.value) if isinstance(part, ast.Constant) and code.text_of(part)]
         literals.sort(key=lambda part: (part.lineno, part.col_offset))  # BASE_DIR / "a" / "b", or join(BASE_DIR, "a")
         root = "/".join(str(part.value) for part in literals).rstrip("/")
-        source_folder = code.find_manage(evidence.repository).rpartition("/")[0]
-        if source_folder and not isinstance(node.value, ast.Constant):  # BASE_DIR is the folder of manage.py
-            root = f"{source_folder}/{root}"
+        folder = code.find_manage(evidence.repository).rpartition("/")[0]
+        if folder and not isinstance(node.value, ast.Constant):  # BASE_DIR is the folder of manage.py
+            root = f"{folder}/{root}"
     if not re.fullmatch(r"[\w-][\w./-]*", root) or ".." in root:
         evidence.notes.append(f"STATIC_ROOT ({module.at(node)}) is not in the project: static files are not collected")
         return "", ""

@@ -50,8 +50,9 @@ class Evidence:
         self.repository, self.answers = repository, answers
         self.findings: dict[str, Finding] = {}
         self.dependencies = read_dependencies(repository)
-        self.modules, failed = code.parse(repository)
-        self.notes = [*self.dependencies.notes, *(f"{reason}: it was not read" for reason in failed)]
+        parsed = code.parse(repository)
+        self.modules, self.source_folder = parsed.modules, parsed.source_folder
+        self.notes = [*self.dependencies.notes, *(f"{reason}: it was not read" for reason in parsed.failed)]
 
     def add(self, name: str, value: str, source: str) -> str:
         """Record a fact; return its value."""

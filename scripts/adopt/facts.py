@@ -36,6 +36,7 @@ class Facts:
     requires_https: bool  # plain HTTP is redirected
     static_root: str
     static_prefix: str  # the URL prefix of static files that the front serves
+    source_folder: str = "src"  # on the import path, in addition to the top level; empty: only that
     folder: str = ""  # of the application in the repository; empty: the top level
     has_own_dockerfile: bool = False  # the release image is built from the project's Dockerfile
     findings: dict[str, Finding] = field(default_factory=dict, compare=False)

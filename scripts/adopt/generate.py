@@ -197,8 +197,6 @@ def _context(facts: Facts) -> dict[str, Any]:
         "python_image": PYTHON_IMAGES.get(facts.python, f"python:{facts.python}-slim-trixie"),
         "tool": " ".join(project.pins(TOOLS[file])) if file in TOOLS else "",
         "throwaway_settings": _throwaway_settings(facts, configuration),
-        # The folder on the import path, in addition to the top level.
-        "source_folder": facts.manage.rpartition("/")[0] or "src",
         "copied": "/app /release" if facts.static_prefix else "/app",
     }
 

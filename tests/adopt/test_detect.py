@@ -45,6 +45,24 @@ def test_import_name(facts_of, file, target):
     assert facts_of(FASTAPI | {file: APPLICATION}).target == target
 
 
+@pytest.mark.parametrize(
+    ("files", "target", "folder"),
+    [
+        (
+            {"src/py/shop/main.py": APPLICATION, "src/py/shop/orders.py": "from shop.main import app"},
+            "shop.main:app",
+            "src/py",
+        ),
+        ({"src/main.py": APPLICATION, "src/orders.py": "from src.main import app"}, "src.main:app", ""),
+        ({"api/main.py": APPLICATION + "import orders\n", "api/orders.py": ""}, "main:app", "api"),
+        ({"api/main.py": APPLICATION + "import api.orders\n", "api/orders.py": ""}, "api.main:app", "src"),
+    ],
+)
+def test_the_project_s_imports_decide_from_where_it_is_imported(facts_of, files, target, folder):
+    facts = facts_of(FASTAPI | files)
+    assert (facts.target, facts.source_folder) == (target, folder)
+
+
 def test_a_django_project_in_a_folder_is_imported_from_there(facts_of):
     wsgi = "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n"
     settings = "INSTALLED_APPS = ['django.contrib.staticfiles']\nSTATIC_ROOT = BASE_DIR / 'static'\n"
@@ -59,7 +77,7 @@ def test_a_django_project_in_a_folder_is_imported_from_there(facts_of):
     assert facts.target == "shop.wsgi:application"
     assert facts.migrate == ["python", "site/manage.py", "migrate", "--noinput"]
     assert facts.static_root == "site/static"
-    assert "PYTHONPATH=/app/site " in generate(facts)["Dockerfile"]
+    assert "PYTHONPATH=/app:/app/site " in generate(facts)["Dockerfile"]
 
 
 def test_a_member_of_a_uv_workspace_needs_requirements_of_its_own(make_project):
@@ -161,10 +179,8 @@ def test_django_with_an_asgi_server(facts_of):
 
 
 def test_django_settings_of_manage_differ(facts_of):
-    wsgi = DJANGO["site1/wsgi.py"] + "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.production')\n"
-        DJANGO["site1/wsgi.py"]
-        + "import django, os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.production')\n"
-    )
+    setting = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.production')\n"
+    wsgi = DJANGO["site1/wsgi.py"] + setting
     facts = facts_of(DJANGO | {"site1/wsgi.py": wsgi})
     assert facts.settings_module == "site1.production"
 

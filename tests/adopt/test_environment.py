@@ -55,5 +55,5 @@ from scripts.adopt.repository import Repository
     ],
 )
 def test_settings(make_project, text, expected):
-    modules, _ = code.parse(Repository(make_project({"app.py": text})))
+    modules = code.parse(Repository(make_project({"app.py": text}))).modules
     assert {setting.name: setting.is_required for setting in find_settings(modules)} == expected
