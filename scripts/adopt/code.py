@@ -111,11 +111,13 @@ def _source_folder(trees: dict[str, ast.Module]) -> str:
     importable = {part for file in trees for part in [file.removesuffix(".py"), *map(str, PurePosixPath(file).parents)]}
     votes: Counter[str] = Counter()
     for file, tree in trees.items():
-        for name in {name for node in ast.walk(tree) for name in _imported_packages(node)}:
+        # A folder with an __init__.py is a package, and not on the import path.
+        folders = [str(folder) for folder in PurePosixPath(file).parents if f"{folder}/__init__" not in importable]
+        for name in {name for node in ast.walk(tree) for name in _imported_packages(node)} - sys.stdlib_module_names:
             if name in importable:
                 votes[""] += name == "src"
-                continue
-            votes.update(folder for folder in map(str, PurePosixPath(file).parents) if f"{folder}/{name}" in importable)
+            else:
+                votes.update(folder for folder in folders if f"{folder}/{name}" in importable)
     return votes.most_common(1)[0][0] if votes.total() else "src"
 
 

@@ -55,6 +55,12 @@ def test_import_name(facts_of, file, target):
         ),
         ({"src/main.py": APPLICATION, "src/orders.py": "from src.main import app"}, "src.main:app", ""),
         ({"api/main.py": APPLICATION + "import orders\n", "api/orders.py": ""}, "main:app", "api"),
+        (
+            {"main.py": APPLICATION, "lib/__init__.py": "", "lib/celery.py": "", "lib/a.py": "import celery"},
+            "main:app",
+            "src",
+        ),
+        ({"main.py": APPLICATION, "lib/email.py": "", "lib/a.py": "import email"}, "main:app", "src"),
         ({"api/main.py": APPLICATION + "import api.orders\n", "api/orders.py": ""}, "api.main:app", "src"),
     ],
 )
