@@ -56,6 +56,13 @@ def python_constraint() -> str | None:
     return requires.replace(" ", "") or None
 
 
+def session_python() -> str | None:
+    """Return the Python of the tests for nox: that of the project, else that of the image, so that both agree."""
+    file = Path(dockerfile())
+    image = re.search(r"^FROM\s+(?:\S+/)?python:(\d+\.\d+)", file.read_text(), re.MULTILINE) if file.exists() else None
+    return python_constraint() or (image[1] if image else None)
+
+
 def dockerfile(folder: Path = Path()) -> str:
     """Return the name of the Dockerfile of the release image."""
     return _first(folder, DOCKERFILES)

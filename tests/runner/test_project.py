@@ -152,6 +152,22 @@ MANAGE = "import django\n"
 NESTED_DJANGO = ["python", "site/manage.py", "test", "site", "--top-level-directory", "site"]
 
 
+@pytest.mark.parametrize(
+    ("files", "python"),
+    [
+        ({}, None),
+        ({"Dockerfile": "FROM debian\n"}, None),
+        ({"Dockerfile": "ARG A=b\nFROM python:3.13.16-slim@sha256:0 AS b\n"}, "3.13"),
+        ({"Dockerfile": "FROM mirror.example/python:3.12\n"}, "3.12"),
+        ({"Dockerfile": "FROM python:3.13\n", "Dockerfile.pipeline": "FROM python:3.12\n"}, "3.12"),
+        ({"Dockerfile": "FROM python:3.13\n", ".python-version": "3.12"}, "3.12"),
+    ],
+)
+def test_the_tests_run_with_the_python_of_the_image_unless_the_project_states_one(write, files, python):
+    write(**files)
+    assert project.session_python() == python
+
+
 def test_pytest_is_installed_only_if_a_project_lacks_it(tmp_path):
     assert project.lacks_pytest(["python", "-m", "pytest"], str(tmp_path))
     assert not project.lacks_pytest(["python", "manage.py", "test"], str(tmp_path))

@@ -34,7 +34,7 @@ def lint(session: nox.Session) -> None:
         session.run(*command)
 
 
-@nox.session(python=project.python_constraint())
+@nox.session(python=project.session_python())
 def tests(session: nox.Session) -> None:
     """Run the project's tests."""
     command = project.test_command()
