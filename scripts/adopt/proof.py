@@ -1,6 +1,7 @@
 """The proof of an adoption: the new sessions run, and the image is built, started and requested."""
 
 import os
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -8,6 +9,10 @@ from pathlib import Path
 
 SESSIONS = ("lint", "tests", "image")
 SECONDS = 1800  # a first build installs all dependencies
+# Lines that hide the cause of a failure: the text of the Dockerfile, long commands, and logs of the proxy.
+NOISE = re.compile(
+    r"\s*\d+ \|( >>>)? |-{4,}$|ERROR: failed to solve|runner: .*docker buildx|.*\"level\":\"info\"|Dockerfile\S*:\d+$"
+)
 
 
 @dataclass(frozen=True)
@@ -47,4 +52,5 @@ def run_session(folder: Path, session: str) -> Result:
             code = 1
     text = log.read_text(errors="replace")
     outcome = "failed" if code else "skipped" if f"Session {session} skipped" in text else "passed"
-    return Result(session, outcome, time.monotonic() - began, "\n".join(text.splitlines()[-15:]))
+    lines = [line for line in text.splitlines() if line.strip() and not NOISE.match(line)]
+    return Result(session, outcome, time.monotonic() - began, "\n".join(lines[-20:]))

@@ -110,17 +110,28 @@ def install_commands(environment: str) -> list[list[str]]:
     pyproject = read_toml("pyproject.toml")
     groups = [name for name in DEVELOPMENT_GROUPS if name in pyproject.get("dependency-groups", {})]
     group_options = [f"--group={name}" for name in groups]
+    extras = [
+        name for name in DEVELOPMENT_GROUPS if name in pyproject.get("project", {}).get("optional-dependencies", {})
+    ]
+    extra_options = [f"--extra={name}" for name in extras]
     if Path("uv.lock").exists():
-        return [["uv", "sync", "--frozen", *group_options]]
+        return [["uv", "sync", "--frozen", *group_options, *extra_options]]
     if Path("poetry.lock").exists():
         # `poetry install` requires an interface of PyPI that mirrors of it lack.
         exported = f"{environment}/poetry-requirements.txt"
         return [
-            [*run_tool("poetry"), "export", "--all-groups", f"--output={exported}"],
+            [
+                *run_tool("poetry"),
+                "export",
+                "--all-groups",
+                *(f"--extras={name}" for name in extras),
+                f"--output={exported}",
+            ],
             ["uv", "pip", "install", f"--requirements={exported}"],
         ]
     if Path("pdm.lock").exists():
-        return [[*run_tool("pdm"), "sync", *([] if "build-system" in pyproject else ["--no-self"])]]
+        self_options = [] if "build-system" in pyproject else ["--no-self"]
+        return [[*run_tool("pdm"), "sync", *self_options, *(f"--group={name}" for name in extras)]]
     if not Path("requirements.txt").exists():
         raise Failure(f"the project has no {', '.join(LOCK_FILES)} and no requirements.txt: create one of them")
     files = ["requirements.txt", *[name for name in DEVELOPMENT_FILES if Path(name).exists()][:1]]

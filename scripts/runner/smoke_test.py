@@ -157,6 +157,17 @@ def describe_unhealthy(project: Project) -> str:
     return "".join(lines)
 
 
+def describe_read_only(logs: str) -> str:
+    """Return a line about the files that an application could not write, as its logs say; empty if there are none."""
+    paths = sorted(set(re.findall(r"Read-only file system: '([^']+)'", logs)))
+    if not paths:
+        return ""
+    return (
+        f"The application writes to {', '.join(paths)}, but its file system is read-only: add the folder, without your"
+        " code in it, to tmpfs of x-release in the compose file (each release empties it), or mount a volume there\n"
+    )
+
+
 def smoke_test(name: str, commit: str, bases: Mapping[str, str]) -> None:
     """Migrate, start all services but the one-shots `check` and `backup`, and send requests in parallel.
 
@@ -168,14 +179,14 @@ def smoke_test(name: str, commit: str, bases: Mapping[str, str]) -> None:
             services = project.services()
             start(project, services)
         except subprocess.CalledProcessError as error:
-            unhealthy = ""
+            causes = ""
             with contextlib.suppress(subprocess.CalledProcessError):  # the file may be invalid
                 project.show("logs", "--tail", "50")
-                unhealthy = describe_unhealthy(project)
+                causes = describe_unhealthy(project) + describe_read_only(project.run("logs", "--no-log-prefix"))
             limit = f" (limit: {SMOKE_TEST_SECONDS} s)" if "--wait-timeout" in error.cmd else ""
             raise Failure(
                 f"the smoke test failed: exit code {error.returncode}{limit} from {shlex.join(error.cmd)}\n"
-                f"{unhealthy}See the output and the logs above, fix the cause, and run 'scripts/nox -s image' again"
+                f"{causes}See the output and the logs above, fix the cause, and run 'scripts/nox -s image' again"
             ) from error
         if problem := find_problem(project, services, commit):
             project.show("logs", "--tail", "50", *sorted(release_services(services)))

@@ -76,6 +76,8 @@ def test_uv_installs_the_lock_file_with_the_groups_of_the_tests(write):
     assert commands() == ["uv sync --frozen"]
     write(pyproject_toml="[dependency-groups]\ntests = ['pytest']\ndocs = ['sphinx']\n")
     assert commands() == ["uv sync --frozen --group=tests"]
+    write(pyproject_toml="[project]\nname = 'a'\n[project.optional-dependencies]\ndev = ['pytest']\nexcel = ['x']\n")
+    assert commands() == ["uv sync --frozen --extra=dev"]
 
 
 def test_poetry_exports_its_lock_file(write):

@@ -127,11 +127,17 @@ def test_smoke_test_reports_the_failed_command(docker, failing, message):
     with pytest.raises(Failure, match=message):
         smoke_test.smoke_test("quai", "abc", {})
     commands = [command for command, _ in docker]
-    assert "logs" in commands[-4]
+    assert "logs" in commands[-5]
     assert "down" in commands[-1]
 
 
 CHECKS = [{"Output": "/ did not respond: refused"}, {"Output": "/ready returned 400: Bad Request\n"}]
+
+
+def test_smoke_test_names_the_files_that_the_application_cannot_write():
+    logs = "OSError: [Errno 30] Read-only file system: '/app/logs'\nx\nOSError: Read-only file system: '/app/logs'\n"
+    assert smoke_test.describe_read_only(logs).startswith("The application writes to /app/logs, but")
+    assert smoke_test.describe_read_only("ready\n") == ""
 
 
 @pytest.mark.parametrize(
