@@ -57,7 +57,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     mypy = ("mypy", f"--config-file={PIPELINE}")
     session.run(*mypy, "scripts/server")  # checked as the top-level package `server`, as it runs on the server
-    others = ("--python-version=3.11", "--explicit-package-bases", "--exclude=adopt/files")
+    others = ("--python-version=3.11", "--explicit-package-bases")
     session.run(*mypy, *others, "scripts/runner", "scripts/adopt")
     session.run("shellcheck", "scripts/nox", ".ci/run", *files("scripts/**/*.sh", "tests/**/*.sh"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files(".github/workflows/*"))
@@ -84,8 +84,9 @@ def dockerlint(session: nox.Session) -> None:
 def postgres(session: nox.Session) -> None:
     """Run the tests that use a database against PostgreSQL in a container, with property-based API tests."""
     install_project(session, "properties")
+    url = "TEST_DB_CONN=postgresql+psycopg://{user}:{password}@{host}:{port}/{name}"
     pytest = ("pytest", "-m", "database", *session.posargs)
-    run_with_cleanup(session, "python", "-m", "scripts.runner", "postgres", *pytest)
+    run_with_cleanup(session, "python", "-m", "scripts.runner", "postgres", url, "--", *pytest)
 
 
 @nox.session(default=False, python=PYTHON)

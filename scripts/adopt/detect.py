@@ -10,7 +10,7 @@ from scripts.adopt.evidence import Evidence, Undecided
 from scripts.adopt.facts import Facts
 from scripts.adopt.health_path import find_health_paths
 from scripts.adopt.packages import PYTHONS, read_python, read_toml, table
-from scripts.adopt.repository import Repository, line_of
+from scripts.adopt.repository import Repository, line_at, line_of
 from scripts.runner.process import Failure
 
 
@@ -38,7 +38,7 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
     static_root, static_prefix = django.find_static_files(evidence) if is_django else ("", "")
     if has_own_dockerfile := _own_dockerfile(evidence):
         static_prefix = ""
-    _tests(evidence)
+    tests_need_database = _tests(evidence)
     _branch(evidence)
     return Facts(
         name=name,
@@ -66,6 +66,7 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
         static_prefix=static_prefix,
         source_folder=evidence.source_folder,
         folder=evidence.repository.app,
+        tests_need_database=tests_need_database,
         has_own_dockerfile=has_own_dockerfile,
         findings=evidence.findings,
         notes=evidence.notes,
@@ -121,12 +122,23 @@ def _own_dockerfile(evidence: Evidence) -> bool:
     return bool(answer)
 
 
-def _tests(evidence: Evidence) -> None:
+def _tests(evidence: Evidence) -> bool:
+    """Return whether the tests need PostgreSQL: a workflow starts one."""
     python_files = (name for name in evidence.repository.names if name.endswith(".py"))
     if found := next((name for name in python_files if code.is_test(PurePosixPath(name))), ""):
         evidence.add("tests", "run by scripts/nox -s tests", found)
     else:
         evidence.notes.append("no tests were found: the session tests is skipped")
+    if (answer := evidence.answer("test-database")) is not None:
+        if answer not in ("yes", "no"):
+            raise Failure(f"--set test-database={answer}: expected yes or no")
+        return answer == "yes"
+    for name in evidence.repository.workflows():
+        text = evidence.repository.path(name).read_text(errors="replace")
+        if found and (image := re.search(r"image:\s*[\"']?(\S+/)?(postgres|postgis)\b", text)):
+            evidence.add("test database", "postgresql", f"{name}:{line_at(text, image.start())}")
+            return True
+    return False
 
 
 def _branch(evidence: Evidence) -> None:

@@ -20,6 +20,7 @@ ANSWERS = {
     "database": "postgresql, external or none",
     "migrate": "command that migrates the database; empty if there are no migrations",
     "check": "command that exits with 0 if no migration is pending; empty if there is none",
+    "test-database": "yes if the tests need PostgreSQL, else no",
     "worker": "command of a worker; empty if there is none",
     "scheduler": "command of a scheduler; empty if there is none",
 }

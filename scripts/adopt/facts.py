@@ -38,6 +38,7 @@ class Facts:
     static_prefix: str  # the URL prefix of static files that the front serves
     source_folder: str = "src"  # on the import path, in addition to the top level; empty: only that
     folder: str = ""  # of the application in the repository; empty: the top level
+    tests_need_database: bool = False
     has_own_dockerfile: bool = False  # the release image is built from the project's Dockerfile
     findings: dict[str, Finding] = field(default_factory=dict, compare=False)
     notes: list[str] = field(default_factory=list, compare=False)

@@ -51,22 +51,32 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     postgres = commands.add_parser(
         "postgres",
         help="run a command with a throwaway PostgreSQL server",
-        description="Run a command with a throwaway PostgreSQL server in a container; TEST_DB_CONN holds its URL.",
+        description="Run a command with a throwaway PostgreSQL server in a container.",
     )
-    postgres.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="the command")
+    postgres.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="NAME=VALUE ... -- COMMAND ...",
+        help="variables for the command, in which {user}, {password}, {host}, {port} and {name} are those of the"
+        " database; and the command",
+    )
 
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         commands.choices[options.command].error(f"unknown arguments: {' '.join(unknown)}")
-    if options.command == "postgres" and not options.words:
-        postgres.error("the command to run is missing")
+    if options.command == "postgres":
+        end = options.words.index("--") if "--" in options.words else len(options.words)
+        variables, command = options.words[:end], options.words[end + 1 :]
+        if not command or any("=" not in word for word in variables):
+            postgres.error("expected NAME=VALUE ... -- COMMAND ...")
+        options.variables, options.words = dict(word.split("=", 1) for word in variables), command
     return options
 
 
 def run_command(options: argparse.Namespace) -> int:
     """Run the chosen command and return the exit code."""
     if options.command == "postgres":
-        return run_with_postgres(options.words)
+        return run_with_postgres(options.words, options.variables)
     if options.command == "deploy":
         deploy()
     elif options.latest:

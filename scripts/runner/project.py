@@ -160,7 +160,10 @@ def test_command() -> list[str] | None:
             folder = str(manage.parent)
             where = [] if folder == "." else [folder, "--top-level-directory", folder]
             return ["python", str(manage), "test", *where]
-    return pytest if any(match for pattern in TEST_FILES for match in Path().glob(pattern)) else None
+    found = (path for pattern in TEST_FILES for path in Path().glob(pattern))
+    if any(not path.parts[0].startswith(".") for path in found):
+        return pytest
+    return [*pytest, "tests.py"] if Path("tests.py").exists() else None
 
 
 def lacks_pytest(command: list[str], environment: str) -> bool:

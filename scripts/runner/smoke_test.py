@@ -71,7 +71,7 @@ class Project:
 
 def unpack_release(image: str, folder: Path) -> None:
     """Copy /release of the image into a folder that does not exist, as the deploy program does on the server."""
-    container = run("docker", "create", image)
+    container = run("docker", "create", image, "unused")  # an image may have no command; it never starts
     try:
         run("docker", "cp", "--quiet", f"{container}:/release", str(folder))
     finally:

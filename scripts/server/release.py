@@ -91,7 +91,13 @@ def unpack(directory: Path, settings: Settings, tag: str) -> None:
         return
     new, container = folder.with_name(f"{tag}.new"), unpack_name(settings)
     shutil.rmtree(new, ignore_errors=True)
-    created = commands.docker(directory, "create", "--name", container, settings.release_image(tag), capture=True)
+    words = (
+        "--name",
+        container,
+        settings.release_image(tag),
+        "unused",
+    )  # an image may have no command; it never starts
+    created = commands.docker(directory, "create", *words, capture=True)
     if created.code:
         raise Refused(f"cannot create a container from {settings.release_image(tag)}: {created.error.strip()}")
     copied = commands.docker(directory, "cp", "--quiet", f"{container}:/release", str(new), capture=True)

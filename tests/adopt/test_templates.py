@@ -46,6 +46,21 @@ def test_each_variable_of_the_compose_file_is_in_the_template_of_the_server(fact
     assert "DATABASE_URL=postgresql://shop:${POSTGRES_PASSWORD}@db:5432/shop" in texts[".env.prod"]
 
 
+def test_tests_that_need_a_database_get_one(facts_of):
+    workflow = "on: push\njobs: {test: {services: {postgres: {image: 'postgres:17'}}}}\n"
+    files = FILES | {"tests/test_a.py": "", ".github/workflows/test.yml": workflow}
+    text = generate(facts_of(files))["noxfile.py"]
+    compile(text, "noxfile.py", "exec")
+    assert '"DATABASE_URL=postgresql://{user}:{password}@{host}:{port}/{name}",' in text
+    assert 'run_pipeline(session, "postgres", *TEST_SETTINGS, "--", *command)' in text
+
+
+def test_tests_that_need_no_database_get_none(facts_of):
+    text = generate(facts_of(FILES | {"tests/test_a.py": ""}, test_database="no"))["noxfile.py"]
+    compile(text, "noxfile.py", "exec")
+    assert "TEST_SETTINGS" not in text
+
+
 def test_only_the_lines_of_the_lock_file_are_in_the_dockerfile(facts_of):
     text = generate(facts_of(FILES))["Dockerfile"]
     assert "COPY requirements*.txt ./" in text

@@ -190,6 +190,8 @@ def test_pytest_is_installed_only_if_a_project_lacks_it(tmp_path):
         ({"manage.py": MANAGE, "tests/test_a.py": ""}, DJANGO),
         ({"site/manage.py": MANAGE, "site/shop/tests.py": ""}, NESTED_DJANGO),
         ({"manage.py": "run()\n", "tests/test_a.py": ""}, PYTEST),
+        ({".nox/tests/a.py": "", ".venv/test_a.py": ""}, None),
+        ({"tests.py": ""}, [*PYTEST, "tests.py"]),
         ({"manage.py": MANAGE, "pytest.ini": ""}, PYTEST),
         ({"manage.py": MANAGE, "pyproject.toml": "[tool.pytest.ini_options]\ntestpaths = 'a'\n"}, PYTEST),
         ({"manage.py": MANAGE, "pyproject.toml": "[tool.pytest]\nstrict = true\n"}, PYTEST),

@@ -97,7 +97,7 @@ def test_pushed_image_is_never_built_on_a_stand_in(engine):
 
 def test_postgres_is_skipped_without_a_database(monkeypatch, capsys):
     monkeypatch.setattr(postgres, "base_images", lambda pins: {})
-    assert postgres.run_with_postgres([sys.executable, "-c", "raise SystemExit(1)"]) == 0
+    assert postgres.run_with_postgres([sys.executable, "-c", "raise SystemExit(1)"], {}) == 0
     assert "skipped" in capsys.readouterr().out
 
 
@@ -156,6 +156,8 @@ def test_help_lists_the_commands():
         ["image", "--push", "--twice"],
         ["deploy", "now"],
         ["postgres"],
+        ["postgres", "pytest"],
+        ["postgres", "A", "--", "pytest"],
     ],
 )
 def test_invalid_usage_is_exit_code_2(arguments, capsys):

@@ -170,7 +170,7 @@ def test_smoke_test_runs_the_release_files_of_the_image(monkeypatch, tmp_path):
     monkeypatch.setattr(smoke_test, "run", lambda *command: commands.append(" ".join(command)) or "1f")
     smoke_test.unpack_release("quai:abc", tmp_path / "abc")
     assert commands == [
-        "docker create quai:abc",
+        "docker create quai:abc unused",
         f"docker cp --quiet 1f:/release {tmp_path / 'abc'}",
         "docker rm --force 1f",
     ]
