@@ -196,14 +196,18 @@ def _context(facts: Facts) -> dict[str, Any]:
         "needs_dns": any(process.words[0] == "celery" for process in facts.processes),
         "python_image": PYTHON_IMAGES.get(facts.python, f"python:{facts.python}-slim-trixie"),
         "tool": " ".join(project.pins(TOOLS[file])) if file in TOOLS else "",
-        "test_settings": _test_settings(facts, configuration) if facts.tests_need_database else [],
+        "test_settings": _test_settings(facts, configuration),
         "throwaway_settings": _throwaway_settings(facts, configuration),
         "copied": "/app /release" if facts.static_prefix else "/app",
     }
 
 
 def _test_settings(facts: Facts, configuration: Configuration) -> list[tuple[str, str]]:
-    """Return the variables of tests that need a database: the required ones, and the address of the database."""
+    """Return the variables of the tests: secrets, required settings, and the address of the database that they need."""
+    required = [*configuration.secrets, *configuration.unknown]
+    required = [item for item in required if item[0] != "POSTGRES_PASSWORD"]
+    if not facts.tests_need_database:
+        return required
     name = facts.database_name
     address = {"db": "{host}", "5432": "{port}", name: "{name}", "${POSTGRES_PASSWORD}": "{password}"}
     url = f"://{name}:${{POSTGRES_PASSWORD}}@db:5432/{name}"
@@ -211,8 +215,7 @@ def _test_settings(facts: Facts, configuration: Configuration) -> list[tuple[str
         (setting, address.get(value, value.replace(url, "://{user}:{password}@{host}:{port}/{name}")))
         for setting, value in configuration.composed
     ]
-    required = [*configuration.secrets, *configuration.unknown]
-    return [*found, *(item for item in required if item[0] != "POSTGRES_PASSWORD")]
+    return [*found, *required]
 
 
 def _fixed_environment(facts: Facts) -> list[tuple[str, str]]:

@@ -144,17 +144,18 @@ def find_problem(project: Project, services: Mapping[str, Any], commit: str) -> 
     return ""
 
 
-def describe_unhealthy(project: Project) -> str:
-    """Return one line for each container that is not healthy: its state, and the output of its last health check."""
-    lines = []
+def describe_unhealthy(project: Project) -> dict[str, str]:
+    """Return a line for each service with a container that is not healthy: its state, and its last health check."""
+    lines = {}
     for found in project.inspect():
         state, health = found["State"], found["State"].get("Health") or {}
         status = health.get("Status", "healthy") if state["Running"] else f"not running, exit code {state['ExitCode']}"
         if status != "healthy":
             outputs = [check["Output"].strip() for check in health.get("Log") or []]
             cause = "it ran out of memory" if state.get("OOMKilled") else " ".join(outputs[-1:])
-            lines.append(f"{found['Name'].removeprefix('/')} is {status}: {cause or 'see its log above'}\n")
-    return "".join(lines)
+            service = found["Config"]["Labels"]["com.docker.compose.service"]
+            lines[service] = f"{found['Name'].removeprefix('/')} is {status}: {cause or 'see its log above'}\n"
+    return lines
 
 
 def describe_read_only(logs: str) -> str:
@@ -181,8 +182,10 @@ def smoke_test(name: str, commit: str, bases: Mapping[str, str]) -> None:
         except subprocess.CalledProcessError as error:
             causes = ""
             with contextlib.suppress(subprocess.CalledProcessError):  # the file may be invalid
-                project.show("logs", "--tail", "50")
-                causes = describe_unhealthy(project) + describe_read_only(project.run("logs", "--no-log-prefix"))
+                unhealthy = describe_unhealthy(project)
+                if unhealthy:
+                    project.show("logs", "--tail", "50", *unhealthy)
+                    causes = "".join(unhealthy.values()) + describe_read_only(project.run("logs", *unhealthy))
             limit = f" (limit: {SMOKE_TEST_SECONDS} s)" if "--wait-timeout" in error.cmd else ""
             raise Failure(
                 f"the smoke test failed: exit code {error.returncode}{limit} from {shlex.join(error.cmd)}\n"

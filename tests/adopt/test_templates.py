@@ -51,14 +51,21 @@ def test_tests_that_need_a_database_get_one(facts_of):
     files = FILES | {"tests/test_a.py": "", ".github/workflows/test.yml": workflow}
     text = generate(facts_of(files))["noxfile.py"]
     compile(text, "noxfile.py", "exec")
-    assert '"DATABASE_URL=postgresql://{user}:{password}@{host}:{port}/{name}",' in text
-    assert 'run_pipeline(session, "postgres", *TEST_SETTINGS, "--", *command)' in text
+    assert '"DATABASE_URL": "postgresql://{user}:{password}@{host}:{port}/{name}",' in text
+    assert 'run_pipeline(session, "postgres", *settings, "--", *command)' in text
 
 
 def test_tests_that_need_no_database_get_none(facts_of):
     text = generate(facts_of(FILES | {"tests/test_a.py": ""}, test_database="no"))["noxfile.py"]
     compile(text, "noxfile.py", "exec")
     assert "TEST_SETTINGS" not in text
+
+
+def test_tests_get_the_required_settings(facts_of):
+    text = generate(facts_of(FLASK | {"config.py": "import os\nKEY = os.environ['API_KEY']\n"}))["noxfile.py"]
+    compile(text, "noxfile.py", "exec")
+    assert '"API_KEY": "change-me",' in text
+    assert "env=project.test_variables() | TEST_SETTINGS" in text
 
 
 def test_only_the_lines_of_the_lock_file_are_in_the_dockerfile(facts_of):
