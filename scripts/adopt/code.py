@@ -172,7 +172,7 @@ def find_applications(modules: list[Module]) -> list[Application]:
     found: list[Application] = []
     for module in modules:
         own: dict[str, Application] = {}
-        for name, value in _assignments(module):
+        for name, value in assignments(module):
             if framework := _made(module, name, value, makers, own):
                 # `application = Middleware(application)` replaces the inner one.
                 own = {key: item for key, item in own.items() if not _mentions(value, key)}
@@ -228,7 +228,7 @@ def _mentions(value: ast.expr, name: str) -> bool:
     return any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(value))
 
 
-def _assignments(module: Module) -> Iterator[tuple[str, ast.expr]]:
+def assignments(module: Module) -> Iterator[tuple[str, ast.expr]]:
     """Yield the name and the value of each assignment at the top level."""
     for node in module.tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

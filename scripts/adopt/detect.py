@@ -95,7 +95,7 @@ def _python(evidence: Evidence) -> str:
         if answer not in PYTHONS:
             raise Failure(f"--set python={answer}: expected one of {', '.join(sorted(PYTHONS))}")
         return answer
-    return evidence.add("Python", *read_python(evidence.repository))
+    return evidence.add("Python", *read_python(evidence.repository, evidence.dependencies))
 
 
 def _health_path(evidence: Evidence) -> str:

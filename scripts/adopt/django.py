@@ -55,9 +55,8 @@ def find_static_files(evidence: Evidence) -> tuple[str, str]:
         literals = [part for part in ast.walk(node.value) if isinstance(part, ast.Constant) and code.text_of(part)]
         literals.sort(key=lambda part: (part.lineno, part.col_offset))  # BASE_DIR / "a" / "b", or join(BASE_DIR, "a")
         root = "/".join(str(part.value) for part in literals).rstrip("/")
-        folder = code.find_manage(evidence.repository).rpartition("/")[0]
-        if folder and not isinstance(node.value, ast.Constant):  # BASE_DIR is the folder of manage.py
-            root = f"{folder}/{root}"
+        folder = _base_folder(evidence, module, node.value)
+        root = f"{folder}/{root}" if folder else root
     if not re.fullmatch(r"[\w-][\w./-]*", root) or ".." in root:
         evidence.notes.append(f"STATIC_ROOT ({module.at(node)}) is not in the project: static files are not collected")
         return "", ""
@@ -67,6 +66,20 @@ def find_static_files(evidence: Evidence) -> tuple[str, str]:
     urls = [code.text_of(node.value) for _, node in code.find_constants(evidence.modules, "STATIC_URL")]
     prefix = "/" + (next(filter(None, urls), None) or "static").strip("/") + "/"
     return root, prefix if re.fullmatch(r"/[\w./-]+/", prefix) else ""  # not the address of another server
+
+
+def _base_folder(evidence: Evidence, module: code.Module, path: ast.expr) -> str:
+    """Return the folder in the project that a path such as `BASE_DIR / "static"` begins with; empty: the top level."""
+    names = {part.id for part in ast.walk(path) if isinstance(part, ast.Name)}
+    others = [other for other in evidence.modules if other is not module]
+    for other, name, value in ((other, *item) for other in [module, *others] for item in code.assignments(other)):
+        if name in names and "__file__" in (text := ast.unparse(value)):
+            indexes = [int(index) + 1 for index in re.findall(r"\.parents\[(\d+)\]", text)]
+            levels = len(re.findall(r"\.parent\b|\bdirname\(", text)) + sum(indexes)
+            folders = [str(folder) for folder in PurePosixPath(other.file).parents]
+            return folders[levels - 1].removeprefix(".") if 0 < levels <= len(folders) else ""
+    is_relative = isinstance(path, ast.Constant)  # to the current directory
+    return "" if is_relative else code.find_manage(evidence.repository).rpartition("/")[0]
 
 
 def _joins(call: ast.Call) -> bool:

@@ -15,7 +15,8 @@ READER_METHODS = {
     *("db", "db_url", "dj_db_url", "cache", "cache_url", "email", "email_url", "search_url", "log_level", "timedelta"),
 }
 DEFAULT_NAMES = {"db": "DATABASE_URL", "db_url": "DATABASE_URL", "cache": "CACHE_URL", "cache_url": "CACHE_URL"}
-CASTS = {"int": "int", "float": "int", "decimal": "int", "bool": "bool"}
+CASTS = {"int": "int", "float": "int", "decimal": "int", "bool": "bool", "EmailStr": "email", "email": "email"}
+CASTS |= dict.fromkeys(("AnyUrl", "AnyHttpUrl", "HttpUrl", "url"), "url")
 SETTINGS_CLASSES = {"pydantic_settings.BaseSettings", "pydantic.BaseSettings", "pydantic.v1.BaseSettings"}
 # Variables of the system, the shell, Python, the server and the platform: not settings of the application.
 IGNORED = re.compile(
@@ -30,8 +31,8 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class Setting:
     """An environment variable that the application reads.
 
-    It is required if it has no default. `kind` is `int` or `bool` if it is read as that; `separator` is that of a list;
-    `is_truthy`: its default means yes.
+    It is required if it has no default. `kind` is `int`, `bool`, `email` or `url` if it is read as that; `separator` is
+    that of a list; `is_truthy`: its default means yes.
     """
 
     name: str

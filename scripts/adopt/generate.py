@@ -32,7 +32,7 @@ DATABASE_URL = re.compile(
 )
 DATABASE_PART = re.compile(
     r"(\w+_)?(?:DATABASE|DB|POSTGRES|POSTGRESQL|PG|SQL)_?"
-    r"(HOST|SERVER|HOSTNAME|PORT|NAME|DB|DATABASE|USER|USERNAME|PASSWORD|PASS)"
+    r"(HOST|SERVER|HOSTNAME|ADDRESS|PORT|NAME|DB|DATABASE|USER|USERNAME|PASSWORD|PASS)"
 )
 # Secrets that any random text can be. Those of other services must be the user's own.
 OWN_SECRET = re.compile(
@@ -47,7 +47,7 @@ SIGNING_KEY = re.compile(r"(DJANGO_|FLASK_|APP_|SESSION_|JWT_|AUTH_)?SECRET(_KEY
 HOSTS = re.compile(r"(\w+_)?ALLOWED_HOSTS?")
 ORIGINS = re.compile(r"(\w+_)?TRUSTED_ORIGINS?")
 DEBUG = re.compile(r"(DJANGO_)?DEBUG")
-SAMPLES = {"int": "1", "bool": "false"}
+SAMPLES = {"int": "1", "bool": "false", "email": "admin@example.com", "url": "https://example.com"}
 
 
 @dataclass
@@ -173,7 +173,7 @@ def _address(facts: Facts, setting: Setting) -> str:
         return f"{facts.database_scheme}://{database}:${{POSTGRES_PASSWORD}}@db:5432/{database}"
     if (part := DATABASE_PART.fullmatch(name)) and name != "POSTGRES_PASSWORD":
         values = {
-            **dict.fromkeys(("HOST", "SERVER", "HOSTNAME"), "db"),
+            **dict.fromkeys(("HOST", "SERVER", "HOSTNAME", "ADDRESS"), "db"),
             "PORT": "5432",
             **dict.fromkeys(("NAME", "DB", "DATABASE", "USER", "USERNAME"), database),
             **dict.fromkeys(("PASSWORD", "PASS"), "${POSTGRES_PASSWORD}"),

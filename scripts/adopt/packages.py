@@ -4,7 +4,7 @@ import configparser
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -12,6 +12,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from scripts.adopt.repository import Repository, line_at, line_of
+from scripts.adopt.wheels import find_missing_wheel
 from scripts.runner.process import Failure
 
 # In the order in which the sessions look for them.
@@ -45,12 +46,14 @@ class Dependencies:
     """What the image is installed from.
 
     `packages` are the direct dependencies; with requirements.txt, all that it lists. `indirect` are those that a lock
-    file adds to them. `folders` contain requirements files that requirements.txt includes.
+    file adds to them, and `locked` its entries by name. `folders` contain requirements files that requirements.txt
+    includes.
     """
 
     file: str
     packages: dict[str, Package]
     indirect: frozenset[str] = frozenset()
+    locked: dict[str, dict[str, Any]] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -61,6 +64,10 @@ class Dependencies:
     def is_installed(self, name: str) -> bool:
         """Return whether the image contains a package, also as a dependency of another one."""
         return name in self.packages or name in self.indirect
+
+    def find_missing_wheel(self, python: str) -> str:
+        """Return a package and its version that has wheels, but none for this Python; empty if the lock names none."""
+        return find_missing_wheel(self.locked, {*self.packages, *self.indirect}, python)
 
 
 def read_toml(repository: Repository, name: str) -> dict[str, Any]:
@@ -93,7 +100,8 @@ def read_dependencies(repository: Repository) -> Dependencies:
             notes.append(f"the {listed} are not installed in the image")
         entries = _lock_entries(repository, locks[0])
         packages = _direct(repository, entries)
-        return Dependencies(locks[0], packages, frozenset(_reachable(entries, packages)), notes=tuple(notes))
+        indirect = frozenset(_reachable(entries, packages))
+        return Dependencies(locks[0], packages, indirect, entries, notes=tuple(notes))
     if repository.has(REQUIREMENTS):
         return _from_requirements(repository)
     raise Failure(_no_lock_file(repository))
@@ -239,23 +247,37 @@ def _direct(repository: Repository, entries: dict[str, dict[str, Any]]) -> dict[
     return found
 
 
-def read_python(repository: Repository) -> tuple[str, str]:
-    """Return the Python of the image, for example `3.13`, and the `file:line` that states it.
+def read_python(repository: Repository, dependencies: Dependencies) -> tuple[str, str]:
+    """Return the Python of the image, for example `3.13`, and where it comes from.
 
-    Raise Failure if the project requires a Python that the image cannot have.
+    In a range, it is the first of PYTHONS for which the lock file has wheels. Raise Failure if the project requires a
+    Python that the image cannot have.
     """
     for value, source in _python_statements(repository):
         try:
             ranges = [SpecifierSet(part) for part in _ranges(value)]
         except InvalidSpecifier:
             raise Failure(f"{source} states the Python {value!r}, which is not a version or range") from None
-        for version in PYTHONS:
-            if any(allowed.contains(f"{version}.{patch}") for allowed in ranges for patch in PATCH_RELEASES):
-                return version, source
+        allowed = [version for version in PYTHONS if _is_allowed(version, ranges)]
+        if allowed:
+            return _with_wheels(allowed, source, dependencies)
         raise Failure(
             f"{source} requires Python {value}: Quai supports 3.10 to 3.14. Other versions: --set python=3.13"
         )
-    return PYTHONS[0], "the default: no file states a version"
+    return _with_wheels([*PYTHONS], "the default: no file states a version", dependencies)
+
+
+def _is_allowed(version: str, ranges: list[SpecifierSet]) -> bool:
+    return any(allowed.contains(f"{version}.{patch}") for allowed in ranges for patch in PATCH_RELEASES)
+
+
+def _with_wheels(versions: list[str], source: str, dependencies: Dependencies) -> tuple[str, str]:
+    """Return the first version for which the lock file has wheels, or else the first, and the source."""
+    missing = {version: dependencies.find_missing_wheel(version) for version in versions}
+    chosen = next((version for version in versions if not missing[version]), versions[0])
+    if package := missing[versions[0]]:
+        return chosen, f"{source}; {package} has no wheel for {versions[0]}"
+    return chosen, source
 
 
 def _python_statements(repository: Repository) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from scripts.runner import build, registry
 from scripts.runner.base_images import base_images
 from scripts.runner.process import ensure_engine, git, say
 from scripts.runner.settings import image_name
-from scripts.runner.smoke_test import smoke_test
+from scripts.runner.smoke import smoke_test
 
 
 def make_image(*, push: bool, twice: bool) -> None:

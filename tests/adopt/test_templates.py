@@ -1,8 +1,11 @@
 """The templates give what the sample has: both are kept up to date together."""
 
+import re
+from pathlib import Path
+
 import yaml
 
-from scripts.adopt.generate import PYTHON_IMAGES, generate
+from scripts.adopt.generate import PYTHON_IMAGES, generate, pipeline_files
 from scripts.runner.base_images import PINS, pinned
 from scripts.runner.process import ROOT
 from tests.adopt.conftest import FLASK
@@ -72,3 +75,8 @@ def test_only_the_lines_of_the_lock_file_are_in_the_dockerfile(facts_of):
     text = generate(facts_of(FILES))["Dockerfile"]
     assert "COPY requirements*.txt ./" in text
     assert "poetry" not in text
+
+
+def test_pytest_does_not_collect_a_file_of_the_pipeline():
+    names = [Path(name).name for name in pipeline_files()]
+    assert not [name for name in names if re.fullmatch(r"(test_.*|.*_test|conftest)\.py", name)]

@@ -158,14 +158,14 @@ def describe_unhealthy(project: Project) -> dict[str, str]:
     return lines
 
 
-def describe_read_only(logs: str) -> str:
+def describe_writes(logs: str) -> str:
     """Return a line about the files that an application could not write, as its logs say; empty if there are none."""
-    paths = sorted(set(re.findall(r"Read-only file system: '([^']+)'", logs)))
+    paths = sorted(set(re.findall(r"(?:Read-only file system|Permission denied): '([^']+)'", logs)))
     if not paths:
         return ""
     return (
-        f"The application writes to {', '.join(paths)}, but its file system is read-only: add the folder, without your"
-        " code in it, to tmpfs of x-release in the compose file (each release empties it), or mount a volume there\n"
+        f"The application writes to {', '.join(paths)}, but the files of a release cannot change. Add the folder, unless"
+        " it contains code, to tmpfs of x-release in the compose file (each release empties it), or mount a volume\n"
     )
 
 
@@ -185,7 +185,7 @@ def smoke_test(name: str, commit: str, bases: Mapping[str, str]) -> None:
                 unhealthy = describe_unhealthy(project)
                 if unhealthy:
                     project.show("logs", "--tail", "50", *unhealthy)
-                    causes = "".join(unhealthy.values()) + describe_read_only(project.run("logs", *unhealthy))
+                    causes = "".join(unhealthy.values()) + describe_writes(project.run("logs", *unhealthy))
             limit = f" (limit: {SMOKE_TEST_SECONDS} s)" if "--wait-timeout" in error.cmd else ""
             raise Failure(
                 f"the smoke test failed: exit code {error.returncode}{limit} from {shlex.join(error.cmd)}\n"

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import pytest
 
-from scripts.runner import smoke_test
+from scripts.runner import smoke
 from scripts.runner.process import ROOT, Failure
 
 RELEASE = {"labels": {"quai.deploy": "0"}}
@@ -30,10 +30,10 @@ SERVICES = {
 
 def test_the_smoke_test_gets_new_secrets_and_free_ports():
     template = "# a\nAPI_TOKEN=change-me-to-a-long-token\nHTTP_PORT=80\nTITLE='a # b'\nIMAGE_TAG=\nX=${API_TOKEN}\n"
-    assert "change-me" not in smoke_test.server_env('API_TOKEN="change-me"\n', "quai", "abc", {})
-    first, second = (smoke_test.server_env(template, "quai", "abc", {"DB_IMAGE": "db"}) for _ in range(2))
+    assert "change-me" not in smoke.server_env('API_TOKEN="change-me"\n', "quai", "abc", {})
+    first, second = (smoke.server_env(template, "quai", "abc", {"DB_IMAGE": "db"}) for _ in range(2))
     assert first != second
-    unfinished = smoke_test.server_env("A=1\nB=2", "quai", "abc", {})
+    unfinished = smoke.server_env("A=1\nB=2", "quai", "abc", {})
     assert unfinished.startswith("A=1\nB=2\nHTTPS_PORT=127.0.0.1:\n")
     assert re.sub("(?<=API_TOKEN=)[0-9a-f]{32}", "secret", first) == (
         "# a\nAPI_TOKEN=secret\nHTTP_PORT=127.0.0.1:\nTITLE='a # b'\nIMAGE_TAG=abc\nX=${API_TOKEN}\n"
@@ -70,9 +70,9 @@ def docker(monkeypatch, tmp_path):
 
     docker = Docker()
     for name in ("run", "show"):
-        monkeypatch.setattr(smoke_test, name, docker)
-    monkeypatch.setattr(smoke_test.subprocess, "run", docker.check)
-    monkeypatch.setattr(smoke_test, "unpack_release", lambda image, folder: None)
+        monkeypatch.setattr(smoke, name, docker)
+    monkeypatch.setattr(smoke.subprocess, "run", docker.check)
+    monkeypatch.setattr(smoke, "unpack_release", lambda image, folder: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env.prod").write_text("API_TOKEN=change-me\nAPI_PORT=8000\nDB_CONN=postgresql://${API_TOKEN}\n")
     return docker
@@ -81,19 +81,19 @@ def docker(monkeypatch, tmp_path):
 def test_exported_settings_do_not_override_those_of_the_smoke_test(docker, monkeypatch):
     for name in ("DB_CONN", "API_TOKEN", "IMAGE_TAG", "COMPOSE_ENV_FILES"):
         monkeypatch.setenv(name, "mine")
-    smoke_test.smoke_test("quai", "abc", {})
+    smoke.smoke_test("quai", "abc", {})
     assert "mine" not in {value for _, env in docker for value in (env or {}).values()}
 
 
 def test_it_starts_what_a_deploy_starts_in_the_same_order(docker):
-    smoke_test.smoke_test("quai", "abc", {})
+    smoke.smoke_test("quai", "abc", {})
     started = [command for command, _ in docker if "up" in command or command[-1] == "migrate"]
     assert [command[-1] for command in started] == ["db", "migrate", "worker"]
     assert started[2][-4:] == ("api", "front", "proxy", "worker")
 
 
 def test_checks_get_the_health_path_of_the_compose_file(docker):
-    smoke_test.smoke_test("quai", "abc", {})
+    smoke.smoke_test("quai", "abc", {})
     [checks] = [command for command, _ in docker if "-I" in command]
     assert list(checks[-4:]) == ["/ready", "", "abc", "8000"]
 
@@ -101,7 +101,7 @@ def test_checks_get_the_health_path_of_the_compose_file(docker):
 def test_failed_check_fails_the_smoke_test(docker):
     docker.checks = 1, "3 of 64 requests failed"
     with pytest.raises(Failure, match="the smoke test failed: 3 of 64 requests failed"):
-        smoke_test.smoke_test("quai", "abc", {})
+        smoke.smoke_test("quai", "abc", {})
     assert "logs" in docker[-2][0]
     assert "down" in docker[-1][0]
 
@@ -112,7 +112,7 @@ def test_failed_check_fails_the_smoke_test(docker):
 def test_api_that_does_not_survive_the_burst_fails_the_smoke_test(docker, restarts, is_out_of_memory, cause):
     docker.state, docker.restarts = {"Running": True, "OOMKilled": is_out_of_memory}, restarts
     with pytest.raises(Failure, match=rf"quai-api-1 {cause} \(64 requests\)"):
-        smoke_test.smoke_test("quai", "abc", {})
+        smoke.smoke_test("quai", "abc", {})
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_api_that_does_not_survive_the_burst_fails_the_smoke_test(docker, restar
 def test_smoke_test_reports_the_failed_command(docker, failing, message):
     docker.failing = failing
     with pytest.raises(Failure, match=message):
-        smoke_test.smoke_test("quai", "abc", {})
+        smoke.smoke_test("quai", "abc", {})
     commands = [command for command, _ in docker]
     assert "down" in commands[-1]
 
@@ -135,9 +135,9 @@ CHECKS = [{"Output": "/ did not respond: refused"}, {"Output": "/ready returned 
 
 
 def test_smoke_test_names_the_files_that_the_application_cannot_write():
-    logs = "OSError: [Errno 30] Read-only file system: '/app/logs'\nx\nOSError: Read-only file system: '/app/logs'\n"
-    assert smoke_test.describe_read_only(logs).startswith("The application writes to /app/logs, but")
-    assert smoke_test.describe_read_only("ready\n") == ""
+    logs = "OSError: [Errno 30] Read-only file system: '/app/logs'\nx\nOSError: Permission denied: '/app/logs'\n"
+    assert smoke.describe_writes(logs).startswith("The application writes to /app/logs, but")
+    assert smoke.describe_writes("ready\n") == ""
 
 
 @pytest.mark.parametrize(
@@ -155,21 +155,21 @@ def test_smoke_test_names_the_files_that_the_application_cannot_write():
 def test_smoke_test_reports_why_a_container_is_unhealthy(docker, state, description):
     docker.failing, docker.state = "--wait-timeout", state
     with pytest.raises(Failure, match=f"\nquai-api-1 is {description}"):
-        smoke_test.smoke_test("quai", "abc", {})
+        smoke.smoke_test("quai", "abc", {})
     assert [command[-1] for command, _ in docker if "logs" in command] == ["api", "api"]
 
 
 def test_smoke_test_does_not_report_healthy_containers(docker):
     docker.failing = "--wait-timeout"
     with pytest.raises(Failure) as failure:
-        smoke_test.smoke_test("quai", "abc", {})
+        smoke.smoke_test("quai", "abc", {})
     assert "quai-api-1 is" not in str(failure.value)
 
 
 def test_smoke_test_runs_the_release_files_of_the_image(monkeypatch, tmp_path):
     commands = []
-    monkeypatch.setattr(smoke_test, "run", lambda *command: commands.append(" ".join(command)) or "1f")
-    smoke_test.unpack_release("quai:abc", tmp_path / "abc")
+    monkeypatch.setattr(smoke, "run", lambda *command: commands.append(" ".join(command)) or "1f")
+    smoke.unpack_release("quai:abc", tmp_path / "abc")
     assert commands == [
         "docker create quai:abc unused",
         f"docker cp --quiet 1f:/release {tmp_path / 'abc'}",
@@ -212,7 +212,7 @@ class Server(ThreadingHTTPServer):
 def checks(monkeypatch, tmp_path):
     """The program with the checks, and a server that is both the proxy and the API."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts/server"))
-    spec = importlib.util.spec_from_file_location("smoke_checks", smoke_test.CHECKS)
+    spec = importlib.util.spec_from_file_location("smoke_checks", smoke.CHECKS)
     checks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(checks)
     sys.path.remove("/release/server")
