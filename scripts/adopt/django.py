@@ -71,12 +71,13 @@ def find_static_files(evidence: Evidence) -> tuple[str, str]:
 def _base_folder(evidence: Evidence, module: code.Module, path: ast.expr) -> str:
     """Return the folder in the project that a path such as `BASE_DIR / "static"` begins with; empty: the top level."""
     names = {part.id for part in ast.walk(path) if isinstance(part, ast.Name)}
-    modules = [module, *(other for other in evidence.modules if other is not module)]
-    for other, (name, value) in ((other, item) for other in modules for item in code.assignments(other)):
+    others = (other for other in evidence.modules if other is not module)
+    assigned = [(found.file, *item) for found in (module, *others) for item in code.assignments(found)]
+    for file, name, value in assigned:
         if name in names and "__file__" in (text := ast.unparse(value)):
             indexes = [int(index) + 1 for index in re.findall(r"\.parents\[(\d+)\]", text)]
             levels = len(re.findall(r"\.parent\b|\bdirname\(", text)) + sum(indexes)
-            folders = [str(folder) for folder in PurePosixPath(other.file).parents]
+            folders = [str(folder) for folder in PurePosixPath(file).parents]
             return folders[levels - 1].removeprefix(".") if 0 < levels <= len(folders) else ""
     is_relative = isinstance(path, ast.Constant)  # to the current directory
     return "" if is_relative else code.find_manage(evidence.repository).rpartition("/")[0]
