@@ -165,7 +165,7 @@ def describe_writes(logs: str) -> str:
         return ""
     return (
         f"The application writes to {', '.join(paths)}, but the files of a release cannot change. Add the folder,"
-        " unless it contains code, to tmpfs of x-release in the compose file (each release empties it), or to a volume\n"
+        " unless it contains code, to tmpfs of x-release in the compose file (each release empties it) or to a volume\n"
     )
 
 
