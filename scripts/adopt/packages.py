@@ -195,9 +195,12 @@ def _package(text: str, source: str) -> Package | None:
 
 def _lock_entries(repository: Repository, lock: str) -> dict[str, dict[str, Any]]:
     """Return the packages of a lock file by their names."""
-    packages = read_toml(repository, lock).get("package")
-    entries = packages if isinstance(packages, list) else []
-    return {canonicalize_name(str(x["name"])): x for x in entries if isinstance(x, dict) and "name" in x}
+    tables = read_toml(repository, lock)
+    entries = packages if isinstance(packages := tables.get("package"), list) else []
+    found = {canonicalize_name(str(x["name"])): x for x in entries if isinstance(x, dict) and "name" in x}
+    for name, files in table(tables, "metadata", "files").items():  # of older versions of Poetry
+        found.get(canonicalize_name(name), {}).setdefault("files", files)
+    return found
 
 
 def _reachable(entries: dict[str, dict[str, Any]], packages: dict[str, Package]) -> set[str]:
