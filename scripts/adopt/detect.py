@@ -33,7 +33,7 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
     settings = find_settings(evidence.modules)
     database = services.find_database(evidence)
     migrate, check = services.find_migrations(evidence, framework, database)
-    build_packages, runtime_packages = services.find_system_packages(evidence.dependencies)
+    build_packages, runtime_packages = services.find_system_packages(evidence)
     is_django = framework == "django"
     static_root, static_prefix = django.find_static_files(evidence) if is_django else ("", "")
     if has_own_dockerfile := _own_dockerfile(evidence):

@@ -7,7 +7,6 @@ import shlex
 from scripts.adopt import code
 from scripts.adopt.environment import Setting
 from scripts.adopt.evidence import Evidence, Undecided
-from scripts.adopt.packages import Dependencies
 from scripts.adopt.processes import Process, make_process, worker_words
 from scripts.runner.process import Failure
 
@@ -34,6 +33,8 @@ SYSTEM_PACKAGES = {
     "python-magic": ("", "libmagic1"),
     "weasyprint": ("", "libpango-1.0-0 libpangoft2-1.0-0"),
 }
+# A package that is installed from a Git repository: in requirements.txt, uv.lock, and poetry.lock or pdm.lock.
+GIT_DEPENDENCY = re.compile(r"\bgit\+(https|ssh)|source = \{ git =|^type = \"git\"|^git = ", re.MULTILINE)
 REDIS = ("redis", "django-redis", "rq", "django-rq", "arq", "channels-redis", "flask-redis")
 QUEUES = ("celery", "rq", "django-rq", "dramatiq", "huey", "arq", "django-q", "django-q2", "taskiq", "procrastinate")
 
@@ -106,8 +107,9 @@ def find_scheme(evidence: Evidence, framework: str) -> str:
     return "postgresql+psycopg" if is_psycopg and not is_default else "postgresql"
 
 
-def find_system_packages(dependencies: Dependencies) -> tuple[list[str], list[str]]:
-    """Return the Debian packages that compile the dependencies, and those that they need at run time."""
+def find_system_packages(evidence: Evidence) -> tuple[list[str], list[str]]:
+    """Return the Debian packages that install the dependencies, and those that they need at run time."""
+    dependencies = evidence.dependencies
     names = {name for name in SYSTEM_PACKAGES if dependencies.is_installed(name)}
     psycopg = dependencies.find("psycopg")
     extras = psycopg.extras if psycopg else frozenset()
@@ -116,6 +118,8 @@ def find_system_packages(dependencies: Dependencies) -> tuple[list[str], list[st
     if "c" in extras:
         names.add("psycopg-c")
     build, runtime = ({word for name in names for word in SYSTEM_PACKAGES[name][part].split()} for part in (0, 1))
+    if GIT_DEPENDENCY.search(evidence.repository.text(dependencies.file)):
+        build.add("git")
     return sorted(build), sorted(runtime)
 
 

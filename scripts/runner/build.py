@@ -91,10 +91,12 @@ def build_command(
     """Return the command that builds `target` into the engine from the folder `context`."""
     # Behind a proxy that intercepts TLS, one of these variables names the bundle of certificates.
     bundle = environment.get("PIP_CERT") or environment.get("SSL_CERT_FILE")
+    netrc = environment.get("NETRC") or f"{environment.get('HOME', '')}/.netrc"  # logins of private package indexes
     return [
         *("docker", "buildx", "build", "--provenance=false", "--load", "--tag", target),
         *(f"--build-arg={name}={value}" for name, value in arguments.items()),
         *([f"--secret=id=ca,src={bundle}"] if bundle else []),
+        *([f"--secret=id=netrc,src={netrc}"] if Path(netrc).is_file() else []),
         *options,
         context,
     ]

@@ -401,3 +401,10 @@ def test_static_files_are_where_base_dir_is(facts_of):
     )
     files = {name: text for name, text in DJANGO.items() if name != "site1/settings.py"}
     assert facts_of(files | {"site1/settings/base.py": settings}).static_root == "site1/static"
+
+
+def test_a_package_from_a_git_repository_needs_git_in_the_build(facts_of):
+    requirements = FLASK["requirements.txt"] + "tool @ git+https://example.com/tool@v1\n"
+    facts = facts_of(FLASK | {"requirements.txt": requirements})
+    assert facts.build_packages == ["git"]
+    assert "git" not in facts.runtime_packages

@@ -178,6 +178,15 @@ def test_a_dockerfile_with_fixed_base_images_gets_no_base_image(docker):
     assert "PYTHON_IMAGE" not in " ".join(docker[1])
 
 
+@pytest.mark.parametrize(("variable", "name"), [("NETRC", "logins"), ("HOME", ".netrc")])
+def test_logins_of_private_package_indexes_are_passed_as_a_secret(tmp_path, variable, name):
+    (tmp_path / name).write_text("machine pypi.example.com login user password secret\n")
+    environment = {variable: str(tmp_path / name if variable == "NETRC" else tmp_path)}
+    option = f"--secret=id=netrc,src={tmp_path / name}"
+    assert option in build.build_command("quai:x", ".", {}, [], environment)
+    assert "netrc" not in " ".join(build.build_command("quai:x", ".", {}, [], {"HOME": str(tmp_path / "none")}))
+
+
 @pytest.mark.parametrize(
     ("environment", "bundle"),
     [
