@@ -192,7 +192,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "has_database": facts.has_database,
         "database_name": facts.database_name,
         "has_data": facts.has_database or facts.uses_redis,
-        "site": "localhost" if facts.requires_https else ":80",
+        "site": "localhost" if facts.requires_https or configuration.derived else ":80",
         "needs_dns": any(process.words[0] == "celery" for process in facts.processes),
         "python_image": PYTHON_IMAGES.get(facts.python, f"python:{facts.python}-slim-trixie"),
         "tool": " ".join(project.pins(TOOLS[file])) if file in TOOLS else "",

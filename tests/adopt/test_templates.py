@@ -80,3 +80,11 @@ def test_only_the_lines_of_the_lock_file_are_in_the_dockerfile(facts_of):
 def test_pytest_does_not_collect_a_file_of_the_pipeline():
     names = [Path(name).name for name in pipeline_files()]
     assert not [name for name in names if re.fullmatch(r"(test_.*|.*_test|conftest)\.py", name)]
+
+
+def test_a_site_that_checks_the_host_has_a_name(facts_of):
+    settings = "import os\nALLOWED_HOSTS = os.environ['ALLOWED_HOSTS'].split(',')\n"
+    wsgi = "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n"
+    requirements = "django==6.1\ngunicorn==27.0.1\n"
+    text = generate(facts_of({"requirements.txt": requirements, "shop/settings.py": settings, "shop/wsgi.py": wsgi}))
+    assert "SITE_ADDRESS=localhost\nALLOWED_HOSTS=${SITE_ADDRESS},localhost\n" in text[".env.prod"]
