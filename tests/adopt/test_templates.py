@@ -9,6 +9,7 @@ from scripts.adopt.generate import PYTHON_IMAGES, generate, pipeline_files
 from scripts.runner.base_images import PINS, pinned
 from scripts.runner.process import ROOT
 from tests.adopt.conftest import FLASK
+from tests.rehearsal.application import read
 
 FILES = FLASK | {
     "requirements.txt": FLASK["requirements.txt"] + "psycopg==3.3.9\nflask-migrate==4.1\ncelery[redis]==5.6\n",
@@ -88,3 +89,10 @@ def test_a_site_that_checks_the_host_has_a_name(facts_of):
     requirements = "django==6.1\ngunicorn==27.0.1\n"
     text = generate(facts_of({"requirements.txt": requirements, "shop/settings.py": settings, "shop/wsgi.py": wsgi}))
     assert "SITE_ADDRESS=localhost\nALLOWED_HOSTS=${SITE_ADDRESS},localhost\n" in text[".env.prod"]
+
+
+def test_the_rehearsal_accepts_any_status_of_an_unknown_page(facts_of, tmp_path):
+    texts = generate(facts_of(FLASK))
+    for name in ("rehearsal.toml", ".env.prod"):
+        (tmp_path / name).write_text(texts[name])
+    assert [(request.path, request.status) for request in read(tmp_path, "").requests] == [("/", None)]
