@@ -215,6 +215,8 @@ def _test_settings(facts: Facts, configuration: Configuration) -> list[tuple[str
         (setting, address.get(value, value.replace(url, "://{user}:{password}@{host}:{port}/{name}")))
         for setting, value in configuration.composed
     ]
+    if any(setting.name == "POSTGRES_PASSWORD" for setting in facts.settings):
+        found.append(("POSTGRES_PASSWORD", "{password}"))
     return [*found, *required]
 
 

@@ -59,6 +59,14 @@ def test_tests_that_need_a_database_get_one(facts_of):
     assert 'run_pipeline(session, "postgres", *settings, "--", *command)' in text
 
 
+def test_the_password_of_the_database_is_one_of_its_settings(facts_of):
+    code = "import os\nPASSWORD = os.environ['POSTGRES_PASSWORD']\nHOST = os.environ['POSTGRES_SERVER']\n"
+    files = FILES | {"tests/test_a.py": "", "config.py": code}
+    text = generate(facts_of(files, test_database="yes"))["noxfile.py"]
+    assert '"POSTGRES_SERVER": "{host}",' in text
+    assert '"POSTGRES_PASSWORD": "{password}",' in text
+
+
 def test_tests_that_need_no_database_get_none(facts_of):
     text = generate(facts_of(FILES | {"tests/test_a.py": ""}, test_database="no"))["noxfile.py"]
     compile(text, "noxfile.py", "exec")
