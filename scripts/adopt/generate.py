@@ -185,6 +185,8 @@ def _address(facts: Facts, setting: Setting) -> str:
 def _context(facts: Facts) -> dict[str, Any]:
     configuration = sort_settings(facts)
     file = facts.dependency_file
+    # A site that redirects plain HTTP, or checks the host, needs a name.
+    site = "localhost" if facts.requires_https or configuration.derived else ":80"
     return {
         **vars(facts),
         **vars(configuration),
@@ -192,7 +194,11 @@ def _context(facts: Facts) -> dict[str, Any]:
         "has_database": facts.has_database,
         "database_name": facts.database_name,
         "has_data": facts.has_database or facts.uses_redis,
-        "site": "localhost" if facts.requires_https or configuration.derived else ":80",
+        "site": site,
+        "rehearsal_settings": [
+            *([("SITE_ADDRESS", site)] if site == "localhost" else []),
+            *([("COMPOSE_PROFILES", "smoke-test")] if facts.database == "external" and facts.has_database else []),
+        ],
         "needs_dns": any(process.words[0] == "celery" for process in facts.processes),
         "python_image": PYTHON_IMAGES.get(facts.python, f"python:{facts.python}-slim-trixie"),
         "tool": " ".join(project.pins(TOOLS[file])) if file in TOOLS else "",

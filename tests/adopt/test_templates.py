@@ -1,6 +1,7 @@
 """The templates give what the sample has: both are kept up to date together."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -95,8 +96,9 @@ def test_a_site_that_checks_the_host_has_a_name(facts_of):
     settings = "import os\nALLOWED_HOSTS = os.environ['ALLOWED_HOSTS'].split(',')\n"
     wsgi = "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n"
     requirements = "django==6.1\ngunicorn==27.0.1\n"
-    text = generate(facts_of({"requirements.txt": requirements, "shop/settings.py": settings, "shop/wsgi.py": wsgi}))
-    assert "SITE_ADDRESS=localhost\nALLOWED_HOSTS=${SITE_ADDRESS},localhost\n" in text[".env.prod"]
+    texts = generate(facts_of({"requirements.txt": requirements, "shop/settings.py": settings, "shop/wsgi.py": wsgi}))
+    assert "SITE_ADDRESS=localhost\nALLOWED_HOSTS=${SITE_ADDRESS},localhost\n" in texts[".env.prod"]
+    assert tomllib.loads(texts["rehearsal.toml"])["settings"] == {"SITE_ADDRESS": "localhost"}
 
 
 def test_the_rehearsal_accepts_any_status_of_an_unknown_page(facts_of, tmp_path):
