@@ -164,8 +164,9 @@ def describe_writes(logs: str) -> str:
     if not paths:
         return ""
     return (
-        f"The application writes to {', '.join(paths)}, but the files of a release cannot change. Add the folder,"
-        " unless it contains code, to tmpfs of x-release in the compose file (each release empties it) or to a volume\n"
+        f"The application writes to {', '.join(paths)}, but the files of a release cannot change. Unless the folder"
+        " contains code, add it to tmpfs of x-release in the compose file, for example /app/logs:mode=1777 (each release"
+        " empties it), or mount a volume\n"
     )
 
 
