@@ -165,7 +165,7 @@ def describe_writes(logs: str) -> str:
         return ""
     return (
         f"The application writes to {', '.join(paths)}, but the files of a release cannot change. Unless the folder"
-        " contains code, add it to tmpfs of x-release in the compose file, such as /app/logs:mode=1777 (each release"
+        " contains code, add it to tmpfs of x-release in the compose file, such as /app/logs:uid=10001 (each release"
         " empties it), or mount a volume\n"
     )
 
