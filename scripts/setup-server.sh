@@ -171,6 +171,7 @@ make_env() {
       case $line in
         IMAGE=*) line=IMAGE=$image ;;
         SITE_ADDRESS=*) line=SITE_ADDRESS=$site ;;
+        *' # set it on the server') line=${line%%=*}= ;; # empty: the deploy names it
       esac
       [[ ! $line =~ $placeholder ]] || line=${line%%=*}=$(secret)
       printf '%s\n' "$line"

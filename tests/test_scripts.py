@@ -235,6 +235,18 @@ def setup(tmp_path):
     return setup
 
 
+def test_setup_leaves_a_setting_empty_that_has_to_be_set_on_the_server(setup):
+    (setup.directory.parent / ".env.prod").write_text("KEY=change-me # set it on the server\nMAIL=a@b.c # the team\n")
+    assert setup(CREATE).returncode == 0
+    assert (setup.directory / ".env").read_text() == "KEY=\nMAIL=a@b.c # the team\n"
+
+
+def test_setup_uses_another_template_next_to_the_project_s_own_env_prod(setup):
+    (setup.directory.parent / ".env.pipeline").write_text("A=1\n")
+    assert setup(CREATE).returncode == 0
+    assert (setup.directory / ".env").read_text() == "A=1\n"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
 def test_setup_uses_the_primary_group_of_an_existing_user(setup):
     done = setup("make_user; make_directory; site=:80; make_env", "--user", "nobody")

@@ -22,7 +22,7 @@ from scripts.adopt.detect import detect
 from scripts.adopt.evidence import ANSWERS, Undecided
 from scripts.adopt.facts import Facts
 from scripts.adopt.generate import CD, CI, is_executable, quai_files, unknown_settings
-from scripts.adopt.plan import RECORD, Plan, make_plan, read_record
+from scripts.adopt.plan import RECORD, Plan, make_plan, quai_version, read_record
 from scripts.adopt.repository import Repository
 from scripts.adopt.update import plan_removal, plan_update, require_record
 from scripts.runner.process import ROOT, Failure, given_path
@@ -34,7 +34,8 @@ WHAT = {
     ".env.prod": "template of the server's settings, with placeholders for secrets",
     "Dockerfile": "the image of a release",
     "noxfile.py": "the commands of developers and workflows",
-    "rehearsal.toml": "the requests of the rehearsal",
+    ".dockerignore": "files that are not in the image",
+    "rehearsal.toml": "the requests of the rehearsal, a test on a throwaway server",
     CI: "runs before a merge",
     CD: "deploys each push to main",
 }
@@ -128,7 +129,10 @@ def adopt(
 ) -> None:
     """Detect, commit the files on a new branch, and prove that they work."""
     if read_record(repository.folder):
-        say(f"{repository.folder} was adopted already ({RECORD}). To update it: adopt --update. Nothing has changed")
+        say(
+            f"{repository.folder} was adopted already ({RECORD}). Nothing has changed. To update it: adopt --update."
+            f" To start again on main: git switch main && git branch --delete --force {BRANCH}"
+        )
         return
     if repository.has("scripts/adopt/__main__.py"):
         say(f"{repository.folder} contains Quai itself, so it has the pipeline. Nothing has changed")
@@ -195,9 +199,12 @@ def pull_request(repository: Repository, facts: Facts, plan: Plan) -> str:
         added=len(plan.files),
         files=[(repository.place(plan.names[name]), WHAT[name]) for name in WHAT if name in plan.names],
         scripts=repository.place("scripts/"),
+        record=repository.place(RECORD),
         findings=list(facts.findings.items()),
         left_alone=[(repository.place(name), reason) for name, reason in plan.left_alone.items()],
         notes=facts.notes,
+        settings=facts.settings,
+        version=quai_version(),
         unknown=", ".join(unknown_settings(facts)),
     )
 
@@ -221,8 +228,9 @@ def update(repository: Repository, answers: dict[str, str], ask: Callable[[Undec
     record = require_record(repository)
     require_no_branch(repository, UPDATE_BRANCH)
     repository.hide({*record.files(), RECORD})
-    facts = decide(repository, record.answers | answers, ask)
-    planned = plan_update(repository, record, facts)
+    answers = record.answers | answers
+    facts = decide(repository, answers, ask)
+    planned = plan_update(repository, record, facts, answers)
     if not planned.files:
         say("up to date: nothing has changed")
         return

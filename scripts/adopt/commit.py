@@ -85,7 +85,9 @@ def make_commit(
 def require_no_branch(repository: Repository, name: str) -> None:
     """Raise Failure if a branch exists already."""
     if has_branch(repository, name):
-        raise Failure(f"the branch {name} exists: merge it, and delete it with git branch --delete --force {name}")
+        raise Failure(
+            f"the branch {name} exists. If it is merged, or to start again: git branch --delete --force {name}"
+        )
 
 
 def switch_to(repository: Repository, branch: str, commit: str) -> None:

@@ -13,7 +13,7 @@ ANSWERS = {
     "name": "name of the application, for Compose and the image",
     "application": "module:name of the application",
     "command": "command that starts the application server on API_PORT",
-    "server": "pinned application server to install in the image, for example gunicorn==23.0.0",
+    "server": "pinned application server to install in the image, for example gunicorn==27.0.1",
     "dockerfile": "Dockerfile, to build the release image from your own one",
     "python": "Python of the image, for example 3.13",
     "health-path": "path for the health check; empty if the application has none",

@@ -196,6 +196,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "has_data": facts.has_database or facts.uses_redis,
         "site": site,
         "rehearsal_settings": [
+            *configuration.unknown,
             *([("SITE_ADDRESS", site)] if site == "localhost" else []),
             *([("COMPOSE_PROFILES", "smoke-test")] if facts.database == "external" and facts.has_database else []),
         ],

@@ -128,7 +128,7 @@ def make_plan(repository: Repository, facts: Facts, answers: dict[str, str]) -> 
 
 def _unaffected_files(repository: Repository) -> dict[str, str]:
     """Return files that a user may expect to change, and why adopt leaves them alone."""
-    found = {name: "describe there how you deploy now" for name in repository.names if name.startswith("README.")}
+    found = {name: "say there that a merge to main deploys" for name in repository.names if name.startswith("README.")}
     for name in (".env.example", ".env.sample"):
         if repository.has(name):
             found[name] = "for development; the server's settings are described in the template of its .env"

@@ -45,8 +45,8 @@ def edited_files(repository: Repository, recorded: dict[str, str]) -> list[str]:
     return [name for name, path in paths.items() if path.is_file() and digest(path.read_bytes()) != recorded[name]]
 
 
-def plan_update(repository: Repository, record: Record, facts: Facts) -> Update:
-    """Return the update to this version of Quai; `facts` are those of today.
+def plan_update(repository: Repository, record: Record, facts: Facts, answers: dict[str, str]) -> Update:
+    """Return the update to this version of Quai; `facts` and `answers` are those of today.
 
     Raise Failure if a file of the pipeline was edited, or if a new one exists already.
     """
@@ -70,7 +70,7 @@ def plan_update(repository: Repository, record: Record, facts: Facts) -> Update:
     update.removed = [name for name in record.pipeline if name not in sources and repository.path(name).exists()]
     _plan_configuration(repository, record, facts, update)
     if update.files or update.removed or update.patch or update.conflicts:
-        new = replace(record, version=quai_version(), facts=facts.to_json(), pipeline=pipeline)
+        new = replace(record, version=quai_version(), answers=answers, facts=facts.to_json(), pipeline=pipeline)
         update.files[RECORD] = new.text().encode()
     return update
 

@@ -106,3 +106,9 @@ def test_the_rehearsal_accepts_any_status_of_an_unknown_page(facts_of, tmp_path)
     for name in ("rehearsal.toml", ".env.prod"):
         (tmp_path / name).write_text(texts[name])
     assert [(request.path, request.status) for request in read(tmp_path, "").requests] == [("/", None)]
+
+
+def test_a_setting_that_only_the_user_knows_has_to_be_set_on_the_server(facts_of):
+    texts = generate(facts_of(FLASK | {"config.py": "import os\nKEY = os.environ['STRIPE_KEY']\n"}))
+    assert "STRIPE_KEY=change-me # set it on the server\n" in texts[".env.prod"]
+    assert tomllib.loads(texts["rehearsal.toml"])["settings"] == {"STRIPE_KEY": "change-me"}
