@@ -82,7 +82,7 @@ def find_processes(repository: Repository) -> Processes:
         worker = worker_words(text) if name not in ("web", "release") else None
         if not worker or (not source.startswith("Procfile") and worker[0] not in WORKERS):
             continue
-        if worker[0].rpartition("/")[2] in OTHER_PROGRAMS:
+        if worker[0].rpartition("/")[2] in OTHER_PROGRAMS or (worker[0] == "celery" and "flower" in worker):
             found.notes.append(f"{source} starts {worker[0]}: it was left out")
             continue
         process = make_process(name, worker, source)

@@ -67,7 +67,7 @@ def is_redis(name: str) -> bool:
     if re.search("TLS|SSL", name):
         return False
     kinds = r"(\w+_)?(REDIS|BROKER|CELERY|CACHE|QUEUE|RQ)\w*_(URL|URI|DSN)"
-    return bool(re.fullmatch(rf"{kinds}|REDIS_(HOST|PORT)|REDIS|(CELERY_)?RESULT_BACKEND", name))
+    return bool(re.fullmatch(rf"{kinds}|(\w+_)?REDIS(_\w+)?_(HOST|PORT)|REDIS|(CELERY_)?RESULT_BACKEND", name))
 
 
 def uses_redis(evidence: Evidence, settings: list[Setting]) -> bool:
