@@ -85,8 +85,8 @@ class Code:
     failed: list[str]
 
 
-def parse(repository: Repository) -> Code:
-    """Return the code of a project."""
+def parse(repository: Repository, installed: frozenset[str] = frozenset()) -> Code:
+    """Return the code of a project; `installed` are the packages that it depends on, with underscores."""
     trees: dict[str, ast.Module] = {}
     failed = []
     for file in repository.names:
@@ -99,21 +99,22 @@ def parse(repository: Repository) -> Code:
             failed.append(str(error))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             failed.append(f"{file} is not valid for Python {sys.version_info.major}.{sys.version_info.minor}")
-    source_folder = find_manage(repository).rpartition("/")[0] or _source_folder(trees)
+    source_folder = find_manage(repository).rpartition("/")[0] or _source_folder(trees, installed)
     modules = [Module(file, import_name(file, source_folder), tree) for file, tree in trees.items()]
     for module in modules:
         module.imports = dict(_imports(module))
     return Code(modules, source_folder, failed)
 
 
-def _source_folder(trees: dict[str, ast.Module]) -> str:
+def _source_folder(trees: dict[str, ast.Module], installed: frozenset[str]) -> str:
     """Return the folder from which most files import others; by default `src`, unless it is itself imported."""
     importable = {part for file in trees for part in [file.removesuffix(".py"), *map(str, PurePosixPath(file).parents)]}
     votes: Counter[str] = Counter()
     for file, tree in trees.items():
         # A folder with an __init__.py is a package, and not on the import path.
         folders = [str(folder) for folder in PurePosixPath(file).parents if f"{folder}/__init__" not in importable]
-        for name in {name for node in ast.walk(tree) for name in _imported_packages(node)} - sys.stdlib_module_names:
+        names = {name for node in ast.walk(tree) for name in _imported_packages(node)}
+        for name in names - sys.stdlib_module_names - installed:
             if name in importable:
                 votes[""] += name == "src"
             else:

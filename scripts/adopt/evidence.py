@@ -51,7 +51,8 @@ class Evidence:
         self.repository, self.answers = repository, answers
         self.findings: dict[str, Finding] = {}
         self.dependencies = read_dependencies(repository)
-        parsed = code.parse(repository)
+        installed = {*self.dependencies.packages, *self.dependencies.indirect}
+        parsed = code.parse(repository, frozenset(name.replace("-", "_") for name in installed))
         self.modules, self.source_folder = parsed.modules, parsed.source_folder
         self.notes = [*self.dependencies.notes, *(f"{reason}: it was not read" for reason in parsed.failed)]
 

@@ -170,6 +170,9 @@ def _address(facts: Facts, setting: Setting) -> str:
     if not facts.has_database or OTHER_DATABASES.fullmatch(name):
         return ""
     if DATABASE_URL.fullmatch(name):
+        parts = {part[2] for item in facts.settings if (part := DATABASE_PART.fullmatch(item.name))}
+        if not setting.is_required and parts >= {"PASSWORD"} and parts & {"HOST", "SERVER", "HOSTNAME", "ADDRESS"}:
+            return ""  # the code composes it from the parts
         return f"{facts.database_scheme}://{database}:${{POSTGRES_PASSWORD}}@db:5432/{database}"
     if (part := DATABASE_PART.fullmatch(name)) and name != "POSTGRES_PASSWORD":
         values = {

@@ -61,6 +61,7 @@ def test_import_name(facts_of, file, target):
             "src",
         ),
         ({"main.py": APPLICATION, "lib/email.py": "", "lib/a.py": "import email"}, "main:app", "src"),
+        ({"main.py": APPLICATION, "lib/uvicorn.py": "", "lib/a.py": "import uvicorn"}, "main:app", "src"),
         ({"api/main.py": APPLICATION + "import api.orders\n", "api/orders.py": ""}, "api.main:app", "src"),
     ],
 )
@@ -420,3 +421,11 @@ def test_redis_for_several_purposes(facts_of):
 def test_a_monitor_of_celery_is_not_a_worker(facts_of):
     compose = "services:\n  jobs: {command: celery -A app worker}\n  monitor: {command: celery -A app flower}\n"
     assert [item.name for item in facts_of(FLASK | {"docker-compose.yml": compose}).processes] == ["jobs"]
+
+
+def test_an_optional_database_url_is_composed_by_the_code(facts_of):
+    code = "import os\nHOST = os.environ['DB_HOST']\nKEY = os.environ['DB_PASSWORD']\nURL = os.environ.get('DATABASE_URL')\n"
+    files = FLASK | {"requirements.txt": FLASK["requirements.txt"] + "psycopg[binary]==3.3\n", "config.py": code}
+    text = generate(facts_of(files))[".env.prod"]
+    assert "DB_HOST=db\n" in text
+    assert "DATABASE_URL" not in text
