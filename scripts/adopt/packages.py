@@ -197,7 +197,9 @@ def _lock_entries(repository: Repository, lock: str) -> dict[str, dict[str, Any]
     """Return the packages of a lock file by their names."""
     tables = read_toml(repository, lock)
     entries = packages if isinstance(packages := tables.get("package"), list) else []
-    found = {canonicalize_name(str(x["name"])): x for x in entries if isinstance(x, dict) and "name" in x}
+    found: dict[str, dict[str, Any]] = {
+        canonicalize_name(str(x["name"])): x for x in entries if isinstance(x, dict) and "name" in x
+    }
     for name, files in table(tables, "metadata", "files").items():  # of older versions of Poetry
         found.get(canonicalize_name(name), {}).setdefault("files", files)
     return found
