@@ -140,22 +140,29 @@ def _migrations(evidence: Evidence, framework: str) -> tuple[list[str], list[str
         words = ["python", manage, "migrate"]
         return [*words, "--noinput"], [*words, "--check"], manage
     if package := evidence.dependencies.find("flask-migrate"):
-        return ["flask", "db", "upgrade"], _alembic_check("flask db current"), package.source
+        return ["flask", "db", "upgrade"], _alembic_check("flask db"), package.source
     file = next(evidence.repository.matching("alembic.ini"), "")
     if file and framework != "django":
         folder = file.rpartition("/")[0]  # the paths in alembic.ini are relative to the current directory
         begin = f"cd {shlex.quote(folder)} && " if folder else ""
         upgrade = ["sh", "-c", f"{begin}alembic upgrade head"] if folder else ["alembic", "upgrade", "head"]
-        return upgrade, _alembic_check(f"{begin}alembic current"), file
+        return upgrade, _alembic_check("alembic", begin), file
     return [], [], ""
 
 
-def _alembic_check(current: str) -> list[str]:
-    """Return a command that exits with 0 on the latest revision, and on one of a newer release.
+def _alembic_check(alembic: str, begin: str = "") -> list[str]:
+    """Return a command that exits with 0 on the latest revisions, and on one of a newer release.
 
-    `alembic current` prints "(head)" after the latest revision.
+    `current` prints "(head)" after each revision of `heads` that the database has. Compose reads `$$` as `$`.
     """
-    return ["sh", "-c", f'{current} 2>&1 | grep -qE "Can\'t locate revision|\\(head\\)"']
+    return [
+        "sh",
+        "-c",
+        f"{begin}current=$$({alembic} current 2>&1); "
+        """case $$current in *"Can't locate revision"*) exit 0;; esac; """
+        f"heads=$$({alembic} heads) &&"
+        """ [ "$$(echo "$$current" | grep -c 'head)')" -ge "$$(echo "$$heads" | grep -c 'head)')" ]""",
+    ]
 
 
 def find_workers(evidence: Evidence, described: list[Process]) -> list[Process]:

@@ -101,7 +101,7 @@ def test_alembic_runs_in_its_folder(facts_of):
     files["requirements.txt"] += "alembic==1.18\nasyncpg==0.31\n"
     facts = facts_of(files)
     assert facts.migrate == ["sh", "-c", "cd src && alembic upgrade head"]
-    assert facts.check[2].startswith("cd src && alembic current 2>&1 | grep")
+    assert facts.check[2].startswith("cd src && current=$$(alembic current 2>&1)")
 
 
 def test_an_extension_is_not_the_application(facts_of):
