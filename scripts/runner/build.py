@@ -38,7 +38,7 @@ def migrations_digest() -> str:
 
 def require_pushable(position: str) -> None:
     """Raise Failure if the image would not be what its tag and its labels say."""
-    if changed := git("status", "--porcelain"):
+    if changed := git("status", "--porcelain", "--", ".", ":(exclude,glob)**/__pycache__/**"):  # not in the image
         raise Failure(
             "the working tree has uncommitted changes, but the image is tagged with the commit: commit them, or let Git"
             f" ignore them:\n{changed}"

@@ -52,6 +52,9 @@ def test_a_shallow_clone_has_no_position_and_cannot_be_pushed(repository, monkey
 
 def test_dirty_working_tree_cannot_be_pushed(repository):
     build.require_pushable("2")
+    (repository / "__pycache__").mkdir()
+    (repository / "__pycache__/module.pyc").touch()  # not in the image
+    build.require_pushable("2")
     (repository / "new").touch()
     with pytest.raises(Failure, match=r"uncommitted changes.*:\n.. new"):
         build.require_pushable("2")
