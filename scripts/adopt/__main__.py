@@ -21,7 +21,7 @@ from scripts.adopt.commit import (
 from scripts.adopt.detect import detect
 from scripts.adopt.evidence import ANSWERS, Undecided
 from scripts.adopt.facts import Facts
-from scripts.adopt.generate import CD, CI, is_executable, quai_files, unknown_settings
+from scripts.adopt.generate import CD, CI, DEPENDABOT, is_executable, quai_files, unknown_settings
 from scripts.adopt.plan import RECORD, Plan, make_plan, quai_version, read_record
 from scripts.adopt.repository import Repository
 from scripts.adopt.update import plan_removal, plan_update, require_record
@@ -38,6 +38,7 @@ WHAT = {
     "rehearsal.toml": "the requests of the rehearsal, a test on a throwaway server",
     CI: "runs before a merge",
     CD: "deploys each push to main",
+    DEPENDABOT: "updates the pinned images and actions",
 }
 
 
@@ -206,6 +207,7 @@ def pull_request(repository: Repository, facts: Facts, plan: Plan) -> str:
         settings=facts.settings,
         version=quai_version(),
         unknown=", ".join(unknown_settings(facts)),
+        has_backup=facts.database == "postgresql" and facts.has_database and bool(facts.migrate),
     )
 
 

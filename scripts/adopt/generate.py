@@ -24,7 +24,7 @@ PYTHON_IMAGES = {
     "3.13": "python:3.13.16-slim-trixie@sha256:bf44cdfcb76cd3b41e879bc058fc37ec5872002ccfde7fcb765e218cde0cd79c",
     "3.14": "python:3.14.8-slim-trixie@sha256:89fb7d3da20043c370643435258bdd7ab755d326d359001d02988ed15ae5219e",
 }
-CI, CD = ".github/workflows/ci.yml", ".github/workflows/cd.yml"
+CI, CD, DEPENDABOT = ".github/workflows/ci.yml", ".github/workflows/cd.yml", ".github/dependabot.yml"
 TOOLS = {"uv.lock": "uv", "poetry.lock": "poetry", "pdm.lock": "pdm"}
 OTHER_DATABASES = re.compile(r"(\w+_)?(TEST|TESTING|DEV|DEVELOPMENT|STAGING|READ|REPLICA)_\w+")
 DATABASE_URL = re.compile(
@@ -92,7 +92,8 @@ def _in_folder(workflow: str, folder: str) -> str:
 
 def pipeline_files() -> dict[str, Path]:
     """Return the files of the pipeline, by their names in the adopted repository."""
-    return {name: path for name, path in quai_files(*PIPELINE).items() if not name.startswith(NOT_SHIPPED)}
+    files = {name: path for name, path in quai_files(*PIPELINE).items() if not name.startswith(NOT_SHIPPED)}
+    return files | {"scripts/LICENSE": ROOT / "LICENSE"}
 
 
 def quai_files(*folders: str) -> dict[str, Path]:

@@ -267,7 +267,8 @@ def read_python(repository: Repository, dependencies: Dependencies) -> tuple[str
         if allowed:
             return _with_wheels(allowed, source, dependencies)
         raise Failure(
-            f"{source} requires Python {value}: Quai supports 3.10 to 3.14. Other versions: --set python=3.13"
+            f"{source} requires Python {value}, and Quai supports 3.10 to 3.14. If the application runs on one of them:"
+            " --set python=3.13"
         )
     return _with_wheels([*PYTHONS], "the default: no file states a version", dependencies)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.adopt.facts import Facts
-from scripts.adopt.generate import CD, CI, generate, is_executable, pipeline_files
+from scripts.adopt.generate import CD, CI, DEPENDABOT, generate, is_executable, pipeline_files
 from scripts.adopt.repository import Repository, line_at
 from scripts.runner import project
 from scripts.runner.process import ROOT, Failure, run
@@ -25,8 +25,13 @@ ALTERNATIVES = {
     "noxfile.py": ("noxfile_pipeline.py", "scripts/nox uses {name}"),
     CD: (".github/workflows/pipeline.yml", "{name} deploys. If yours does, too, remove it when the new server serves"),
     CI: ("", "add a step to it: scripts/nox -s image"),
+    DEPENDABOT: (
+        "",
+        "let it update docker, docker-compose and github-actions, too, which the pipeline pins",
+    ),
     "rehearsal.toml": ("", "the rehearsal uses it"),
 }
+SAME_PURPOSE = {DEPENDABOT: (".github/dependabot.yaml", ".github/renovate.json", "renovate.json", "renovate.json5")}
 DEPLOYS = re.compile(r"deploy|docker(/build-push-action| push)|\b(ssh|rsync|flyctl|heroku|kamal)\b", re.IGNORECASE)
 
 
@@ -154,10 +159,12 @@ def _choose_name(repository: Repository, facts: Facts, plan: Plan, template: str
         if _existing(repository, template) is not None:
             plan.left_alone[template] = f"{dockerfile}.dockerignore contains its lines and those of the pipeline"
         return f"{dockerfile}.dockerignore"
-    if template in ALTERNATIVES and _existing(repository, template) is not None:
-        name, reason = ALTERNATIVES[template]
-        plan.left_alone[template] = reason.format(name=name)
-        return name
+    if template in ALTERNATIVES:
+        for existing in (template, *SAME_PURPOSE.get(template, ())):
+            if _existing(repository, existing) is not None:
+                name, reason = ALTERNATIVES[template]
+                plan.left_alone[existing] = reason.format(name=name)
+                return name
     return template
 
 

@@ -172,6 +172,7 @@ def test_existing_files_get_an_alternative(make_project, capsys):
         "Dockerfile": "FROM python:3.13\nCMD flask run\n",
         ".dockerignore": "data\n",
         "noxfile.py": "import nox\n",
+        ".github/renovate.json": "{}\n",
         ".github/workflows/ci.yml": "on: push\n",
         ".github/workflows/cd.yml": "on: push\n",
         ".github/workflows/release.yml": "on: push\njobs:\n  - run: rsync -a . server:\n",
@@ -186,7 +187,9 @@ def test_existing_files_get_an_alternative(make_project, capsys):
     assert "gunicorn" in (folder / "docker-compose.pipeline.yml").read_text()
     assert (folder / "Dockerfile.pipeline.dockerignore").read_text().startswith("data\n")
     names = {"Dockerfile.pipeline", "noxfile_pipeline.py", ".env.pipeline", ".github/workflows/pipeline.yml"}
-    assert names <= files_of(folder, "HEAD").keys()
+    added = files_of(folder, "HEAD").keys()
+    assert names <= added
+    assert ".github/dependabot.yml" not in added
     output = capsys.readouterr().out
     assert "left alone: .github/workflows/release.yml: line 3 may deploy" in output
     assert "left alone: README.md" in output
@@ -214,7 +217,9 @@ def test_an_application_in_a_folder_gets_the_pipeline_there(monorepo, capsys):
     adopt(monorepo, "--app", "backend/api/")
     added = files_of(monorepo, "HEAD").keys() - files_of(monorepo, "main").keys()
     workflows = {".github/workflows/ci.yml", ".github/workflows/cd.yml"}
-    assert {name for name in added if not name.startswith("backend/api/")} == workflows
+    assert {name for name in added if not name.startswith("backend/api/")} == workflows | {".github/dependabot.yml"}
+    updates = yaml.safe_load((monorepo / ".github/dependabot.yml").read_text())["updates"]
+    assert [item["directory"] for item in updates] == ["/", "/backend/api", "/backend/api"]
     for name in workflows:
         content = yaml.safe_load((monorepo / name).read_text())
         assert content["defaults"]["run"]["working-directory"] == "backend/api"

@@ -16,7 +16,7 @@ from tests.adopt.conftest import FLASK, run_git
 def quai(tmp_path: Path) -> Path:
     """Create a repository with the files of Quai, as they are now."""
     folder = tmp_path / "quai"
-    for name, source in quai_files(".github", "scripts").items():
+    for name, source in quai_files(".github", "scripts", "LICENSE").items():
         if source.is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, folder / name)
