@@ -2,6 +2,7 @@
 
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 
 from scripts.adopt.detect import detect
 from scripts.adopt.evidence import Undecided
-from scripts.adopt.generate import generate
+from scripts.adopt.generate import CD, CI, generate
 from scripts.adopt.packages import LOCK_FILES
 from scripts.adopt.processes import server_words, worker_words
 from scripts.adopt.repository import Repository
 from scripts.runner.process import Failure
+from scripts.runner.settings import parse_env
 
 PACKAGES = [
     "flask",
@@ -75,10 +77,54 @@ def test_any_repository(files):
             facts = detect(Repository(folder), {})
         except (Undecided, Failure):
             return
-        texts = generate(facts)
-        compose = yaml.safe_load(texts["docker-compose.prod.yml"])
-        assert compose["services"]["api"]["command"] == facts.command
-        assert "\n\n\n" not in texts["docker-compose.prod.yml"]
+        assert_valid(facts)
+
+
+def assert_valid(facts):
+    """Assert that each generated file has the syntax of its format, and the facts."""
+    texts = generate(facts)
+    content = {name: yaml.safe_load(text) for name, text in texts.items() if name.endswith(".yml")}
+    compose = content["docker-compose.prod.yml"]
+    assert compose["services"]["api"]["command"] == facts.command
+    assert "\n\n\n" not in texts["docker-compose.prod.yml"]
+    compile(texts["noxfile.py"], "noxfile.py", "exec")
+    tomllib.loads(texts["rehearsal.toml"])
+    assert parse_env(texts[".env.prod"])["API_PORT"] == "8000"
+    for name in (CI, CD):
+        folder = content[name].get("defaults", {"run": {"working-directory": ""}})["run"]["working-directory"]
+        assert folder == facts.folder
+
+
+NAMES = st.sampled_from(["app", "shop", "my_api", "größe", "core"])
+FOLDERS = st.sampled_from(["", "backend", "apps/the api", "it's: #1", "größe"])
+SETTINGS = st.dictionaries(
+    st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True),
+    st.one_of(st.none(), st.text(max_size=20)),  # the default in the code
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(NAMES, NAMES, FOLDERS, st.sampled_from(["", "src"]), SETTINGS, st.booleans())
+def test_any_layout(module, variable, folder, source, variables, is_fastapi):
+    package, server = ("fastapi", "uvicorn") if is_fastapi else ("flask", "gunicorn")
+    reads = [f"os.getenv({name!r}" + (")" if value is None else f", {value!r})") for name, value in variables.items()]
+    code = f"import os\nimport {package}\n{variable} = {package}.{'FastAPI' if is_fastapi else 'Flask'}('x')\n"
+    files = {
+        "requirements.txt": f"{package}==3.1\n{server}==27.0\npsycopg[binary]==3.3\nredis==6.0\n",
+        f"{source}/{module}/main.py".lstrip("/"): code + "\n".join(reads),
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        top = Path(directory, "shop")
+        for name, text in files.items():
+            (top / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (top / folder / name).write_text(text)
+        subprocess.run(["git", "-C", str(top), "init", "--quiet"], check=True)
+        subprocess.run(["git", "-C", str(top), "add", "--all"], check=True)
+        facts = detect(Repository(top, folder), {"name": "shop"})
+        assert facts.target == f"{module}.main:{variable}"
+        assert {setting.name for setting in facts.settings} == variables.keys()
+        assert_valid(facts)
 
 
 @settings(deadline=None, database=None)
