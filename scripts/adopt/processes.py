@@ -196,12 +196,28 @@ def _dockerfiles(repository: Repository) -> Iterator[tuple[str, str, str]]:
     """Yield the commands of Dockerfiles, and of the shell scripts that those start."""
     for file in (name for name in repository.names if DOCKERFILES.fullmatch(name)):
         text = re.sub(r"\\\s*\n", " ", repository.text(file))
-        for found in re.finditer(r"^(?:CMD|ENTRYPOINT)\s+(.+)$", text, re.MULTILINE):
-            command = _command(found[1])
-            yield "web", command, f"{file}:{line_at(text, found.start())}"
+        for command, position in _instructions(text):
+            yield "web", command, f"{file}:{line_at(text, position)}"
             for script in re.findall(r"[\w./-]+\.sh\b", command):
                 for name in repository.matching(script.rpartition("/")[2]):
                     yield "web", re.sub(r"\\\s*\n", " ", repository.text(name)), f"{name}:1"
+
+
+def _instructions(text: str) -> Iterator[tuple[str, int]]:
+    """Yield the commands of CMD and ENTRYPOINT, with their positions.
+
+    A CMD that follows an ENTRYPOINT can be a command or its arguments: both are yielded.
+    """
+    entrypoint, position = "", 0
+    for found in re.finditer(r"^(FROM|CMD|ENTRYPOINT)\s+(.+)$", f"{text}\nFROM scratch", re.MULTILINE):
+        command = _command(found[2])
+        if found[1] == "CMD":
+            yield command, found.start()
+            if entrypoint:
+                yield f"{entrypoint} {command}", found.start()
+        elif entrypoint:
+            yield entrypoint, position
+        entrypoint, position = (command, found.start()) if found[1] == "ENTRYPOINT" else ("", 0)
 
 
 class _Loader(yaml.SafeLoader):

@@ -275,6 +275,14 @@ def test_server_of_the_image(facts_of):
             "gunicorn app:app --workers 4 --bind 0.0.0.0:${API_PORT} --keep-alive 75",
         ),
         (
+            {"Dockerfile": 'FROM python:3.12\nENTRYPOINT ["gunicorn"]\nCMD ["app:app", "-w", "3"]'},
+            "gunicorn app:app -w 3 --bind 0.0.0.0:${API_PORT} --keep-alive 75",
+        ),
+        (
+            {"Dockerfile": 'FROM python:3.12\nENTRYPOINT ["tini", "--"]\nCMD ["gunicorn", "app:app"]'},
+            "gunicorn app:app --bind 0.0.0.0:${API_PORT} --keep-alive 75",
+        ),
+        (
             {"compose.yml": "services:\n  web:\n    command: sh -c 'flask db upgrade && gunicorn app:app'\n"},
             "gunicorn app:app --bind 0.0.0.0:${API_PORT} --keep-alive 75",
         ),
