@@ -12,7 +12,7 @@ from pathlib import Path
 
 from yaml import YAMLError
 
-from scripts.runner.base_images import PREFIX, base_images
+from scripts.runner.base_images import PINS, PREFIX, base_images
 from scripts.runner.process import ROOT, ensure_command, given_path
 from scripts.runner.project import compose_file, env_template
 from tests.rehearsal import SERVER_PINS
@@ -140,7 +140,8 @@ def rehearse_repository(options: argparse.Namespace) -> int:
         return 2
     ensure_command("ssh", "openssh-client")
     print("rehearsal: base images", flush=True)
-    bases = base_images(root=options.repository) | base_images(SERVER_PINS)
+    python = {"PYTHON_IMAGE": PINS["PYTHON_IMAGE"]}  # for the scenarios, if the project has a Dockerfile of its own
+    bases = base_images(SERVER_PINS | python) | base_images(root=options.repository)
     stand_ins = any(image.startswith(PREFIX) for image in bases.values())
     with tempfile.TemporaryDirectory(prefix="quai-") as folder:
         use_docker_config(Path(folder, "docker"))
