@@ -4,10 +4,11 @@ import re
 
 from packaging.utils import canonicalize_name
 
-from scripts.adopt import code, processes
+from scripts.adopt import code
 from scripts.adopt.code import ASGI, Application
+from scripts.adopt.commands import ALL, PORT, server_words, worker_words
 from scripts.adopt.evidence import Evidence, Undecided
-from scripts.adopt.processes import ALL, PORT, Process
+from scripts.adopt.processes import Process
 from scripts.runner.process import Failure
 
 # The package of each kind of application.
@@ -101,7 +102,7 @@ def find_command(evidence: Evidence, application: Application | None, web: list[
     Raise Undecided if there are several, and Failure if no application server is installed.
     """
     if (answer := evidence.answer("command")) is not None:
-        words = processes.server_words(answer) or processes.worker_words(answer)
+        words = server_words(answer) or worker_words(answer)
         if not words:
             raise Failure("--set command= is empty: write the command that starts the application server")
         return words

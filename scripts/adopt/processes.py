@@ -1,54 +1,26 @@
 """How a project starts its web server, workers and schedulers: from its Procfile, compose files and Dockerfiles."""
 
-import json
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from scripts.adopt.commands import WORKERS, is_for_development, one_line, server_words, worker_words
 from scripts.adopt.repository import Repository, line_at
 
 COMPOSE_FILES = ("docker-compose*.y*ml", "compose*.y*ml")
 DOCKERFILES = re.compile(r"((docker|compose|deploy)/(\w+/)*)?(Dockerfile[\w.-]*|[\w-]+\.[Dd]ockerfile)")
-PORT = "${API_PORT}"
-ALL = "0.0.0.0"  # noqa: S104 - in a container; the front is in the same network
-# For each application server: its options for the address, which are replaced, and the ones that it gets.
-# Keep-alive must be longer than the 3 s of the front.
-SERVERS = {
-    "gunicorn": (("-b", "--bind"), ["--bind", f"{ALL}:{PORT}"], ("--keep-alive", "75")),
-    "uvicorn": (("--host", "--port", "--uds", "--fd"), ["--host", ALL, "--port", PORT], ("--timeout-keep-alive", "75")),
-    "hypercorn": (("-b", "--bind"), ["--bind", f"{ALL}:{PORT}", "--graceful-timeout", "30"], ("--keep-alive", "75")),
-    "granian": (("--host", "--port"), ["--host", ALL, "--port", PORT], ()),
-    "daphne": (("-b", "--bind", "-p", "--port", "-u"), ["--bind", ALL, "--port", PORT], ()),
-    "waitress-serve": (("--listen", "--host", "--port"), [f"--listen={ALL}:{PORT}"], ()),
-    "fastapi": (("--host", "--port"), ["--host", ALL, "--port", PORT], ()),
-}
-OTHER_NAMES = {"--keepalive": "--keep-alive"}
-DEVELOPMENT_FLAGS = {"--reload", "--daemon", "-D", "--debug"}
-DEVELOPMENT_OPTIONS = {"--reload-dir", "--reload-include", "--reload-exclude", "--reload-extra-file"}
-WRAPPERS = (("poetry", "run"), ("uv", "run"), ("pipenv", "run"), ("pdm", "run"), ("exec",))
-MODULES = (("python", "-m"), ("python3", "-m"))
-WORKERS = (
-    "celery",
-    "rq",
-    "rqworker",
-    "dramatiq",
-    "huey_consumer",
-    "huey_consumer.py",
-    "arq",
-    "taskiq",
-    "procrastinate",
-)
 # Lines of a Procfile that start no part of a Python application.
 OTHER_PROGRAMS = {
     *("npm", "npx", "yarn", "pnpm", "node", "bun", "redis-server", "postgres", "mailpit", "mailhog", "caddy", "nginx"),
     *("docker", "docker-compose", "tailwindcss", "make", "ngrok", "stripe", "flower"),
 }
 SINGLE_NAMES = re.compile(r"(\w+[-_])?(scheduler|beat|clock|cron)([-_]\w+)?", re.IGNORECASE)
-SHELL_SYNTAX = re.compile(r"&&|\|\||[;|<>`*?]|\$\(")
+# Commands that a container runs in development only, or once.
+IN_DEVELOPMENT = re.compile(r"runserver|migrate|collectstatic|manage\.py (shell|test)|http\.server|(app|main|run)\.py")
+JOINED = "\r"  # white space in a shell and in JSON
 # Services that every application has.
 RESERVED = {"api", "front", "proxy", "db", "redis", "check", "backup", "migrate"}
 
@@ -75,19 +47,29 @@ class Processes:
 def find_processes(repository: Repository) -> Processes:
     """Return the processes that the files of a project start. Two workers never have the same name or command."""
     found = Processes()
+    development = []  # servers that reload code: only if there is no other
     for name, text, source in [*_procfile(repository), *_compose(repository), *_dockerfiles(repository)]:
         if words := server_words(text):
-            found.web.append(Process("api", tuple(words), False, source))
+            servers = development if is_for_development(text) else found.web
+            servers.append(Process("api", tuple(words), False, source))
             continue
-        worker = worker_words(text) if name not in ("web", "release") else None
-        if not worker or (not source.startswith("Procfile") and worker[0] not in WORKERS):
+        is_procfile = source.startswith("Procfile")
+        last = text if is_procfile else text.rpartition("&&")[2]  # after migrations, for example
+        worker = worker_words(last) if name not in ("web", "release") else None
+        if not worker:
             continue
-        if worker[0].rpartition("/")[2] in OTHER_PROGRAMS or (worker[0] == "celery" and "flower" in worker):
-            found.notes.append(f"{source} starts {worker[0]}: it was left out")
+        program = worker[0].rpartition("/")[2]
+        if not is_procfile and program.startswith("python") and not IN_DEVELOPMENT.search(last):
+            found.notes.append(f"{source} starts {last.strip()!r}: it was left out. If it is a worker: --set worker=")
+        if not is_procfile and program not in WORKERS:
+            continue
+        if program in OTHER_PROGRAMS or (program == "celery" and "flower" in worker):
+            found.notes.append(f"{source} starts {'flower' if 'flower' in worker else program}: it was left out")
             continue
         process = make_process(name, worker, source)
         if not any(item.name == process.name or item.words == process.words for item in found.others):
             found.others.append(process)
+    found.web += development
     return found
 
 
@@ -110,82 +92,6 @@ def make_process(name: str, words: list[str], source: str) -> Process:
     return Process(service if is_usable else f"worker-{service}".rstrip("-"), tuple(words), is_single, source)
 
 
-def server_words(text: str) -> list[str] | None:
-    """Return the command of an application server on all interfaces and API_PORT; None if the text starts none."""
-    for part in reversed(re.split(r"&&|\|\||;|\n", text)):
-        words = _unwrap(_split(part))
-        begin = words[1:] if words[:1] == ["env"] else words
-        command = next((number for number, word in enumerate(begin) if "=" not in word), 0)
-        for position in range(command, min(command + 2, len(begin))):  # one wrapper, such as newrelic-admin
-            server = begin[position].rpartition("/")[2]
-            if server in SERVERS and (server != "fastapi" or begin[position + 1 : position + 2] == ["run"]):
-                before = [*words[: len(words) - len(begin)], *begin[:position]]
-                return [*before, server, *_production_options(server, begin[position + 1 :])]
-    return None
-
-
-def _production_options(server: str, options: list[str]) -> list[str]:
-    """Return the options with the address of a container, and without those for development or with variables."""
-    address, replacement, keep_alive = SERVERS[server]
-    kept: list[str] = []
-    skip = False
-    for word in (_with_defaults(word) for word in options):
-        name = word.partition("=")[0]
-        is_short = any(len(option) == 2 and word.startswith(option) for option in address)
-        if skip:
-            skip = False
-        elif name in address or is_short or name in DEVELOPMENT_OPTIONS:
-            skip = word in address or word in DEVELOPMENT_OPTIONS
-        elif re.fullmatch(r"\d*[<>].*|&", word):
-            break  # redirections
-        elif "$" in word.replace(PORT, ""):
-            if kept and kept[-1].startswith("-") and not word.startswith("-"):
-                kept.pop()  # the option that gets the variable: the server's default applies
-        elif word not in DEVELOPMENT_FLAGS:
-            kept.append(word)
-    kept += replacement
-    names = {OTHER_NAMES.get(name, name) for name in (word.partition("=")[0] for word in kept)}
-    return kept if not keep_alive or keep_alive[0] in names else [*kept, *keep_alive]
-
-
-def _with_defaults(word: str) -> str:
-    """Return a word in which the port is API_PORT, and `${WORKERS:-2}` is its default."""
-    word = re.sub(r"\$PORT\b|\$\{PORT(:?-[^}]*)?\}", PORT, word)
-    return re.sub(r"\$\{(?!API_PORT)\w+:?-([^}]*)\}", r"\1", word)
-
-
-def worker_words(text: str) -> list[str] | None:
-    """Return the command of a worker, in a shell only if it needs one; None for an empty text."""
-    words = _unwrap(_split(text))
-    if not words:
-        return None
-    if SHELL_SYNTAX.search(text) or "$" in text:
-        return ["sh", "-c", text.replace("$", "$$")]  # Compose reads $$ as $
-    return words
-
-
-def _split(text: str) -> list[str]:
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        return []
-    is_assignment = bool(words) and bool(re.match(r"[A-Za-z_]\w*=", words[0]))
-    return ["env", *words] if is_assignment else words
-
-
-def _unwrap(words: list[str]) -> list[str]:
-    """Return the command without the tool that runs it: the image's environment is on PATH."""
-    while True:
-        if any(tuple(words[: len(wrapper)]) == wrapper and len(words) > len(wrapper) for wrapper in WRAPPERS):
-            words = words[1:] if words[0] == "exec" else words[2:]
-            while words and words[0].startswith("-"):  # options of the tool
-                words = words[1:]
-        elif tuple(words[:2]) in MODULES and len(words) > 2 and words[2] in {*SERVERS, *WORKERS}:
-            words = words[2:]
-        else:
-            return words
-
-
 def _procfile(repository: Repository) -> Iterator[tuple[str, str, str]]:
     for number, line in enumerate(repository.text("Procfile").splitlines(), 1):
         if found := re.match(r"\s*([\w-]+):\s*(\S.*)", line):
@@ -195,12 +101,17 @@ def _procfile(repository: Repository) -> Iterator[tuple[str, str, str]]:
 def _dockerfiles(repository: Repository) -> Iterator[tuple[str, str, str]]:
     """Yield the commands of Dockerfiles, and of the shell scripts that those start."""
     for file in (name for name in repository.names if DOCKERFILES.fullmatch(name)):
-        text = re.sub(r"\\\s*\n", " ", repository.text(file))
+        text = _join_lines(repository.text(file))
         for command, position in _instructions(text):
-            yield "web", command, f"{file}:{line_at(text, position)}"
+            yield "web", command, f"{file}:{line_at(text, position) + text.count(JOINED, 0, position)}"
             for script in re.findall(r"[\w./-]+\.sh\b", command):
                 for name in repository.matching(script.rpartition("/")[2]):
-                    yield "web", re.sub(r"\\\s*\n", " ", repository.text(name)), f"{name}:1"
+                    yield "web", _join_lines(repository.text(name)), f"{name}:1"
+
+
+def _join_lines(text: str) -> str:
+    """Return the text with JOINED in place of a backslash and the end of the line."""
+    return re.sub(r"\\[ \t]*\n", JOINED, text)
 
 
 def _instructions(text: str) -> Iterator[tuple[str, int]]:
@@ -210,7 +121,7 @@ def _instructions(text: str) -> Iterator[tuple[str, int]]:
     """
     entrypoint, position = "", 0
     for found in re.finditer(r"^(FROM|CMD|ENTRYPOINT)\s+(.+)$", f"{text}\nFROM scratch", re.MULTILINE):
-        command = _command(found[2])
+        command = one_line(found[2])
         if found[1] == "CMD":
             yield command, found.start()
             if entrypoint:
@@ -239,19 +150,4 @@ def _compose(repository: Repository) -> Iterator[tuple[str, str, str]]:
             command = service.get("command") if isinstance(service, dict) else None
             place = re.search(rf"^\s+[\"']?{re.escape(str(name))}[\"']?:", text, re.MULTILINE)
             if command:
-                yield str(name), _command(command), f"{file}:{line_at(text, place.end()) if place else 1}"
-
-
-def _command(value: Any) -> str:
-    """Return a command in shell or exec form as one line; `sh -c` is removed."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            return str(value)
-    words = [str(word) for word in value] if isinstance(value, list) else _split(str(value))
-    if len(words) == 3 and words[0].rpartition("/")[2] in ("sh", "bash") and re.fullmatch(r"-\w*c", words[1]):
-        return words[2]
-    if not isinstance(value, list):
-        return str(value).strip()
-    return " ".join(word if re.fullmatch(r"[\w$@%+=:,./{}-]+", word) else shlex.quote(word) for word in words)
+                yield str(name), one_line(command), f"{file}:{line_at(text, place.end()) if place else 1}"

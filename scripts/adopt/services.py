@@ -5,9 +5,10 @@ import re
 import shlex
 
 from scripts.adopt import code
+from scripts.adopt.commands import worker_words
 from scripts.adopt.environment import Setting
 from scripts.adopt.evidence import Evidence, Undecided
-from scripts.adopt.processes import Process, make_process, worker_words
+from scripts.adopt.processes import Process, make_process
 from scripts.runner.process import Failure
 
 POSTGRESQL = ("psycopg", "psycopg2", "psycopg2-binary", "psycopg-binary", "asyncpg", "aiopg", "pg8000")
@@ -128,10 +129,18 @@ def find_migrations(evidence: Evidence, framework: str, database: str) -> tuple[
     migrate, check, source = _migrations(evidence, framework) if database else ([], [], "")
     for name, words in (("migrate", migrate), ("check", check)):
         if (answer := evidence.answer(name)) is not None:
-            words[:] = worker_words(answer) or []
+            words[:] = answered_words(name, answer)
         elif words:
             evidence.add(name, words[-1] if words[:2] == ["sh", "-c"] else " ".join(words), source)
     return migrate, check
+
+
+def answered_words(name: str, answer: str) -> list[str]:
+    """Return the words of a command that the user gives. Raise Failure if a shell cannot read it."""
+    words = worker_words(answer) or []
+    if answer.strip() and not words:
+        raise Failure(f"--set {name}={answer}: the quotes are not closed")
+    return words
 
 
 def _migrations(evidence: Evidence, framework: str) -> tuple[list[str], list[str], str]:
@@ -171,8 +180,8 @@ def find_workers(evidence: Evidence, described: list[Process]) -> list[Process]:
     for name in ("worker", "scheduler"):
         if (answer := evidence.answer(name)) is not None:
             is_single = name == "scheduler"
-            found = [item for item in found if item.is_single != is_single]
-            if words := worker_words(answer):
+            found = [item for item in found if item.is_single != is_single and item.name != name]
+            if words := answered_words(name, answer):
                 found.append(make_process(name, words, f"--set {name}"))
     for item in found:
         evidence.add(item.name, " ".join(item.words), item.source)

@@ -9,11 +9,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scripts.adopt.commands import server_words, worker_words
 from scripts.adopt.detect import detect
 from scripts.adopt.evidence import Undecided
 from scripts.adopt.generate import CD, CI, generate
 from scripts.adopt.packages import LOCK_FILES
-from scripts.adopt.processes import server_words, worker_words
 from scripts.adopt.repository import Repository
 from scripts.runner.process import Failure
 from scripts.runner.settings import parse_env
