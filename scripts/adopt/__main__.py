@@ -52,7 +52,7 @@ def read_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="adopt",
         description="Add the pipeline to the Git repository at PATH, in one commit on a new branch. No file changes.",
-        epilog="Names for --set:\n" + "\n".join(f"  {name:12} {text}" for name, text in ANSWERS.items()),
+        epilog="Names for --set:\n" + "\n".join(f"  {name:15} {text}" for name, text in ANSWERS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("path", metavar="PATH", type=given_path, help="top level of a Git repository")

@@ -12,7 +12,7 @@ from scripts.adopt.processes import Process
 from scripts.runner.process import Failure
 
 # The package of each kind of application.
-FRAMEWORKS = {kind: kind.removesuffix("-asgi") for kind in code.APPLICATIONS.values()}
+FRAMEWORKS = {kind: kind.removesuffix("-asgi") for kind in (*code.APPLICATIONS.values(), *ASGI)}
 # The commands of application servers, by the name of the package. Keep-alive must be longer than the 3 s of the front.
 WSGI_SERVERS = {
     "gunicorn": ["gunicorn", "{target}", "--bind", f"{ALL}:{PORT}", "--workers", "2", "--keep-alive", "75"],

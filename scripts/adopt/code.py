@@ -29,11 +29,13 @@ APPLICATIONS = {
     "django.core.wsgi.get_wsgi_application": "django",
     "django.core.asgi.get_asgi_application": "django-asgi",
 }
-ASGI = ("fastapi", "quart", "starlette", "litestar", "falcon-asgi", "django-asgi")
+ASGI = ("fastapi", "quart", "starlette", "litestar", "falcon-asgi", "django-asgi", "flask-asgi")
 NOT_DEPLOYED = {
     *("test", "tests", "testing", "docs", "doc", "examples", "example", "samples", "demo", "migrations", "alembic"),
     *("node_modules", "site-packages", "venv", ".venv", "benchmarks", "scripts", ".github", "notebooks"),
 }
+# Calls that return an application around another one.
+WRAPPERS = re.compile(r"Middleware|[AW]SGI|WsgiToAsgi|ProxyFix|WhiteNoise|Dispatcher|ProtocolTypeRouter|\bApp$")
 HTTP_METHODS = ("get", "route", "api_route")
 
 
@@ -140,7 +142,11 @@ def is_test(path: PurePosixPath) -> bool:
 
 def find_manage(repository: Repository) -> str:
     """Return the manage.py of a Django project, the one that is nearest to the top level; empty without one."""
-    found = [name for name in repository.matching("manage.py") if "django" in repository.text(name)]
+    found = [
+        name
+        for name in repository.matching("manage.py")
+        if not NOT_DEPLOYED & set(name.split("/")) and "django" in repository.text(name)
+    ]
     return min(found, key=lambda name: (name.count("/"), name), default="")
 
 
@@ -210,19 +216,18 @@ def _made(module: Module, name: str, value: ast.expr, makers: dict[str, str], ow
         return known
     if isinstance(value.func, ast.Attribute) and module.full_name(value.func.value) in own:
         return ""  # a method of the application
+    wrapper = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
+    if name not in own and not WRAPPERS.search(wrapper):
+        return ""  # an extension that uses the application, such as Migrate(app)
     for part in ast.walk(value):
+        inner = ""
         if isinstance(part, ast.Call) and part is not value:
-            if inner := APPLICATIONS.get(module.full_name(part.func)) or makers.get(module.qualified(part.func)):
-                return inner
-        elif isinstance(part, ast.Name) and part.id in own and (name in own or _is_wrapper(value)):
-            return own[part.id].framework
+            inner = APPLICATIONS.get(module.full_name(part.func)) or makers.get(module.qualified(part.func)) or ""
+        elif isinstance(part, ast.Name) and part.id in own:
+            inner = own[part.id].framework
+        if inner:
+            return "flask-asgi" if wrapper == "WsgiToAsgi" and inner == "flask" else inner
     return ""
-
-
-def _is_wrapper(call: ast.Call) -> bool:
-    """Return whether a call looks like a middleware, and not like an extension that uses the application."""
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    return bool(re.search(r"Middleware|[AW]SGI|ProxyFix|WhiteNoise|Dispatcher|\bApp$", name))
 
 
 def _mentions(value: ast.expr, name: str) -> bool:

@@ -36,6 +36,8 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
     build_packages, runtime_packages = services.find_system_packages(evidence)
     is_django = framework == "django"
     static_root, static_prefix = django.find_static_files(evidence) if is_django else ("", "")
+    if is_django:
+        django.note_losses(evidence, command)
     if has_own_dockerfile := _own_dockerfile(evidence):
         static_prefix = ""
     tests_need_database = _tests(evidence)

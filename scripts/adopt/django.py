@@ -5,12 +5,22 @@ import re
 from pathlib import PurePosixPath
 
 from scripts.adopt import code
-from scripts.adopt.evidence import Evidence, Finding
+from scripts.adopt.evidence import Evidence, Finding, Undecided
 from scripts.adopt.repository import line_at
+from scripts.runner.process import Failure
+
+PRODUCTION = re.compile(r"(^|_)(prod|production|live)(_|$)")
 
 
 def find_settings_module(evidence: Evidence) -> str:
-    """Return the settings module of wsgi.py or asgi.py, if manage.py names a different one; else an empty text."""
+    """Return the settings module of the application, if manage.py names a different one; else an empty text.
+
+    It is that of the Dockerfile, or of wsgi.py or asgi.py. Raise Undecided if another one is for production.
+    """
+    if (answer := evidence.answer("settings-module")) is not None:
+        if not re.fullmatch(r"[\w.]+", answer):
+            raise Failure(f"--set settings-module={answer}: expected a module, for example config.settings.production")
+        return answer
     named = {}
     for module, call in code.find_calls(evidence.modules, "os.environ.setdefault"):
         name, value = [*map(code.text_of, call.args), None, None][:2]
@@ -20,9 +30,42 @@ def find_settings_module(evidence: Evidence) -> str:
     if stated := re.search(r"^(?:ENV|ARG)\s.*\bDJANGO_SETTINGS_MODULE[= ][\"']?([\w.]+)", dockerfile, re.MULTILINE):
         named["Dockerfile"] = Finding(stated[1], f"Dockerfile:{line_at(dockerfile, stated.start())}")
     deployed = named.get("Dockerfile") or named.get("wsgi.py") or named.get("asgi.py")
-    if deployed and deployed.value != named.get("manage.py", deployed).value:
+    if not deployed:
+        return ""
+    if others := _production_settings(evidence, deployed.value):
+        reason = f"{deployed.source} uses the settings module {deployed.value}, and another one looks like production"
+        raise Undecided("settings-module", reason, (*others, deployed.value))
+    if deployed.value != named.get("manage.py", deployed).value:
         return evidence.add("settings module", deployed.value, deployed.source)
     return ""
+
+
+def _production_settings(evidence: Evidence, name: str) -> list[str]:
+    """Return the modules next to a settings module whose names say that they are for production; none if its own does.
+
+    If it is a package, they are in it.
+    """
+    if PRODUCTION.search(name.rpartition(".")[2]):
+        return []
+    is_package = any(module.name == name and module.file.endswith("/__init__.py") for module in evidence.modules)
+    package = name if is_package else name.rpartition(".")[0]
+    names = {module.name for module in evidence.modules if module.name.rpartition(".")[0] == package}
+    return sorted(module for module in names if PRODUCTION.search(module.rpartition(".")[2]))
+
+
+def note_losses(evidence: Evidence, command: list[str]) -> None:
+    """Note what works in development and is lost in production: uploads in the container, and WebSockets over WSGI."""
+    for module, node in code.find_constants(evidence.modules, "MEDIA_ROOT"):
+        evidence.notes.append(
+            f"MEDIA_ROOT ({module.at(node)}): each release has a new container, without the files that users uploaded."
+            " Store them in object storage, or in a volume of docker-compose.prod.yml"
+        )
+    for module, call in code.find_calls(evidence.modules, "channels.routing.ProtocolTypeRouter"):
+        if not any(word.startswith(f"{module.name}:") or word == module.name for word in command):
+            evidence.notes.append(
+                f"{module.at(call)} accepts WebSockets, and the command does not start it. To do so:"
+                f" --set command='uvicorn {module.name}:application'"
+            )
 
 
 def requires_https(evidence: Evidence) -> bool:
@@ -55,6 +98,8 @@ def find_static_files(evidence: Evidence) -> tuple[str, str]:
         literals = [part for part in ast.walk(node.value) if isinstance(part, ast.Constant) and code.text_of(part)]
         literals.sort(key=lambda part: (part.lineno, part.col_offset))  # BASE_DIR / "a" / "b", or join(BASE_DIR, "a")
         root = "/".join(str(part.value) for part in literals).rstrip("/")
+        if isinstance(node.value, ast.JoinedStr) and isinstance(node.value.values[0], ast.FormattedValue):
+            root = root.lstrip("/")  # f"{BASE_DIR}/static"
         folder = _base_folder(evidence, module, node.value)
         root = f"{folder}/{root}" if folder else root
     if not re.fullmatch(r"[\w-][\w./-]*", root) or ".." in root:

@@ -15,6 +15,7 @@ ANSWERS = {
     "command": "command that starts the application server on API_PORT",
     "server": "pinned application server to install in the image, for example gunicorn==27.0.1",
     "dockerfile": "Dockerfile, to build the release image from your own one",
+    "settings-module": "settings module of Django in production",
     "python": "Python of the image, for example 3.13",
     "health-path": "path for the health check; empty if the application has none",
     "database": "postgresql, external or none",

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scripts.adopt.code import HTTP_METHODS, Module, find_constants, text_of
+from scripts.adopt.code import APPLICATIONS, HTTP_METHODS, Module, find_constants, text_of
 
 # The first one that exists is used: readiness before liveness.
 NAMES = (
@@ -40,6 +40,7 @@ def _decorated(modules: list[Module]) -> Iterator[Route]:
     """Yield the routes of decorators, as in Flask and FastAPI."""
     prefixes = dict(_router_prefixes(modules))
     for module in modules:
+        applications = _own_applications(module)
         for node in ast.walk(module.tree):
             for decorator in getattr(node, "decorator_list", []):
                 if not isinstance(decorator, ast.Call) or not isinstance(decorator.func, ast.Attribute):
@@ -51,11 +52,22 @@ def _decorated(modules: list[Module]) -> Iterator[Route]:
                     continue
                 if methods and "GET" not in methods[0]:
                     continue
-                prefix = prefixes.get(
-                    (module.name, owner.id), "" if owner.id in ("app", "application", "api") else None
-                )
+                is_application = owner.id in applications or owner.id in ("app", "application")
+                prefix = prefixes.get((module.name, owner.id), "" if is_application else None)
                 if prefix is not None and not re.search(r"[<{:]", path):
                     yield Route(f"{prefix}{path}", module.at(decorator))
+
+
+def _own_applications(module: Module) -> set[str]:
+    """Return the names of the applications that a module makes, without those that it mounts into others."""
+    made, mounted = set(), set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            if module.full_name(node.value.func) in APPLICATIONS:
+                made |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mount":
+            mounted |= {argument.id for argument in node.args if isinstance(argument, ast.Name)}
+    return made - mounted
 
 
 def _router_prefixes(modules: list[Module]) -> Iterator[tuple[tuple[str, str], str | None]]:
