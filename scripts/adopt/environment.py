@@ -8,8 +8,12 @@ from dataclasses import dataclass, replace
 from scripts.adopt.code import Module, text_of
 
 # Functions that read a variable: their first argument is its name.
-READERS = {"os.getenv", "os.environ.get", "os.environ.pop", "environ.get", "decouple.config"}
-READER_CLASSES = {"environs.Env", "environ.Env", "environ.FileAwareEnv", "starlette.config.Config"}
+READERS = {"os.getenv", "os.environ.get", "os.environ.pop", "decouple.config"}
+READER_OBJECTS = {"environs.env"}
+READER_CLASSES = {
+    *("environs.Env", "environ.Env", "environ.FileAwareEnv", "starlette.config.Config"),
+    *("decouple.AutoConfig", "decouple.Config"),
+}
 READER_METHODS = {
     *("str", "bool", "int", "float", "decimal", "list", "dict", "json", "url", "uuid", "path", "enum", "tuple"),
     *("db", "db_url", "dj_db_url", "cache", "cache_url", "email", "email_url", "search_url", "log_level", "timedelta"),
@@ -20,9 +24,10 @@ CASTS |= dict.fromkeys(("AnyUrl", "AnyHttpUrl", "HttpUrl", "url"), "url")
 SETTINGS_CLASSES = {"pydantic_settings.BaseSettings", "pydantic.BaseSettings", "pydantic.v1.BaseSettings"}
 # Variables of the system, the shell, Python, the server and the platform: not settings of the application.
 IGNORED = re.compile(
-    r"(PATH|HOME|USER|PWD|SHELL|LANG|TZ|TERM|HOSTNAME|CI|PORT|HOST|PYTHON\w*|VIRTUAL_ENV|DJANGO_SETTINGS_MODULE|"
+    r"(PATH|HOME|USER|PWD|SHELL|LANG|TZ|TERM|HOSTNAME|CI|HOST|PYTHON\w*|VIRTUAL_ENV|DJANGO_SETTINGS_MODULE|"
     r"XDG_\w+|GITHUB_\w+|KUBERNETES_\w+|DYNO|RUN_MAIN|SERVER_SOFTWARE|WERKZEUG_\w+|TESTING|PYTEST\w*|IMAGE|IMAGE_TAG|"
-    r"DEPLOY_ID|COMPOSE_\w+|API_PORT|API_REPLICAS|SITE_ADDRESS|HTTP_PORT|HTTPS_PORT|\w+_proxy)",
+    r"DEPLOY_ID|COMPOSE_\w+|API_PORT|API_REPLICAS|SITE_ADDRESS|LISTEN_ADDRESS|HTTP_PORT|HTTPS_PORT|\w+_proxy|"
+    r"FRONT_IMAGE|DB_IMAGE|REDIS_IMAGE|KEEP_RELEASES|MIN_FREE_MB|(HEALTH|MIGRATE|WATCH)_SECONDS|NOTIFY_(URL|TOKEN))",
 )
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -46,7 +51,16 @@ class Setting:
 def find_settings(modules: list[Module]) -> list[Setting]:
     """Return the settings in the order of their names. One that is optional anywhere in the code is optional."""
     found: dict[str, Setting] = {}
-    context = Context(_settings_classes(modules), dict(_own_readers(modules)))
+    classes = {
+        f"{module.name}.{node.name}": (node, [module.qualified(base) for base in node.bases])
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    settings_classes = _settings_classes({name: set(bases) for name, (_, bases) in classes.items()})
+    prefixes = {name: _prefix(name, classes) for name in settings_classes & classes.keys()}
+    models = classes.keys() - settings_classes
+    context = Context(settings_classes, dict(_own_readers(modules)), prefixes, models)
     for module in modules:
         for setting in _in_module(module, context):
             if not NAME.fullmatch(setting.name) or IGNORED.fullmatch(setting.name):
@@ -64,23 +78,20 @@ def find_settings(modules: list[Module]) -> list[Setting]:
 
 @dataclass(frozen=True)
 class Context:
-    """What the whole project defines: subclasses of BaseSettings, and functions that read a variable.
+    """What the whole project defines: subclasses of BaseSettings, functions that read a variable, and other classes.
 
-    For each function: whether a variable without a second argument is required.
+    For each function: whether a variable without a second argument is required. `prefixes` are those of the variables
+    of a class of settings.
     """
 
     settings_classes: set[str]
     readers: dict[str, bool]
+    prefixes: dict[str, str]
+    models: set[str]
 
 
-def _settings_classes(modules: list[Module]) -> set[str]:
-    """Return the full names of the classes whose fields are settings, with their subclasses."""
-    classes = {
-        f"{module.name}.{node.name}": {module.qualified(base) for base in node.bases}
-        for module in modules
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.ClassDef)
-    }
+def _settings_classes(classes: dict[str, set[str]]) -> set[str]:
+    """Return the full names of the classes whose fields are settings; `classes` has the bases of each class."""
     found = set(SETTINGS_CLASSES)
     while new := {name for name, bases in classes.items() if bases & found} - found:
         found |= new
@@ -105,15 +116,20 @@ def _own_readers(modules: list[Module]) -> Iterator[tuple[str, bool]]:
 
 
 def _in_module(module: Module, context: Context) -> Iterator[Setting]:
-    readers = {
-        target.id
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
-        for target in node.targets
-        if isinstance(target, ast.Name) and module.full_name(node.value.func) in READER_CLASSES
-    }
-    # `from project.settings.base import env`: the object of another module.
-    readers |= {name for name, origin in module.imports.items() if name == "env" and not origin.startswith("env")}
+    readers: dict[
+        str, dict[str, ast.expr]
+    ] = {}  # the defaults of each: the keywords of `environ.Env(DEBUG=(bool, False))`
+    for node in ast.walk(module.tree):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = getattr(node, "value", None)
+        if isinstance(value, ast.Call) and module.full_name(value.func) in READER_CLASSES:
+            defaults = {keyword.arg: keyword.value for keyword in value.keywords if keyword.arg}
+            readers |= {target.id: defaults for target in targets if isinstance(target, ast.Name)}
+    for name, origin in module.imports.items():
+        # `from project.settings.base import env`: the object of another module.
+        is_own = name == "env" and origin.partition(".")[0] not in ("environ", "environs")
+        if is_own or origin in READER_OBJECTS:
+            readers.setdefault(name, {})
     parents = {id(child): node for node in ast.walk(module.tree) for child in ast.iter_child_nodes(node)}
     conditional = {
         id(part)
@@ -150,7 +166,9 @@ def _described(setting: Setting, node: ast.AST, parents: dict[int, ast.AST]) -> 
     return setting
 
 
-def _in_call(module: Module, call: ast.Call, readers: set[str], context: Context) -> Iterator[Setting]:
+def _in_call(
+    module: Module, call: ast.Call, readers: dict[str, dict[str, ast.expr]], context: Context
+) -> Iterator[Setting]:
     function = module.full_name(call.func)
     keywords = {keyword.arg: keyword.value for keyword in call.keywords}
     first = text_of(call.args[0]) if call.args else None
@@ -163,6 +181,11 @@ def _in_call(module: Module, call: ast.Call, readers: set[str], context: Context
         is_required = function == "decouple.config" and len(call.args) < 2 and "default" not in keywords
     elif written in readers or (owner in readers and method in READER_METHODS):
         first = first or DEFAULT_NAMES.get(method)
+        schema = readers[owner if owner in readers else written].get(first or "")
+        if isinstance(schema, ast.Tuple) and len(schema.elts) == 2:
+            keywords = {"cast": schema.elts[0], "default": schema.elts[1]} | keywords
+        elif schema is not None:
+            keywords = {"cast": schema} | keywords
         is_required = len(call.args) < 2 and "default" not in keywords
     elif (own := module.qualified(call.func)) in context.readers:
         is_required = context.readers[own] and len(call.args) + len(call.keywords) < 2
@@ -171,14 +194,16 @@ def _in_call(module: Module, call: ast.Call, readers: set[str], context: Context
     if first:
         default = keywords.get("default") or (call.args[1] if len(call.args) > 1 else None)
         is_truthy = isinstance(default, ast.Constant) and str(default.value).lower() in ("true", "1", "yes", "on")
-        yield Setting(first, is_required, module.at(call), kind=CASTS.get(method, ""), is_truthy=is_truthy)
+        cast = keywords.get("cast")
+        kind = CASTS.get(method) or CASTS.get(cast.id if isinstance(cast, ast.Name) else "", "")
+        yield Setting(first, is_required, module.at(call), kind=kind, is_truthy=is_truthy)
 
 
 def _in_class(module: Module, node: ast.ClassDef, context: Context) -> Iterator[Setting]:
     """Yield the fields of a class of pydantic-settings."""
     if not any(module.qualified(base) in context.settings_classes for base in node.bases):
         return
-    prefix = _prefix(node)
+    prefix = context.prefixes.get(f"{module.name}.{node.name}", "")
     # In version 1 of pydantic, `X | None` has the default None.
     is_v2 = "pydantic_settings.BaseSettings" in {module.qualified(base) for base in node.bases}
     for item in node.body:
@@ -187,26 +212,43 @@ def _in_class(module: Module, node: ast.ClassDef, context: Context) -> Iterator[
         name = item.target.id
         if name == "model_config" or "ClassVar" in ast.dump(item.annotation):
             continue
-        value = item.value
-        alias, is_required = None, value is None and (is_v2 or "None" not in ast.unparse(item.annotation))
+        if module.qualified(item.annotation) in context.models:
+            continue  # its fields have names of their own, such as DB__HOST
+        value, annotation = item.value, item.annotation
+        if isinstance(annotation, ast.Subscript) and module.full_name(annotation.value).endswith("Annotated"):
+            parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+            field = next((part for part in parts if isinstance(part, ast.Call)), None)
+            value, annotation = (value if field is None else field if value is None else value), parts[0]
+        alias, is_required = None, value is None and (is_v2 or "None" not in ast.unparse(annotation))
         if isinstance(value, ast.Call) and module.full_name(value.func) in ("pydantic.Field", "pydantic.fields.Field"):
             keywords = {keyword.arg: keyword.value for keyword in value.keywords}
             alias = next(
-                filter(None, (text_of(keywords.get(key)) for key in ("validation_alias", "alias", "env"))), None
+                filter(None, (_alias(keywords.get(key)) for key in ("validation_alias", "alias", "env"))), None
             )
             has_default = bool(keywords.keys() & {"default", "default_factory"}) or (
                 bool(value.args) and not (isinstance(value.args[0], ast.Constant) and value.args[0].value is Ellipsis)
             )
             is_required = not has_default
-        kind = CASTS.get(ast.unparse(item.annotation), "")
+        kind = CASTS.get(ast.unparse(annotation), "")
         yield Setting((alias or prefix + name).upper(), is_required, module.at(item), kind)
 
 
-def _prefix(node: ast.ClassDef) -> str:
-    """Return the prefix of the variables of a class of settings."""
+def _alias(node: ast.expr | None) -> str | None:
+    """Return the name in `alias="NAME"`, or the first one of `AliasChoices("NAME", "OTHER")`."""
+    if isinstance(node, ast.Call) and node.args and ast.unparse(node.func).endswith("AliasChoices"):
+        return text_of(node.args[0])
+    return text_of(node)
+
+
+def _prefix(name: str, classes: dict[str, tuple[ast.ClassDef, list[str]]]) -> str:
+    """Return the prefix of the variables of a class of settings, which it can inherit."""
+    if name not in classes:
+        return ""
+    node, bases = classes[name]
+    others = {key: value for key, value in classes.items() if key != name}  # a class may name itself as its base
     for part in ast.walk(node):
         if isinstance(part, ast.keyword) and part.arg == "env_prefix":
             return text_of(part.value) or ""
         if isinstance(part, ast.Assign) and any(isinstance(x, ast.Name) and x.id == "env_prefix" for x in part.targets):
             return text_of(part.value) or ""
-    return ""
+    return next(filter(None, (_prefix(base, others) for base in bases)), "")

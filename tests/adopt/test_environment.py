@@ -51,9 +51,42 @@ from scripts.adopt.repository import Repository
             "class S(BaseSettings):\n    a: str = Field(..., env='A_KEY')\n    b: str = Field('x')",
             {"A_KEY": True, "B": False},
         ),
+        (
+            "from pydantic_settings import BaseSettings as B\nclass Base(B):\n    class Config:\n"
+            "        env_prefix = 'SHOP_'\nclass S(Base):\n    key: str",
+            {"SHOP_KEY": True},
+        ),
+        (
+            "from typing import Annotated\nfrom pydantic import BaseModel, Field, AliasChoices\n"
+            "from pydantic_settings import BaseSettings\nclass Db(BaseModel):\n    host: str\nclass S(BaseSettings):\n"
+            "    a: Annotated[str, Field(validation_alias='MY_A')]\n    db: Db\n"
+            "    b: str = Field(validation_alias=AliasChoices('SHOP_B', 'B'))\n    c: Annotated[int, 'doc'] = 3",
+            {"MY_A": True, "SHOP_B": True, "C": False},
+        ),
+        ("from pydantic_settings import BaseSettings\nclass A(BaseSettings, A):\n    a: str", {"A": True}),
         ("class S:\n    a: str", {}),
+        ("import environ\nenv = environ.Env(A=(bool, False), B=int)\nenv('A')\nenv('B')", {"A": False, "B": True}),
+        ("from environs import Env\nenv: Env = Env()\nA = env.str('A')", {"A": True}),
+        ("from environs import env\nA = env.str('A')", {"A": True}),
+        ("from env_config import env\nA = env('A')", {"A": True}),
+        ("from decouple import AutoConfig\nconfig = AutoConfig()\nA = config('A')", {"A": True}),
+        ("def application(environ, start):\n    return environ.get('HTTP_HOST')", {}),
     ],
 )
 def test_settings(make_project, text, expected):
     modules = code.parse(Repository(make_project({"app.py": text}))).modules
     assert {setting.name: setting.is_required for setting in find_settings(modules)} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("from decouple import config\nA = config('A', cast=int)", "int"),
+        ("import environ\nenv = environ.Env(A=(bool, False))\nenv('A')", "bool"),
+        ("import os\nA = int(os.environ['A'])", "int"),
+        ("import os\nA = os.environ['A']", ""),
+    ],
+)
+def test_the_kind_of_a_setting(make_project, text, kind):
+    modules = code.parse(Repository(make_project({"app.py": text}))).modules
+    assert [setting.kind for setting in find_settings(modules)] == [kind]
