@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import jinja2
-
 from scripts.adopt import proof
 from scripts.adopt.commit import (
     ensure_dev,
@@ -18,28 +16,19 @@ from scripts.adopt.commit import (
     require_no_branch,
     switch_to,
 )
+from scripts.adopt.configuration import unknown_settings
 from scripts.adopt.detect import detect
 from scripts.adopt.evidence import ANSWERS, Undecided
 from scripts.adopt.facts import Facts
-from scripts.adopt.generate import CD, CI, DEPENDABOT, is_executable, quai_files, unknown_settings
-from scripts.adopt.plan import RECORD, Plan, make_plan, quai_version, read_record
+from scripts.adopt.generate import is_executable, quai_files
+from scripts.adopt.plan import RECORD, make_plan, read_record
+from scripts.adopt.pull_request import describe
 from scripts.adopt.repository import Repository
 from scripts.adopt.update import plan_removal, plan_update, require_record
 from scripts.runner.process import ROOT, Failure, given_path
 
 BRANCH, UPDATE_BRANCH, REMOVAL_BRANCH = "feature/ci-cd-setup", "feature/quai-update", "feature/quai-removal"
 PULL_REQUEST, PATCH = "quai-pull-request.md", "quai-update.patch"  # in .git: they are not committed
-WHAT = {
-    "docker-compose.prod.yml": "what runs in production: the command, the settings, the services",
-    ".env.prod": "template of the server's settings, with placeholders for secrets",
-    "Dockerfile": "the image of a release",
-    "noxfile.py": "the commands of developers and workflows",
-    ".dockerignore": "files that are not in the image",
-    "rehearsal.toml": "the requests of the rehearsal, a test on a throwaway server",
-    CI: "runs before a merge",
-    CD: "deploys each push to main",
-    DEPENDABOT: "updates the pinned images and actions",
-}
 
 
 def say(text: str = "") -> None:
@@ -159,7 +148,7 @@ def adopt(
     for name, reason in plan.left_alone.items():
         say(f"  left alone: {repository.place(name)}: {reason}")
     description = repository.private_file(PULL_REQUEST)
-    description.write_text(pull_request(repository, facts, plan))
+    description.write_text(describe(repository, facts, plan))
     failed = show_proof(repository.folder) if prove else []
     folder, root = shlex.quote(str(repository.folder)), shlex.quote(str(ROOT))
     say(
@@ -186,29 +175,6 @@ def create_sample(repository: Repository) -> None:
     repository.git("branch", "--no-track", "dev", commit)
     say(f"created the branches main and dev with {len(contents)} files: the sample and the pipeline")
     say("\nNext: read README.md, rehearse the sample, replace it\n  scripts/nox -s rehearse -- --only code_change")
-
-
-def pull_request(repository: Repository, facts: Facts, plan: Plan) -> str:
-    """Return the text of the pull request."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "messages"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown
-    )
-    return environment.get_template("pull-request.md.jinja").render(
-        added=len(plan.files),
-        files=[(repository.place(plan.names[name]), WHAT[name]) for name in WHAT if name in plan.names],
-        scripts=repository.place("scripts/"),
-        record=repository.place(RECORD),
-        findings=list(facts.findings.items()),
-        left_alone=[(repository.place(name), reason) for name, reason in plan.left_alone.items()],
-        notes=facts.notes,
-        settings=facts.settings,
-        version=quai_version(),
-        unknown=", ".join(unknown_settings(facts)),
-        has_backup=facts.database == "postgresql" and facts.has_database and bool(facts.migrate),
-    )
 
 
 def show_proof(folder: Path) -> list[str]:

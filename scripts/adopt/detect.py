@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from scripts.adopt import application, code, django, processes, services
+from scripts.adopt.configuration import find_gaps
 from scripts.adopt.environment import find_settings
 from scripts.adopt.evidence import Evidence, Undecided
 from scripts.adopt.facts import Facts
 from scripts.adopt.health_path import find_health_paths
-from scripts.adopt.packages import PYTHONS, read_python, read_toml, table
+from scripts.adopt.packages import read_toml, table
+from scripts.adopt.python_version import PYTHONS, read_python
 from scripts.adopt.repository import Repository, line_at, line_of
 from scripts.runner.process import Failure
 
@@ -42,14 +44,15 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
         static_prefix = ""
     tests_need_database = _tests(evidence)
     _branch(evidence)
-    return Facts(
+    facts = Facts(
         name=name,
         framework=framework,
         target=found.target if found else "",
         command=command,
         python=python,
         dependency_file=evidence.dependencies.file,
-        requirement_folders=list(evidence.dependencies.folders),
+        included_requirements=list(evidence.dependencies.included),
+        has_local_packages=evidence.dependencies.has_local,
         build_packages=build_packages,
         runtime_packages=runtime_packages,
         server=application.find_server(evidence, command),
@@ -73,6 +76,8 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
         findings=evidence.findings,
         notes=evidence.notes,
     )
+    facts.notes.extend(find_gaps(facts))
+    return facts
 
 
 def _name(evidence: Evidence) -> str:
@@ -135,8 +140,7 @@ def _tests(evidence: Evidence) -> bool:
         if answer not in ("yes", "no"):
             raise Failure(f"--set test-database={answer}: expected yes or no")
         return answer == "yes"
-    for name in evidence.repository.workflows():
-        text = evidence.repository.path(name).read_text(errors="replace")
+    for name, text in evidence.repository.workflows().items():
         if found and (image := re.search(r"image:\s*[\"']?(\S+/)?(postgres|postgis)\b", text)):
             evidence.add("test database", "postgresql", f"{name}:{line_at(text, image.start())}")
             return True

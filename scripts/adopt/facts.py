@@ -19,7 +19,8 @@ class Facts:
     command: list[str]
     python: str
     dependency_file: str
-    requirement_folders: list[str]  # that requirements.txt includes files from
+    included_requirements: list[str]  # files that requirements.txt includes
+    has_local_packages: bool  # requirements.txt lists some of the project: they are not installed
     build_packages: list[str]  # Debian packages that compile dependencies
     runtime_packages: list[str]  # Debian packages that dependencies need
     server: str  # to install in the image only

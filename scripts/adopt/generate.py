@@ -4,15 +4,13 @@ import json
 import re
 import shlex
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from scripts.adopt.environment import Setting
+from scripts.adopt.configuration import SAMPLES, Configuration, sort_settings
 from scripts.adopt.facts import Facts
-from scripts.adopt.services import is_redis
 from scripts.runner import project
 from scripts.runner.process import ROOT, run
 
@@ -26,39 +24,6 @@ PYTHON_IMAGES = {
 }
 CI, CD, DEPENDABOT = ".github/workflows/ci.yml", ".github/workflows/cd.yml", ".github/dependabot.yml"
 TOOLS = {"uv.lock": "uv", "poetry.lock": "poetry", "pdm.lock": "pdm"}
-OTHER_DATABASES = re.compile(r"(\w+_)?(TEST|TESTING|DEV|DEVELOPMENT|STAGING|READ|REPLICA)_\w+")
-DATABASE_URL = re.compile(
-    r"(\w+_)?(DATABASE|DB|POSTGRES|POSTGRESQL|PG|SQLALCHEMY|SQL)\w*_(URL|URI|DSN|CONN|CONNECTION)|DATABASE"
-)
-DATABASE_PART = re.compile(
-    r"(\w+_)?(?:DATABASE|DB|POSTGRES|POSTGRESQL|PG|SQL)_?"
-    r"(HOST|SERVER|HOSTNAME|ADDRESS|PORT|NAME|DB|DATABASE|USER|USERNAME|PASSWORD|PASS)"
-)
-# Secrets that any random text can be. Those of other services must be the user's own.
-OWN_SECRET = re.compile(
-    r"(\w+_)?(SECRET|SECRET_KEY|SALT|SIGNING_KEY|ENCRYPTION_KEY)|(API|AUTH|ADMIN|APP)_(KEY|TOKEN|PASSWORD)"
-)
-OTHER_SERVICES = re.compile(
-    r"(AWS|S3|AZURE|GOOGLE|GCP|GITHUB|GITLAB|STRIPE|PAYPAL|TWILIO|SENDGRID|MAILGUN|MAIL|EMAIL|SMTP|SLACK|SENTRY|OPENAI|"
-    r"ANTHROPIC|CLOUDINARY|FACEBOOK|OAUTH|OIDC|SOCIAL|AUTH0|FIREBASE|RECAPTCHA|TELEGRAM|DISCORD)_\w+"
-)
-# An optional one gets a value, too: a default in the code is public.
-SIGNING_KEY = re.compile(r"(DJANGO_|FLASK_|APP_|SESSION_|JWT_|AUTH_)?SECRET(_KEY)?|JWT_SECRET\w*")
-HOSTS = re.compile(r"(\w+_)?ALLOWED_HOSTS?")
-ORIGINS = re.compile(r"(\w+_)?TRUSTED_ORIGINS?")
-DEBUG = re.compile(r"(DJANGO_)?DEBUG")
-SAMPLES = {"int": "1", "bool": "false", "email": "admin@example.com", "url": "https://example.com"}
-
-
-@dataclass
-class Configuration:
-    """The settings of an application, sorted by what their values are; each with its name."""
-
-    environment: list[tuple[str, str]] = field(default_factory=list)  # value in the compose file; empty: optional
-    secrets: list[tuple[str, str]] = field(default_factory=list)  # generated on the server
-    composed: list[tuple[str, str]] = field(default_factory=list)  # addresses of services
-    derived: list[tuple[str, str]] = field(default_factory=list)  # from SITE_ADDRESS
-    unknown: list[tuple[str, str]] = field(default_factory=list)  # required, and nothing says what they are
 
 
 def generate(facts: Facts) -> dict[str, str]:
@@ -71,7 +36,7 @@ def generate(facts: Facts) -> dict[str, str]:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - the files are not HTML
     )
-    environment.filters |= {"flow": flow, "quote": shlex.quote}
+    environment.filters |= {"flow": flow, "quote": shlex.quote, "word": _word, "copy": _copy}
     context = _context(facts)
     names = [name.removesuffix(".jinja") for name in environment.list_templates()]
     texts = {name: environment.get_template(f"{name}.jinja").render(context) for name in sorted(names)}
@@ -80,6 +45,11 @@ def generate(facts: Facts) -> dict[str, str]:
     for name, text in ((CI, texts[CI]), (CD, (ROOT / CD).read_text())):
         texts[name] = _in_folder(text, facts.folder)
     return texts
+
+
+def has_backup(facts: Facts) -> bool:
+    """Return whether the service backup exists: it dumps the database before a migration."""
+    return facts.database == "postgresql" and facts.has_database and bool(facts.migrate)
 
 
 def _in_folder(workflow: str, folder: str) -> str:
@@ -112,78 +82,20 @@ def flow(words: list[str]) -> str:
     return f"[{', '.join(word if _is_plain(word) else json.dumps(word) for word in words)}]"
 
 
+def _word(text: str) -> str:
+    """Return a word of a Dockerfile, in quotes if it needs them."""
+    return text if re.fullmatch(r"[\w./:*-]+", text) else json.dumps(text, ensure_ascii=False)
+
+
+def _copy(words: list[str]) -> str:
+    """Return the words of COPY: as JSON if one needs quotes."""
+    is_plain = all(_word(word) == word for word in words)
+    return " ".join(words) if is_plain else json.dumps(words, ensure_ascii=False)
+
+
 def _is_plain(word: str) -> bool:
     is_special = re.fullmatch(r"(true|false|yes|no|on|off|null|y|n)", word, re.IGNORECASE)
     return bool(re.fullmatch(r"-{0,2}[A-Za-z_/][\w./=@-]*", word)) and not is_special
-
-
-def sort_settings(facts: Facts) -> Configuration:
-    """Return the settings of the application with their values."""
-    found = Configuration()
-    for setting in facts.settings:
-        if name := _sort(facts, setting, found):
-            found.environment.append((name, f"${{{name}:?set {name} in .env}}"))
-        else:
-            found.environment.append((setting.name, ""))
-    found.environment.sort(key=lambda item: not item[1])  # the optional ones last
-    if facts.has_database:
-        found.secrets.append(("POSTGRES_PASSWORD", "change-me"))
-    return found
-
-
-def unknown_settings(facts: Facts) -> list[str]:
-    """Return the names of the settings that the user has to set before the first deploy."""
-    return [name for name, _ in sort_settings(facts).unknown]
-
-
-def _sort(facts: Facts, setting: Setting, found: Configuration) -> str:
-    """Add a setting to the list for its kind of value; return its name, or an empty text if it stays optional."""
-    name = setting.name
-    is_django = facts.framework == "django"
-    if value := _address(facts, setting):
-        found.composed.append((name, value))
-    elif name == "POSTGRES_PASSWORD" and facts.has_database:
-        pass
-    elif is_django and HOSTS.fullmatch(name):
-        found.derived.append((name, f"${{SITE_ADDRESS}}{setting.separator or ','}localhost"))
-    elif is_django and ORIGINS.fullmatch(name) and setting.is_required:
-        found.derived.append((name, "https://${SITE_ADDRESS}"))
-    elif is_django and DEBUG.fullmatch(name) and setting.is_truthy:
-        found.derived.append((name, "0" if setting.kind == "int" else "False"))
-    elif SIGNING_KEY.fullmatch(name):
-        found.secrets.append((name, "change-me"))
-    elif not setting.is_required:
-        return ""
-    elif OWN_SECRET.fullmatch(name) and not OTHER_SERVICES.fullmatch(name) and not setting.kind:
-        found.secrets.append((name, "change-me"))
-    else:
-        found.unknown.append((name, SAMPLES.get(setting.kind, "change-me")))
-    return name
-
-
-def _address(facts: Facts, setting: Setting) -> str:
-    """Return the value of a setting that says where the database or Redis is; empty for other settings."""
-    name, database = setting.name, facts.database_name
-    if facts.uses_redis and is_redis(name):
-        if name.endswith("_PORT"):
-            return "6379"
-        return "redis" if name.endswith("_HOST") else "redis://redis:6379/0"
-    if not facts.has_database or OTHER_DATABASES.fullmatch(name):
-        return ""
-    if DATABASE_URL.fullmatch(name):
-        parts = {part[2] for item in facts.settings if (part := DATABASE_PART.fullmatch(item.name))}
-        if not setting.is_required and parts >= {"PASSWORD"} and parts & {"HOST", "SERVER", "HOSTNAME", "ADDRESS"}:
-            return ""  # the code composes it from the parts
-        return f"{facts.database_scheme}://{database}:${{POSTGRES_PASSWORD}}@db:5432/{database}"
-    if (part := DATABASE_PART.fullmatch(name)) and name != "POSTGRES_PASSWORD":
-        values = {
-            **dict.fromkeys(("HOST", "SERVER", "HOSTNAME", "ADDRESS"), "db"),
-            "PORT": "5432",
-            **dict.fromkeys(("NAME", "DB", "DATABASE", "USER", "USERNAME"), database),
-            **dict.fromkeys(("PASSWORD", "PASS"), "${POSTGRES_PASSWORD}"),
-        }
-        return values[part[2]]
-    return ""
 
 
 def _context(facts: Facts) -> dict[str, Any]:
@@ -197,6 +109,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "environment": [*_fixed_environment(facts), *configuration.environment],
         "has_database": facts.has_database,
         "database_name": facts.database_name,
+        "has_backup": has_backup(facts),
         "has_data": facts.has_database or facts.uses_redis,
         "site": site,
         "rehearsal_settings": [
@@ -209,8 +122,17 @@ def _context(facts: Facts) -> dict[str, Any]:
         "tool": " ".join(project.pins(TOOLS[file])) if file in TOOLS else "",
         "test_settings": _test_settings(facts, configuration),
         "throwaway_settings": _throwaway_settings(facts, configuration),
+        "copied_requirements": _copied_requirements(facts),
         "copied": "/app /release" if facts.static_prefix else "/app",
     }
+
+
+def _copied_requirements(facts: Facts) -> list[list[str]]:
+    """Return the words after COPY: the requirements files of the top level, and folders with others."""
+    others = [name for name in facts.included_requirements if "/" not in name]
+    names = [name for name in others if not re.fullmatch(r"requirements.*\.txt", name)]
+    folders = sorted({name.rpartition("/")[0] for name in facts.included_requirements if "/" in name})
+    return [["requirements*.txt", *names, "./"], *([folder, f"./{folder}"] for folder in folders)]
 
 
 def _test_settings(facts: Facts, configuration: Configuration) -> list[tuple[str, str]]:
@@ -245,7 +167,7 @@ def _fixed_environment(facts: Facts) -> list[tuple[str, str]]:
 
 def _throwaway_settings(facts: Facts, configuration: Configuration) -> str:
     """Return assignments with which the project can be imported during the build."""
-    kinds = {setting.name: SAMPLES.get(setting.kind, "none") for setting in facts.settings}
+    kinds = {setting.name: SAMPLES.get(setting.kind, "none") for setting in facts.settings} | {"PORT": "8000"}
     values = dict(_fixed_environment(facts)) | {
         name: kinds.get(name, "none") for name, value in configuration.environment if value
     }

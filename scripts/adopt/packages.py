@@ -1,6 +1,5 @@
 """The packages that a project depends on, and the Python that it requires, from the files that state them."""
 
-import configparser
 import re
 import tomllib
 from collections.abc import Iterator
@@ -8,15 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from scripts.adopt.repository import Repository, line_at, line_of
 from scripts.adopt.wheels import find_missing_wheel
 from scripts.runner.process import Failure
+from scripts.runner.project import LOCK_FILES
 
-# In the order in which the sessions look for them.
-LOCK_FILES = ("uv.lock", "poetry.lock", "pdm.lock")
 REQUIREMENTS = "requirements.txt"
 # The command that creates requirements.txt from a file that the image cannot be installed from.
 CONVERSIONS = {
@@ -26,9 +23,15 @@ CONVERSIONS = {
     "setup.py": "uv pip compile setup.py --output-file requirements.txt",
     "setup.cfg": "uv pip compile setup.cfg --output-file requirements.txt",
 }
-# Tried in this order: the version of the other images of Quai, then the ones before it, then newer ones.
-PYTHONS = ("3.13", "3.12", "3.11", "3.10", "3.14")
-PATCH_RELEASES = range(40)
+
+
+# The application servers that other packages require, with these extras.
+PROVIDED = [
+    ("uvicorn", frozenset({"standard"}), "fastapi"),
+    ("uvicorn", frozenset({"all"}), "fastapi"),
+    ("hypercorn", frozenset[str](), "quart"),
+]
+LOCAL_NOTE = "packages of the project are not installed in the image, but can be imported"
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,16 @@ class Dependencies:
     """What the image is installed from.
 
     `packages` are the direct dependencies; with requirements.txt, all that it lists. `indirect` are those that a lock
-    file adds to them, and `locked` its entries by name. `folders` contain requirements files that requirements.txt
-    includes.
+    file adds to them, and `locked` its entries by name. `included` are the files that requirements.txt includes;
+    `has_local`: it also lists packages of the project.
     """
 
     file: str
     packages: dict[str, Package]
     indirect: frozenset[str] = frozenset()
     locked: dict[str, dict[str, Any]] = field(default_factory=dict)
-    folders: tuple[str, ...] = ()
+    included: tuple[str, ...] = ()
+    has_local: bool = False
     notes: tuple[str, ...] = ()
 
     def find(self, *names: str) -> Package | None:
@@ -150,8 +154,12 @@ def _from_requirements(repository: Repository) -> Dependencies:
         found.setdefault(package.name, package)
     if unpinned := [package.name for package in found.values() if not package.version]:
         notes.append(f"{REQUIREMENTS} does not pin {_some(unpinned)}: two builds can differ")
-    folders = tuple(sorted({name.rpartition("/")[0] for name in seen if "/" in name}))
-    return Dependencies(REQUIREMENTS, found, folders=folders, notes=tuple(notes))
+    provided = {name for name, extras, provider in PROVIDED if (at := found.get(provider)) and extras <= at.extras}
+    included = tuple(name for name in seen if name != REQUIREMENTS)
+    has_local = any(LOCAL_NOTE in note for note in notes)
+    return Dependencies(
+        REQUIREMENTS, found, frozenset(provided), included=included, has_local=has_local, notes=tuple(notes)
+    )
 
 
 def _requirements(repository: Repository, name: str, seen: dict[str, None], notes: list[str]) -> Iterator[Package]:
@@ -164,10 +172,16 @@ def _requirements(repository: Repository, name: str, seen: dict[str, None], note
         text = re.sub(r"(^|\s)#.*|\s*\\$|\s--hash=.*", "", line).strip()
         if included := re.match(r"(-r|--requirement|-c|--constraint)[\s=]*(\S+)", text):
             file = _normalize("/".join(filter(None, [folder, included[2]])))
+            if not repository.has(file):
+                raise Failure(
+                    f"{name}:{number} includes {included[2]}, which is not in {repository.folder}, or not in Git"
+                )
             nested = list(_requirements(repository, file, seen, notes))
             yield from nested if "r" in included[1][:3] else []
-        elif re.match(r"(-e|--editable)\b|\.{0,2}/|\.$", text):
-            notes.append(f"{name}:{number}: {text}: packages of the project are not installed in the image")
+        elif remote := re.match(r"(?:(?:-e|--editable)[\s=]+)?git\+\S+#(?:\S*&)?egg=([\w.-]+)", text):
+            yield Package(canonicalize_name(remote[1]), "", f"{name}:{number}")
+        elif re.match(r"(-e|--editable)[\s=]+[./]|\.{0,2}/|\.{1,2}$", text):
+            notes.append(f"{name}:{number}: {text}: {LOCAL_NOTE}")
         elif text and not text.startswith("-") and (package := _package(text, f"{name}:{number}")):
             yield package
 
@@ -250,81 +264,3 @@ def _direct(repository: Repository, entries: dict[str, dict[str, Any]]) -> dict[
             version = str(entries.get(package.name, {}).get("version", ""))
             found[package.name] = Package(package.name, version, source, package.extras)
     return found
-
-
-def read_python(repository: Repository, dependencies: Dependencies) -> tuple[str, str]:
-    """Return the Python of the image, for example `3.13`, and where it comes from.
-
-    In a range, it is the first of PYTHONS for which the lock file has wheels. Raise Failure if the project requires a
-    Python that the image cannot have.
-    """
-    for value, source in _python_statements(repository):
-        try:
-            ranges = [SpecifierSet(part) for part in _ranges(value)]
-        except InvalidSpecifier:
-            raise Failure(f"{source} states the Python {value!r}, which is not a version or range") from None
-        allowed = [version for version in PYTHONS if _is_allowed(version, ranges)]
-        if allowed:
-            return _with_wheels(allowed, source, dependencies)
-        raise Failure(
-            f"{source} requires Python {value}, and Quai supports 3.10 to 3.14. If the application runs on one of them:"
-            " --set python=3.13"
-        )
-    return _with_wheels([*PYTHONS], "the default: no file states a version", dependencies)
-
-
-def _is_allowed(version: str, ranges: list[SpecifierSet]) -> bool:
-    return any(allowed.contains(f"{version}.{patch}") for allowed in ranges for patch in PATCH_RELEASES)
-
-
-def _with_wheels(versions: list[str], source: str, dependencies: Dependencies) -> tuple[str, str]:
-    """Return the first version for which the lock file has wheels, or else the first, and the source."""
-    missing = {version: dependencies.find_missing_wheel(version) for version in versions}
-    chosen = next((version for version in versions if not missing[version]), versions[0])
-    if package := missing[versions[0]]:
-        return chosen, f"{source}; {package} has no wheel for {versions[0]}"
-    return chosen, source
-
-
-def _python_statements(repository: Repository) -> Iterator[tuple[str, str]]:
-    """Yield (version or range, source), the most specific statement first."""
-    for name, pattern in ((".python-version", r"^\s*"), ("runtime.txt", r"^\s*"), (".tool-versions", r"^python\s+")):
-        text = repository.text(name)
-        if found := re.search(pattern + r"(?:python-?|cpython-)?(\d+\.\d+)", text, re.MULTILINE):
-            yield found[1], f"{name}:{line_at(text, found.start(1))}"
-    text = repository.text("pyproject.toml")
-    tables = read_toml(repository, "pyproject.toml")
-    if requires := table(tables, "project").get("requires-python"):
-        yield str(requires), f"pyproject.toml:{line_of(text, 'requires-python')}"
-    if isinstance(python := table(tables, "tool", "poetry", "dependencies").get("python"), str):
-        yield python, f"pyproject.toml:{line_of(text, 'python =')}"
-    text = repository.text("Pipfile")
-    if requires := table(read_toml(repository, "Pipfile"), "requires").get("python_version"):
-        yield str(requires), f"Pipfile:{line_of(text, 'python_version')}"
-    parser = configparser.ConfigParser(interpolation=None)
-    text = repository.text("setup.cfg")
-    try:
-        parser.read_string(text)
-        if requires := parser.get("options", "python_requires", fallback=""):
-            yield requires, f"setup.cfg:{line_of(text, 'python_requires')}"
-    except configparser.Error:
-        pass
-    text = repository.text("Dockerfile")
-    if found := re.search(r"^FROM\s+(?:--\S+\s+)?(?:\S+/)?python:(\d+\.\d+)", text, re.MULTILINE):
-        yield found[1], f"Dockerfile:{line_at(text, found.start(1))}"
-
-
-def _ranges(text: str) -> Iterator[str]:
-    """Yield the alternatives of a version or range in the notation of PEP 440; Poetry has ^, ~, * and ||."""
-
-    def translate(part: str) -> str:
-        if found := re.fullmatch(r"\^(\d+)(\.[\d.]+)?", part):
-            return f">={part[1:]},<{int(found[1]) + 1}"
-        if found := re.fullmatch(r"~(\d+)\.(\d+)(\.\d+)?", part):
-            return f">={part[1:]},<{found[1]}.{int(found[2]) + 1}"
-        if re.fullmatch(r"\d+\.\d+", part):
-            return f"=={part}.*"
-        return f"=={part}" if re.fullmatch(r"\d+\.\d+\.[\d*]+", part) else "" if part == "*" else part
-
-    for alternative in re.split(r"\|\|?", text):
-        yield ",".join(translate(part.strip()) for part in alternative.split(","))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scripts.adopt.facts import Facts
@@ -24,7 +24,7 @@ ALTERNATIVES = {
     ".env.prod": (project.ENV_TEMPLATES[0], "the template of the server's .env is {name}"),
     "noxfile.py": ("noxfile_pipeline.py", "scripts/nox uses {name}"),
     CD: (".github/workflows/pipeline.yml", "{name} deploys. If yours does, too, remove it when the new server serves"),
-    CI: ("", "add a step to it: scripts/nox -s image"),
+    CI: ("", "add a step: scripts/nox -s image. If it checks all Python files: exclude noxfile.py and scripts/"),
     DEPENDABOT: (
         "",
         "let it update docker, docker-compose and github-actions, too, which the pipeline pins",
@@ -74,7 +74,11 @@ def read_record(folder: Path) -> Record | None:
         values = json.loads(path.read_text())
         configuration = {name: Added(**added) for name, added in values["configuration"].items()}
         known = {name: values[name] for name in ("version", "answers", "facts", "pipeline")}
-        return Record(**known, configuration=configuration)
+        record = Record(**known, configuration=configuration)
+        paths = [PurePosixPath(name) for name in (*configuration, *record.files())]
+        if not re.fullmatch("[0-9a-f]{40}", record.version) or any(x.is_absolute() or ".." in x.parts for x in paths):
+            raise ValueError(f"version {record.version!r}, or a path that is not in the repository")
+        return record
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure(f"{RECORD} is damaged ({error!r}): restore it with git checkout <commit> -- {RECORD}") from None
 
@@ -137,8 +141,7 @@ def _unaffected_files(repository: Repository) -> dict[str, str]:
     for name in (".env.example", ".env.sample"):
         if repository.has(name):
             found[name] = "for development; the server's settings are described in the template of its .env"
-    for name in repository.workflows():
-        text = repository.path(name).read_text(errors="replace")
+    for name, text in repository.workflows().items():
         if name not in (CD, CI) and (deploys := DEPLOYS.search(text)):
             found[name] = (
                 f"line {line_at(text, deploys.start())} may deploy or push an image ({deploys[0]!r}). If so, remove it"
@@ -160,8 +163,9 @@ def _choose_name(repository: Repository, facts: Facts, plan: Plan, template: str
             plan.left_alone[template] = f"{dockerfile}.dockerignore contains its lines and those of the pipeline"
         return f"{dockerfile}.dockerignore"
     if template in ALTERNATIVES:
-        for existing in (template, *SAME_PURPOSE.get(template, ())):
-            if _existing(repository, existing) is not None:
+        others = [existing for existing in SAME_PURPOSE.get(template, ()) if (repository.top / existing).exists()]
+        for existing in (template, *others):
+            if existing in others or _existing(repository, existing) is not None:
                 name, reason = ALTERNATIVES[template]
                 plan.left_alone[existing] = reason.format(name=name)
                 return name

@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from scripts.runner.process import Failure
 
-# Larger files are data, or generated.
-MAX_BYTES = 1_000_000
+# Larger files are data, or generated; lock files are up to some MB.
+MAX_BYTES, MAX_LOCK_BYTES = 1_000_000, 50_000_000
 
 
 class Repository:
@@ -86,17 +86,20 @@ class Repository:
         try:
             if not path.resolve().is_relative_to(self.top):
                 raise Failure(f"{name} is a link to {path.resolve()}, outside the repository: replace it by a file")
-            if path.stat().st_size > MAX_BYTES:
-                raise Failure(f"{name} is larger than {MAX_BYTES} bytes")
+            limit = MAX_LOCK_BYTES if name.endswith(".lock") else MAX_BYTES
+            if path.stat().st_size > limit:
+                raise Failure(f"{name} is larger than {limit} bytes")
             return path.read_text(encoding="utf-8-sig")
         except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
             raise Failure(f"cannot read {name}: {error}") from None
         except UnicodeDecodeError as error:
             raise Failure(f"cannot read {name}: it is not UTF-8 (byte {error.start})") from None
 
-    def workflows(self) -> list[str]:
-        """Return the workflows of the repository that Git tracks."""
-        return self.git("ls-files", "--", ".github/workflows/*.yml", ".github/workflows/*.yaml").splitlines()
+    def workflows(self) -> dict[str, str]:
+        """Return the text of each workflow that Git tracks, by its name. Raise Failure as `text` does."""
+        patterns = (".github/workflows/*.yml", ".github/workflows/*.yaml")
+        names = self.git("ls-files", "-z", "--full-name", "--", *patterns).split("\0")
+        return {name: self._read(name) for name in names if name and name.isprintable()}
 
     def matching(self, *patterns: str) -> Iterator[str]:
         """Yield the tracked files that match one of these patterns, as `PurePath.match` does."""

@@ -119,7 +119,7 @@ def find_system_packages(evidence: Evidence) -> tuple[list[str], list[str]]:
     if "c" in extras:
         names.add("psycopg-c")
     build, runtime = ({word for name in names for word in SYSTEM_PACKAGES[name][part].split()} for part in (0, 1))
-    if GIT_DEPENDENCY.search(evidence.repository.text(dependencies.file)):
+    if any(GIT_DEPENDENCY.search(evidence.repository.text(x)) for x in (dependencies.file, *dependencies.included)):
         build.add("git")
     return sorted(build), sorted(runtime)
 

@@ -220,9 +220,9 @@ def ruff_settings() -> dict[str, Any]:
     return read_toml(files[0]) if files else tool_settings("ruff")
 
 
-def test_variables() -> dict[str, str]:
-    """Return the environment variables of the tests: packages in src/ can be imported, as in the image."""
-    return {"PYTHONPATH": "src"} if Path("src").exists() else {}
+def test_variables(source_folder: str = "src") -> dict[str, str]:  # noqa: PT028 - it is no test
+    """Return the environment variables of the tests: packages in this folder can be imported, as in the image."""
+    return {"PYTHONPATH": source_folder} if source_folder and Path(source_folder).exists() else {}
 
 
 def dev_command() -> list[str]:

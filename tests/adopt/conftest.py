@@ -14,6 +14,15 @@ FLASK = {
     "requirements.txt": "Flask==3.1.3\ngunicorn==27.0.1\n",
     "app.py": "from flask import Flask\n\napp = Flask(__name__)\n",
 }
+DJANGO = {
+    "requirements.txt": "Django==5.2.1\ngunicorn==27.0.1\npsycopg[binary]==3.3.9\n",
+    "manage.py": "import django, os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\n",
+    "site1/__init__.py": "",
+    "site1/settings.py": "ROOT_URLCONF = 'site1.urls'\n",
+    "site1/urls.py": "from django.urls import path\n\nurlpatterns = [path('health/', None)]\n",
+    "site1/wsgi.py": "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n",
+    "site1/asgi.py": "from django.core.asgi import get_asgi_application\n\napplication = get_asgi_application()\n",
+}
 
 
 def run_git(folder: Path, *command: str) -> str:

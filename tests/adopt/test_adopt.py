@@ -196,6 +196,40 @@ def test_existing_files_get_an_alternative(make_project, capsys):
     assert (compose_file(folder), env_template(folder)) == ("docker-compose.pipeline.yml", ".env.pipeline")
 
 
+def test_workflows_with_any_name(make_project, capsys):
+    folder = make_project(FLASK | {".github/workflows/déploiement.yml": "on: push\njobs: {x: {run: docker push x}}\n"})
+    adopt(folder)
+    assert "left alone: .github/workflows/déploiement.yml: line 2 may deploy" in capsys.readouterr().out
+
+
+def test_a_workflow_that_cannot_be_read_is_named(make_project):
+    folder = make_project(FLASK)
+    (folder / ".github/workflows").mkdir(parents=True)
+    (folder / ".github/workflows/x.yml").symlink_to("/etc/hostname")
+    run_git(folder, "add", "--all")
+    run_git(folder, "commit", "--quiet", "--message=link")
+    assert "x.yml is a link to /etc/hostname" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"file": ".env.prod"', '"file": "../../x"'),
+        ('"file": ".env.prod"', '"file": "/etc/x"'),
+        ('"version": "', '"version": "--output=/tmp/x'),
+    ],
+)
+def test_a_record_cannot_name_files_outside_the_repository(make_project, old, new):
+    folder = make_project(FLASK)
+    adopt(folder)
+    record = folder / ".quai.json"
+    assert old in record.read_text()
+    record.write_text(record.read_text().replace(old, new))
+    run_git(folder, "commit", "--quiet", "--all", "--message=edited")
+    with pytest.raises(Failure, match=r"\.quai\.json is damaged"):
+        main([str(folder), "--update"])
+
+
 def test_the_project_s_dockerfile_can_build_the_release(make_project):
     folder = make_project(FLASK | {"Dockerfile": "FROM python:3.13\nENTRYPOINT [run]\n", ".dockerignore": "data\n"})
     adopt(folder, "--set", "dockerfile=Dockerfile")

@@ -13,9 +13,9 @@ from scripts.adopt.commands import server_words, worker_words
 from scripts.adopt.detect import detect
 from scripts.adopt.evidence import Undecided
 from scripts.adopt.generate import CD, CI, generate
-from scripts.adopt.packages import LOCK_FILES
 from scripts.adopt.repository import Repository
 from scripts.runner.process import Failure
+from scripts.runner.project import LOCK_FILES
 from scripts.runner.settings import parse_env
 
 PACKAGES = [

@@ -6,22 +6,12 @@ import pytest
 
 from scripts.adopt.detect import detect
 from scripts.adopt.evidence import Undecided
-from scripts.adopt.generate import generate
 from scripts.adopt.repository import Repository
 from scripts.runner.process import Failure
-from tests.adopt.conftest import FLASK
+from tests.adopt.conftest import DJANGO, FLASK
 
 FASTAPI = {"requirements.txt": "fastapi==0.165.0\nuvicorn==0.54.0\n"}
 APPLICATION = "from fastapi import FastAPI\n\napp = FastAPI()\n"
-DJANGO = {
-    "requirements.txt": "Django==5.2.1\ngunicorn==27.0.1\npsycopg[binary]==3.3.9\n",
-    "manage.py": "import django, os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\n",
-    "site1/__init__.py": "",
-    "site1/settings.py": "ROOT_URLCONF = 'site1.urls'\n",
-    "site1/urls.py": "from django.urls import path\n\nurlpatterns = [path('health/', None)]\n",
-    "site1/wsgi.py": "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n",
-    "site1/asgi.py": "from django.core.asgi import get_asgi_application\n\napplication = get_asgi_application()\n",
-}
 
 
 def test_flask(facts_of):
@@ -68,23 +58,6 @@ def test_import_name(facts_of, file, target):
 def test_the_project_s_imports_decide_from_where_it_is_imported(facts_of, files, target, folder):
     facts = facts_of(FASTAPI | files)
     assert (facts.target, facts.source_folder) == (target, folder)
-
-
-def test_a_django_project_in_a_folder_is_imported_from_there(facts_of):
-    wsgi = "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n"
-    settings = "INSTALLED_APPS = ['django.contrib.staticfiles']\nSTATIC_ROOT = BASE_DIR / 'static'\n"
-    facts = facts_of(
-        {
-            "requirements.txt": "django==6.1\ngunicorn==27.0.1\npsycopg[binary]==3.3.9\n",
-            "site/manage.py": "import django\n",
-            "site/shop/wsgi.py": wsgi,
-            "site/shop/settings.py": settings,
-        }
-    )
-    assert facts.target == "shop.wsgi:application"
-    assert facts.migrate == ["python", "site/manage.py", "migrate", "--noinput"]
-    assert facts.static_root == "site/static"
-    assert "PYTHONPATH=/app:/app/site " in generate(facts)["Dockerfile"]
 
 
 def test_a_member_of_a_uv_workspace_needs_requirements_of_its_own(make_project):
@@ -139,6 +112,20 @@ def test_object_from_factory(facts_of):
     assert facts.target == "wsgi:app"
 
 
+def test_a_call_that_uses_the_application_is_not_the_application(facts_of):
+    factory = "from flask import Flask\n\ndef create_app():\n    return Flask(__name__)\n"
+    worker = "from shop import create_app\nfrom jobs import make_celery\ncelery = make_celery(create_app())\n"
+    files = {"requirements.txt": FLASK["requirements.txt"], "shop.py": factory, "celery_worker.py": worker}
+    assert facts_of(files).target == "shop:create_app"
+
+
+def test_flask_behind_asgi(facts_of):
+    wsgi = "from asgiref.wsgi import WsgiToAsgi\nfrom flask import Flask\nserver = Flask('x')\n"
+    files = {"requirements.txt": "flask==3.1\nuvicorn==0.54\n", "app.py": wsgi + "app = WsgiToAsgi(server)\n"}
+    facts = facts_of(files)
+    assert (facts.framework, facts.target, facts.command[0]) == ("flask", "app:app", "uvicorn")
+
+
 def test_applications_of_tests_and_docs_do_not_count(facts_of):
     files = {
         "main.py": APPLICATION,
@@ -185,31 +172,6 @@ def test_django_with_an_asgi_server(facts_of):
     assert facts_of(DJANGO | {"requirements.txt": "django\nuvicorn\n"}).target == "site1.asgi:application"
 
 
-def test_django_settings_of_manage_differ(facts_of):
-    setting = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.production')\n"
-    wsgi = DJANGO["site1/wsgi.py"] + setting
-    facts = facts_of(DJANGO | {"site1/wsgi.py": wsgi})
-    assert facts.settings_module == "site1.production"
-
-
-@pytest.mark.parametrize(
-    ("files", "python"),
-    [
-        ({".python-version": "3.12.4\n"}, "3.12"),
-        ({"runtime.txt": "python-3.11.9"}, "3.11"),
-        ({".tool-versions": "nodejs 20\npython 3.12.1\n"}, "3.12"),
-        ({"Dockerfile": "FROM python:3.12-slim AS base\n"}, "3.12"),
-        ({"pyproject.toml": "[project]\nname='x'\nrequires-python='>=3.11,<3.13'\n"}, "3.12"),
-        ({"pyproject.toml": "[project]\nname='x'\nrequires-python='>=3.14'\n"}, "3.14"),
-        ({"pyproject.toml": "[tool.poetry.dependencies]\npython = '^3.11'\n"}, "3.13"),
-        ({"pyproject.toml": "[tool.poetry.dependencies]\npython = '~3.11'\n"}, "3.11"),
-        ({}, "3.13"),
-    ],
-)
-def test_python(facts_of, files, python):
-    assert facts_of(FLASK | files).python == python
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -233,14 +195,6 @@ def test_what_cannot_be_deployed_is_refused(facts_of, files, message):
 def test_no_application(facts_of):
     with pytest.raises(Undecided, match=r"flask is a dependency .*, but no file creates an application"):
         facts_of(FLASK | {"app.py": ""})
-
-
-def test_included_requirements(facts_of):
-    files = {
-        "requirements.txt": "-r requirements/base.txt\n",
-        "requirements/base.txt": "# web\nflask==3.1\n-r ../requirements.txt\ngunicorn\n",
-    }
-    assert facts_of(FLASK | files).framework == "flask"
 
 
 def test_server_of_the_image(facts_of):
@@ -332,44 +286,6 @@ def test_queue_without_a_command_is_noted(facts_of):
     assert any("dramatiq is a dependency" in note for note in facts.notes)
 
 
-@pytest.mark.parametrize(
-    ("code", "path"),
-    [
-        ("from flask import Flask\n\napp = Flask(__name__)\n\n@app.route('/health')\ndef health(): pass\n", "/health"),
-        (
-            "from flask import Flask\n\napp = Flask(__name__)\n\n@app.get('/users/<id>/status')\ndef status(): pass\n",
-            "",
-        ),
-        ("from flask import Flask\n\napp = Flask(__name__)\n\n@app.post('/ping')\ndef ping(): pass\n", ""),
-        (
-            "from flask import Flask\n\napp = Flask(__name__)\n\n@app.route('/up', methods=['POST'])\ndef up(): pass\n",
-            "",
-        ),
-        (
-            "from flask import Flask, Blueprint\n\napp = Flask(__name__)\n"
-            "bp = Blueprint('x', __name__, url_prefix='/api')\napp.register_blueprint(bp)\n"
-            "@bp.get('/ping')\ndef ping(): pass\n",
-            "/api/ping",
-        ),
-        (
-            "from flask import Flask, Blueprint\n\napp = Flask(__name__)\nbp = Blueprint('x', __name__)\n"
-            "app.register_blueprint(bp, url_prefix=prefix())\n\n@bp.get('/ping')\ndef ping(): pass\n",
-            "",
-        ),
-    ],
-)
-def test_health_path(facts_of, code, path):
-    assert facts_of(FLASK | {"app.py": code}).health_path == path
-
-
-def test_health_path_of_included_urls(facts_of):
-    files = {
-        "site1/urls.py": "from django.urls import include, path\n\nu = [path('api/', include('shop.urls'))]\n",
-        "shop/urls.py": "from django.urls import path\n\nu = [path('healthz', None), path('<int:id>/ping', None)]\n",
-    }
-    assert facts_of(DJANGO | files).health_path == "/api/healthz"
-
-
 def test_sqlite_is_a_question(facts_of):
     settings = "ROOT_URLCONF = 'x'\nENGINE = 'django.db.backends.sqlite3'\n"
     files = DJANGO | {"requirements.txt": "django\ngunicorn\n", "site1/settings.py": settings}
@@ -401,12 +317,3 @@ def test_nothing_is_imported(facts_of):
 def test_a_file_with_a_syntax_error_is_noted(facts_of):
     facts = facts_of(FLASK | {"old.py": "print 'python 2'\n"})
     assert any(note.startswith("old.py is not valid for Python 3.") for note in facts.notes)
-
-
-def test_static_files_are_where_base_dir_is(facts_of):
-    settings = (
-        "from pathlib import Path\nBASE_DIR = Path(__file__).resolve().parent.parent\n"
-        "INSTALLED_APPS = ['django.contrib.staticfiles']\nSTATIC_ROOT = BASE_DIR / 'static'\n"
-    )
-    files = {name: text for name, text in DJANGO.items() if name != "site1/settings.py"}
-    assert facts_of(files | {"site1/settings/base.py": settings}).static_root == "site1/static"

@@ -9,7 +9,7 @@ import yaml
 from scripts.adopt.generate import PYTHON_IMAGES, generate, pipeline_files
 from scripts.runner.base_images import PINS, pinned
 from scripts.runner.process import ROOT
-from tests.adopt.conftest import FLASK
+from tests.adopt.conftest import DJANGO, FLASK
 from tests.rehearsal.application import read
 
 FILES = FLASK | {
@@ -90,6 +90,13 @@ def test_only_the_lines_of_the_lock_file_are_in_the_dockerfile(facts_of):
 def test_pytest_does_not_collect_a_file_of_the_pipeline():
     names = [Path(name).name for name in pipeline_files()]
     assert not [name for name in names if re.fullmatch(r"(test_.*|.*_test|conftest)\.py", name)]
+
+
+def test_folders_with_spaces(facts_of):
+    files = {f"my site/{name}": text for name, text in DJANGO.items()}
+    files["requirements.txt"] = DJANGO["requirements.txt"]
+    text = generate(facts_of(files))["Dockerfile"]
+    assert 'PYTHONPATH="/app:/app/my site" ' in text
 
 
 def test_a_site_that_checks_the_host_has_a_name(facts_of):
