@@ -148,8 +148,9 @@ def adopt(
     for name, reason in plan.left_alone.items():
         say(f"  left alone: {repository.place(name)}: {reason}")
     description = repository.private_file(PULL_REQUEST)
-    description.write_text(describe(repository, facts, plan))
-    failed = show_proof(repository.folder) if prove else []
+    description.write_text(describe(repository, facts, plan, []))
+    results = show_proof(repository.folder) if prove else []
+    description.write_text(describe(repository, facts, plan, results))
     folder, root = shlex.quote(str(repository.folder)), shlex.quote(str(ROOT))
     say(
         "\nNext: deploy it to a throwaway server, set up a server, open the pull request\n"
@@ -158,7 +159,7 @@ def adopt(
         f"  git push --set-upstream origin dev {BRANCH} && gh pr create --base dev --title 'Add a deployment pipeline'"
         f" --body-file {shlex.quote(str(description))}"
     )
-    if failed:
+    if failed := [result.session for result in results if result.outcome == "failed"]:
         raise Failure(
             f"{' and '.join(failed)} failed: the branch {BRANCH} is complete, but does not work yet."
             f" Fix the cause on it, commit, and run: scripts/nox -s {' '.join(failed)}"
@@ -177,17 +178,17 @@ def create_sample(repository: Repository) -> None:
     say("\nNext: read README.md, rehearse the sample, replace it\n  scripts/nox -s rehearse -- --only code_change")
 
 
-def show_proof(folder: Path) -> list[str]:
-    """Run the sessions and print their results; return the names of those that failed."""
-    failed = []
+def show_proof(folder: Path) -> list[proof.Result]:
+    """Run the sessions, print their results and return them."""
+    results = []
     for session in proof.SESSIONS:
         say(f"scripts/nox -s {session} ...")
         result = proof.run_session(folder, session)
+        results.append(result)
         say(f"  {result.outcome} ({result.seconds:.0f} s)")
         if result.outcome == "failed":
-            failed.append(session)
             say("".join(f"    {line}\n" for line in result.output.splitlines()))
-    return failed
+    return results
 
 
 def update(repository: Repository, answers: dict[str, str], ask: Callable[[Undecided], str] | None) -> None:

@@ -10,6 +10,7 @@ from scripts.adopt.configuration import sort_settings, unknown_settings
 from scripts.adopt.facts import Facts
 from scripts.adopt.generate import CD, CI, DEPENDABOT, has_backup
 from scripts.adopt.plan import RECORD, Plan, quai_version
+from scripts.adopt.proof import Result
 from scripts.adopt.repository import Repository
 from scripts.runner.process import ROOT, run
 
@@ -26,8 +27,8 @@ WHAT = {
 }
 
 
-def describe(repository: Repository, facts: Facts, plan: Plan) -> str:
-    """Return the text of the pull request, in Markdown."""
+def describe(repository: Repository, facts: Facts, plan: Plan, results: list[Result]) -> str:
+    """Return the text of the pull request, in Markdown; `results` are those of the proof."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "messages"),
         undefined=jinja2.StrictUndefined,
@@ -48,6 +49,7 @@ def describe(repository: Repository, facts: Facts, plan: Plan) -> str:
         origin=_origin(),
         version=quai_version(),
         has_backup=has_backup(facts),
+        results=", ".join(f"{result.session} {result.outcome}" for result in results),
         steps=list(_steps(repository, facts)),
     )
 
@@ -66,15 +68,20 @@ def _settings(facts: Facts) -> Iterator[tuple[str, str]]:
         if items:
             yield kind, ", ".join(f"`{name}`{sources.get(name, '')}" for name, _ in items)
     if optional := [name for name, value in found.environment if not value]:
-        yield "optional, and not set", ", ".join(f"`{name}`" for name in optional)
+        yield (
+            "not set: the code has a default, which has to suit production",
+            ", ".join(f"`{name}`" for name in optional),
+        )
 
 
 def _steps(repository: Repository, facts: Facts) -> Iterator[str]:
     setup = repository.place("scripts/setup-server.sh")
-    site = " `--site DOMAIN` is required: the application redirects plain HTTP." if facts.requires_https else ""
+    without = (
+        "it is required, because the application redirects plain HTTP" if facts.requires_https else "without it, HTTP"
+    )
     yield (
-        f"Set up a server: `{setup} --help`, in a clone of this branch on the server.{site} It generates the secrets in"
-        " `/srv/quai/.env`."
+        f"Set up a server, in a clone of this branch on it: `sudo {setup} --image ghcr.io/OWNER/{facts.name}"
+        f" --site DOMAIN` (`--site` enables HTTPS; {without}). It generates the secrets in `/srv/quai/.env`."
     )
     if unknown := unknown_settings(facts):
         yield f"Set these there: {', '.join(unknown)}."

@@ -13,7 +13,7 @@ from scripts.adopt.facts import Facts
 from scripts.adopt.plan import RECORD
 from scripts.runner.process import Failure
 from scripts.runner.project import compose_file, env_template
-from tests.adopt.conftest import FLASK, run_git
+from tests.adopt.conftest import DJANGO, FLASK, run_git
 from tests.rehearsal.repository import find_missing_file
 
 
@@ -57,6 +57,19 @@ def test_adds_one_commit_and_changes_no_file(make_project, capsys):
     assert "app:app  (app.py:3)" in output
     assert "gh pr create --base dev" in output
     assert "adds" in (folder / ".git/quai-pull-request.md").read_text()
+
+
+def test_the_pull_request_says_what_is_left_to_do(make_project):
+    settings = "import os\nSECURE_SSL_REDIRECT = True\nA = os.environ['STRIPE_KEY']\nB = os.environ['SECRET_KEY']\n"
+    folder = make_project(DJANGO | {"site1/settings.py": settings + "C = os.getenv('D')\n"})
+    adopt(folder)
+    text = (folder / ".git/quai-pull-request.md").read_text()
+    assert "* for you to set: `STRIPE_KEY` (site1/settings.py:3)\n" in text
+    assert "`SECRET_KEY` (site1/settings.py:4)" in text
+    assert "default, which has to suit production: `D`\n" in text
+    assert "`--site` enables HTTPS; it is required" in text
+    assert "2. Set these there: STRIPE_KEY.\n" in text
+    assert "5. Back up the database every night" in text
 
 
 def test_a_second_run_changes_nothing(make_project, capsys):
