@@ -81,8 +81,8 @@ def _named(evidence: Evidence, target: str) -> Application:
 
 
 def _of_one_interface(evidence: Evidence, candidates: list[Application]) -> list[Application]:
-    """Return the interface of Django that the installed servers can start: WSGI if they can start both."""
-    if {FRAMEWORKS[item.framework] for item in candidates} != {"django"}:
+    """Return the interface of an application that the installed servers can start: WSGI if they can start both."""
+    if len({FRAMEWORKS[item.framework] for item in candidates}) != 1:
         return candidates
     packages = evidence.dependencies.packages
     is_asgi = "channels" in packages or (not packages.keys() & WSGI_SERVERS and bool(packages.keys() & ASGI_SERVERS))
@@ -123,12 +123,9 @@ def find_command(evidence: Evidence, application: Application | None, web: list[
 def _usual_command(evidence: Evidence, application: Application) -> list[str]:
     servers = ASGI_SERVERS if application.framework in ASGI else WSGI_SERVERS
     added = canonicalize_name(re.split(r"[=<>~!\[]", evidence.answers.get("server", ""))[0])
-    fastapi = evidence.dependencies.find("fastapi")
     sources = {name: package.source for name, package in evidence.dependencies.packages.items() if name in servers}
     if added:
         sources.setdefault(added, "--set server")
-    if fastapi and fastapi.extras & {"standard", "all"}:
-        sources.setdefault("uvicorn", fastapi.source)
     if not sources:
         sources = {name: evidence.dependencies.file for name in servers if evidence.dependencies.is_installed(name)}
     for name, template in servers.items():

@@ -181,8 +181,9 @@ def find_applications(modules: list[Module]) -> list[Application]:
         own: dict[str, Application] = {}
         for name, value in assignments(module):
             if framework := _made(module, name, value, makers, own):
-                # `application = Middleware(application)` replaces the inner one.
-                own = {key: item for key, item in own.items() if not _mentions(value, key)}
+                # `application = Middleware(application)` replaces the inner one, unless it is for another server.
+                is_same = framework != "flask-asgi"
+                own = {key: item for key, item in own.items() if not (is_same and _mentions(value, key))}
                 own[name] = Application(framework, f"{module.name}:{name}", False, module.at(value))
         found += own.values()
     return found or find_factories(modules)
@@ -217,7 +218,7 @@ def _made(module: Module, name: str, value: ast.expr, makers: dict[str, str], ow
     if isinstance(value.func, ast.Attribute) and module.full_name(value.func.value) in own:
         return ""  # a method of the application
     wrapper = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
-    if name not in own and not WRAPPERS.search(wrapper):
+    if name not in {*own, "app", "application"} and not WRAPPERS.search(wrapper):
         return ""  # an extension that uses the application, such as Migrate(app)
     for part in ast.walk(value):
         inner = ""

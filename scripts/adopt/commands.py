@@ -32,7 +32,7 @@ TOOL_OPTIONS = {
 MODULES = (("python", "-m"), ("python3", "-m"))
 # Words before an application server. Programs that observe it stay; those that an image has for signals are left out.
 OBSERVERS = {"newrelic-admin", "run-program", "ddtrace-run", "opentelemetry-instrument"}
-INITS = {"tini", "dumb-init", "catatonit", "-g", "--", "then", "else", "do"}
+INITS = {"env", "tini", "dumb-init", "catatonit", "nohup", "-g", "--", "then", "else", "do"}
 WORKERS = (
     "celery",
     "rq",
@@ -53,14 +53,16 @@ def server_words(text: str) -> list[str] | None:
         words, before = _unwrap(_split(part)), []
         while words and words[0].rpartition("/")[2] not in SERVERS:
             word = words.pop(0)
-            if word in OBSERVERS or word == "env" or re.match(r"[A-Za-z_]\w*=", word):
+            if word in OBSERVERS or re.match(r"[A-Za-z_]\w*=", word):
                 before.append(word)
             elif word.rpartition("/")[2] not in INITS:
                 words = []
+            words = _unwrap(words)
         server = words[0].rpartition("/")[2] if words else ""
         if server and (server != "fastapi" or words[1:2] == ["run"]):
             options = _production_options(server, words[1:])
-            return [*before, server, *options] if options else None
+            env = ["env"] if before and "=" in before[0] else []
+            return [*env, *before, server, *options] if options else None
     return None
 
 
@@ -82,11 +84,12 @@ def _production_options(server: str, options: list[str]) -> list[str]:
         elif re.fullmatch(r"\d*[<>].*|&|fi|done", word):
             break  # redirections, and the end of a shell statement
         elif "$" in word.replace(PORT, ""):
-            if kept and kept[-1].startswith("-") and kept[-1] not in FLAGS and not word.startswith("-"):
+            is_option = bool(kept) and bool(re.fullmatch(r"--?[A-Za-z][\w-]*", kept[-1])) and kept[-1] not in FLAGS
+            if is_option and not word.startswith("-"):
                 kept.pop()  # the option that gets the variable: the server's default applies
-            elif not word.startswith("-"):
+            elif not word.startswith("-") and not any(re.search(r"[:.]", other) for other in kept):
                 return []
-        elif word not in DEVELOPMENT_FLAGS:
+        elif word and word not in DEVELOPMENT_FLAGS:
             kept.append(word)
     kept += replacement
     names = {OTHER_NAMES.get(name, name) for name in (word.partition("=")[0] for word in kept)}
@@ -97,6 +100,11 @@ def _with_defaults(word: str) -> str:
     """Return a word in which the port is API_PORT, and `${WORKERS:-2}` is its default."""
     word = re.sub(r"\$PORT\b|\$\{PORT(:?-[^}]*)?\}", PORT, word)
     return re.sub(r"\$\{(?!API_PORT)\w+:?-([^}]*)\}", r"\1", word)
+
+
+def program(text: str) -> str:
+    """Return the name of the program that a command starts; empty for an empty text."""
+    return ([*_unwrap(_split(text)), ""][0]).rpartition("/")[2]
 
 
 def is_for_development(text: str) -> bool:
@@ -118,7 +126,7 @@ def worker_words(text: str) -> list[str] | None:
 
 def _split(text: str) -> list[str]:
     try:
-        words = shlex.split(text, comments=True)
+        words = shlex.split(re.sub(r"(?m)(^|\s)#.*", "", text))
     except ValueError:
         return []
     is_assignment = bool(words) and bool(re.match(r"[A-Za-z_]\w*=", words[0]))

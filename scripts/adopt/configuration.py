@@ -83,7 +83,7 @@ def _sort(facts: Facts, setting: Setting, found: Configuration) -> str:
         found.derived.append((name, f"${{SITE_ADDRESS}}{separator}localhost"))
     elif is_django and ORIGINS.fullmatch(name) and setting.is_required:
         found.derived.append((name, "https://${SITE_ADDRESS}"))
-    elif is_django and DEBUG.fullmatch(name) and setting.is_truthy:
+    elif is_django and DEBUG.fullmatch(name) and setting.default.lower() in ("true", "1", "yes", "on"):
         found.derived.append((name, "0" if setting.kind == "int" else "False"))
     elif SIGNING_KEY.fullmatch(name):
         found.secrets.append((name, "change-me"))
@@ -108,7 +108,8 @@ def _address(facts: Facts, setting: Setting) -> str:
     if not facts.has_database:
         return ""
     if facts.framework == "django" and DATABASE_ENGINE.fullmatch(name):
-        return "django.db.backends.postgresql"
+        is_sqlite = re.fullmatch(r"django\..*sqlite3", setting.default)
+        return "django.db.backends.postgresql" if is_sqlite or setting.is_required else ""
     if DATABASE_URL.fullmatch(name):
         parts = {part[2] for item in facts.settings if (part := DATABASE_PART.fullmatch(item.name))}
         if not setting.is_required and parts >= {"PASSWORD"} and parts & {"HOST", "SERVER", "HOSTNAME", "ADDRESS"}:

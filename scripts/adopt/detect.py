@@ -24,7 +24,8 @@ def detect(repository: Repository, answers: Mapping[str, str]) -> Facts:
     """
     evidence = Evidence(repository, answers)
     found_processes = processes.find_processes(repository)
-    evidence.notes += found_processes.notes
+    has_answer = bool({"worker", "scheduler"} & answers.keys())
+    evidence.notes += [note for note in found_processes.notes if not (has_answer and processes.WORKER_HINT in note)]
     web, others = found_processes.web, found_processes.others
     name = _name(evidence)
     python = _python(evidence)

@@ -15,7 +15,8 @@ PRODUCTION = re.compile(r"(^|_)(prod|production|live)(_|$)")
 def find_settings_module(evidence: Evidence) -> str:
     """Return the settings module of the application, if manage.py names a different one; else an empty text.
 
-    It is that of the Dockerfile, or of wsgi.py or asgi.py. Raise Undecided if another one is for production.
+    It is that of the Dockerfile, the Procfile or a compose file for production, or of wsgi.py or asgi.py. Raise
+    Undecided if another one is for production.
     """
     if (answer := evidence.answer("settings-module")) is not None:
         if not re.fullmatch(r"[\w.]+", answer):
@@ -26,10 +27,11 @@ def find_settings_module(evidence: Evidence) -> str:
         name, value = [*map(code.text_of, call.args), None, None][:2]
         if name == "DJANGO_SETTINGS_MODULE" and value and re.fullmatch(r"[\w.]+", value):
             named[PurePosixPath(module.file).name] = Finding(value, module.at(call))
-    dockerfile = evidence.repository.text("Dockerfile")
-    if stated := re.search(r"^(?:ENV|ARG)\s.*\bDJANGO_SETTINGS_MODULE[= ][\"']?([\w.]+)", dockerfile, re.MULTILINE):
-        named["Dockerfile"] = Finding(stated[1], f"Dockerfile:{line_at(dockerfile, stated.start())}")
-    deployed = named.get("Dockerfile") or named.get("wsgi.py") or named.get("asgi.py")
+    for file in (*evidence.repository.matching("*compose*prod*.y*ml"), "Procfile", "Dockerfile"):
+        text = evidence.repository.text(file)
+        if stated := re.search(r"\bDJANGO_SETTINGS_MODULE[=: ]+[\"']?([\w.]+)", text):
+            named["production"] = Finding(stated[1], f"{file}:{line_at(text, stated.start())}")
+    deployed = named.get("production") or named.get("wsgi.py") or named.get("asgi.py")
     if not deployed:
         return ""
     if others := _production_settings(evidence, deployed.value):
@@ -47,24 +49,29 @@ def _production_settings(evidence: Evidence, name: str) -> list[str]:
     """
     if PRODUCTION.search(name.rpartition(".")[2]):
         return []
-    is_package = any(module.name == name and module.file.endswith("/__init__.py") for module in evidence.modules)
-    package = name if is_package else name.rpartition(".")[0]
-    names = {module.name for module in evidence.modules if module.name.rpartition(".")[0] == package}
-    return sorted(module for module in names if PRODUCTION.search(module.rpartition(".")[2]))
+    packages = {module.name: module for module in evidence.modules if module.file.endswith("/__init__.py")}
+    package = name if name in packages else name.rpartition(".")[0]
+    names = {module.name for module in evidence.modules if module.name.rpartition(".")[0] == package} - packages.keys()
+    found = sorted(module for module in names if PRODUCTION.search(module.rpartition(".")[2]))
+    imported = packages[name].imports.values() if name in packages else []
+    return [] if any(origin.startswith(f"{module}.") for origin in imported for module in found) else found
 
 
 def note_losses(evidence: Evidence, command: list[str]) -> None:
     """Note what works in development and is lost in production: uploads in the container, and WebSockets over WSGI."""
-    for module, node in code.find_constants(evidence.modules, "MEDIA_ROOT"):
+    uploads = next(code.find_constants(evidence.modules, "MEDIA_ROOT"), None)
+    if uploads and not evidence.dependencies.is_installed("django-storages"):
         evidence.notes.append(
-            f"MEDIA_ROOT ({module.at(node)}): each release has a new container, without the files that users uploaded."
-            " Store them in object storage, or in a volume of docker-compose.prod.yml"
+            f"MEDIA_ROOT ({uploads[0].at(uploads[1])}): each release has a new container, without the files that users"
+            " uploaded. Store them in object storage, or in a volume of docker-compose.prod.yml"
         )
+    installed = next(filter(evidence.dependencies.is_installed, ("daphne", "uvicorn", "hypercorn")), "")
     for module, call in code.find_calls(evidence.modules, "channels.routing.ProtocolTypeRouter"):
         if not any(word.startswith(f"{module.name}:") or word == module.name for word in command):
             evidence.notes.append(
-                f"{module.at(call)} accepts WebSockets, and the command does not start it. To do so:"
-                f" --set command='uvicorn {module.name}:application'"
+                f"{module.at(call)} accepts WebSockets, and the command does not start it. To do so: "
+                + ("" if installed else "add uvicorn[standard] to your dependencies, and ")
+                + f"--set command='{installed or 'uvicorn'} {module.name}:application'"
             )
 
 

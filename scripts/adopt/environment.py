@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from scripts.adopt.code import Module, text_of
 
@@ -21,6 +22,7 @@ READER_METHODS = {
 DEFAULT_NAMES = {"db": "DATABASE_URL", "db_url": "DATABASE_URL", "cache": "CACHE_URL", "cache_url": "CACHE_URL"}
 CASTS = {"int": "int", "float": "int", "decimal": "int", "bool": "bool", "EmailStr": "email", "email": "email"}
 CASTS |= dict.fromkeys(("AnyUrl", "AnyHttpUrl", "HttpUrl", "url"), "url")
+MODEL_CLASSES = {"pydantic.BaseModel", "pydantic.v1.BaseModel"}
 SETTINGS_CLASSES = {"pydantic_settings.BaseSettings", "pydantic.BaseSettings", "pydantic.v1.BaseSettings"}
 # Variables of the system, the shell, Python, the server and the platform: not settings of the application.
 IGNORED = re.compile(
@@ -36,8 +38,8 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class Setting:
     """An environment variable that the application reads.
 
-    It is required if it has no default. `kind` is `int`, `bool`, `email` or `url` if it is read as that; `separator` is
-    that of a list; `is_truthy`: its default means yes.
+    It is required if it has no default; `default` is one that is a literal. `kind` is `int`, `bool`, `email` or `url`
+    if it is read as that; `separator` is that of a list.
     """
 
     name: str
@@ -45,7 +47,7 @@ class Setting:
     source: str
     kind: str = ""
     separator: str = ""
-    is_truthy: bool = False
+    default: str = ""
 
 
 def find_settings(modules: list[Module]) -> list[Setting]:
@@ -57,9 +59,11 @@ def find_settings(modules: list[Module]) -> list[Setting]:
         for node in ast.walk(module.tree)
         if isinstance(node, ast.ClassDef)
     }
-    settings_classes = _settings_classes({name: set(bases) for name, (_, bases) in classes.items()})
-    prefixes = {name: _prefix(name, classes) for name in settings_classes & classes.keys()}
-    models = classes.keys() - settings_classes
+    settings_classes = _subclasses({name: set(bases) for name, (_, bases) in classes.items()}, SETTINGS_CLASSES)
+    own = settings_classes & classes.keys()
+    prefixes = {name: tuple(_option(name, classes, x) for x in ("env_prefix", "env_nested_delimiter")) for name in own}
+    bases = {name: set(bases) for name, (_, bases) in classes.items()}
+    models = {name: classes[name][0] for name in _subclasses(bases, MODEL_CLASSES) & classes.keys() - settings_classes}
     context = Context(settings_classes, dict(_own_readers(modules)), prefixes, models)
     for module in modules:
         for setting in _in_module(module, context):
@@ -71,7 +75,7 @@ def find_settings(modules: list[Module]) -> list[Setting]:
                 is_required=known.is_required and setting.is_required,
                 kind=known.kind or setting.kind,
                 separator=known.separator or setting.separator,
-                is_truthy=known.is_truthy or setting.is_truthy,
+                default=known.default or setting.default,
             )
     return [found[name] for name in sorted(found)]
 
@@ -80,19 +84,19 @@ def find_settings(modules: list[Module]) -> list[Setting]:
 class Context:
     """What the whole project defines: subclasses of BaseSettings, functions that read a variable, and other classes.
 
-    For each function: whether a variable without a second argument is required. `prefixes` are those of the variables
-    of a class of settings.
+    For each function: whether a variable without a second argument is required. `prefixes` has the
+    prefix and the nested delimiter of each class of settings; `models` are classes of pydantic without settings.
     """
 
     settings_classes: set[str]
     readers: dict[str, bool]
-    prefixes: dict[str, str]
-    models: set[str]
+    prefixes: dict[str, tuple[str, ...]]
+    models: dict[str, ast.ClassDef]
 
 
-def _settings_classes(classes: dict[str, set[str]]) -> set[str]:
-    """Return the full names of the classes whose fields are settings; `classes` has the bases of each class."""
-    found = set(SETTINGS_CLASSES)
+def _subclasses(classes: dict[str, set[str]], roots: set[str]) -> set[str]:
+    """Return these roots and the full names of all their subclasses; `classes` has the bases of each class."""
+    found = set(roots)
     while new := {name for name, bases in classes.items() if bases & found} - found:
         found |= new
     return found
@@ -193,44 +197,64 @@ def _in_call(
         return
     if first:
         default = keywords.get("default") or (call.args[1] if len(call.args) > 1 else None)
-        is_truthy = isinstance(default, ast.Constant) and str(default.value).lower() in ("true", "1", "yes", "on")
+        literal = str(default.value) if isinstance(default, ast.Constant) else ""
         cast = keywords.get("cast")
         kind = CASTS.get(method) or CASTS.get(cast.id if isinstance(cast, ast.Name) else "", "")
-        yield Setting(first, is_required, module.at(call), kind=kind, is_truthy=is_truthy)
+        yield Setting(first, is_required, module.at(call), kind=kind, default=literal)
 
 
 def _in_class(module: Module, node: ast.ClassDef, context: Context) -> Iterator[Setting]:
     """Yield the fields of a class of pydantic-settings."""
     if not any(module.qualified(base) in context.settings_classes for base in node.bases):
         return
-    prefix = context.prefixes.get(f"{module.name}.{node.name}", "")
     # In version 1 of pydantic, `X | None` has the default None.
     is_v2 = "pydantic_settings.BaseSettings" in {module.qualified(base) for base in node.bases}
+    prefix, delimiter = context.prefixes.get(f"{module.name}.{node.name}", ("", ""))
+    yield from _fields(module, node, context, (prefix, delimiter), is_v2=is_v2)
+
+
+def _fields(
+    module: Module, node: ast.ClassDef, context: Context, names: tuple[str, str], *, is_v2: bool
+) -> Iterator[Setting]:
+    """Yield the fields of a class; `names` are the prefix and the delimiter of its variables."""
+    prefix, delimiter = names
     for item in node.body:
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
             continue
         name = item.target.id
         if name == "model_config" or "ClassVar" in ast.dump(item.annotation):
             continue
-        if module.qualified(item.annotation) in context.models:
-            continue  # its fields have names of their own, such as DB__HOST
-        value, annotation = item.value, item.annotation
+        annotation, field = item.annotation, item.value
         if isinstance(annotation, ast.Subscript) and module.full_name(annotation.value).endswith("Annotated"):
             parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
-            field = next((part for part in parts if isinstance(part, ast.Call)), None)
-            value, annotation = (value if field is None else field if value is None else value), parts[0]
-        alias, is_required = None, value is None and (is_v2 or "None" not in ast.unparse(annotation))
-        if isinstance(value, ast.Call) and module.full_name(value.func) in ("pydantic.Field", "pydantic.fields.Field"):
-            keywords = {keyword.arg: keyword.value for keyword in value.keywords}
+            annotation = parts[0]
+            field = next((part for part in parts if _is_field(module, part)), field)
+        model = context.models.get(module.qualified(annotation))
+        if model and delimiter and item.value is None and model is not node:
+            yield from _fields(module, model, context, (prefix + name + delimiter, ""), is_v2=is_v2)
+            continue
+        alias = None
+        is_required = item.value is None and (is_v2 or "None" not in ast.unparse(annotation))
+        if field and _is_field(module, field):
+            keywords = {keyword.arg: keyword.value for keyword in field.keywords}
             alias = next(
                 filter(None, (_alias(keywords.get(key)) for key in ("validation_alias", "alias", "env"))), None
             )
             has_default = bool(keywords.keys() & {"default", "default_factory"}) or (
-                bool(value.args) and not (isinstance(value.args[0], ast.Constant) and value.args[0].value is Ellipsis)
+                bool(field.args) and not (isinstance(field.args[0], ast.Constant) and field.args[0].value is Ellipsis)
             )
-            is_required = not has_default
-        kind = CASTS.get(ast.unparse(annotation), "")
-        yield Setting((alias or prefix + name).upper(), is_required, module.at(item), kind)
+            is_required = not has_default and (item.value is None or item.value is field)
+        yield Setting(
+            (alias or prefix + name).upper(), is_required, module.at(item), CASTS.get(ast.unparse(annotation), "")
+        )
+
+
+def _is_field(module: Module, node: ast.expr) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and module.full_name(node.func).startswith("pydantic") and _name(node) == "Field"
+
+
+def _name(call: ast.Call) -> str:
+    return ast.unparse(call.func).rpartition(".")[2]
 
 
 def _alias(node: ast.expr | None) -> str | None:
@@ -240,15 +264,15 @@ def _alias(node: ast.expr | None) -> str | None:
     return text_of(node)
 
 
-def _prefix(name: str, classes: dict[str, tuple[ast.ClassDef, list[str]]]) -> str:
-    """Return the prefix of the variables of a class of settings, which it can inherit."""
+def _option(name: str, classes: dict[str, tuple[ast.ClassDef, list[str]]], option: str) -> str:
+    """Return an option of a class of settings, which it can inherit; empty without it."""
     if name not in classes:
         return ""
     node, bases = classes[name]
     others = {key: value for key, value in classes.items() if key != name}  # a class may name itself as its base
     for part in ast.walk(node):
-        if isinstance(part, ast.keyword) and part.arg == "env_prefix":
+        if isinstance(part, ast.keyword) and part.arg == option:
             return text_of(part.value) or ""
-        if isinstance(part, ast.Assign) and any(isinstance(x, ast.Name) and x.id == "env_prefix" for x in part.targets):
+        if isinstance(part, ast.Assign) and any(isinstance(x, ast.Name) and x.id == option for x in part.targets):
             return text_of(part.value) or ""
-    return next(filter(None, (_prefix(base, others) for base in bases)), "")
+    return next(filter(None, (_option(base, others, option) for base in bases)), "")

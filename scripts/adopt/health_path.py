@@ -40,7 +40,7 @@ def _decorated(modules: list[Module]) -> Iterator[Route]:
     """Yield the routes of decorators, as in Flask and FastAPI."""
     prefixes = dict(_router_prefixes(modules))
     for module in modules:
-        applications = _own_applications(module)
+        applications, others = _own_applications(module)
         for node in ast.walk(module.tree):
             for decorator in getattr(node, "decorator_list", []):
                 if not isinstance(decorator, ast.Call) or not isinstance(decorator.func, ast.Attribute):
@@ -52,22 +52,26 @@ def _decorated(modules: list[Module]) -> Iterator[Route]:
                     continue
                 if methods and "GET" not in methods[0]:
                     continue
-                is_application = owner.id in applications or owner.id in ("app", "application")
+                is_application = owner.id in applications or owner.id in {"app", "application", "api"} - others
                 prefix = prefixes.get((module.name, owner.id), "" if is_application else None)
                 if prefix is not None and not re.search(r"[<{:]", path):
                     yield Route(f"{prefix}{path}", module.at(decorator))
 
 
-def _own_applications(module: Module) -> set[str]:
-    """Return the names of the applications that a module makes, without those that it mounts into others."""
-    made, mounted = set(), set()
+def _own_applications(module: Module) -> tuple[set[str], set[str]]:
+    """Return the names of the applications that a module makes, and of objects that are in another application."""
+    made, others = set(), set()
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-            if module.full_name(node.value.func) in APPLICATIONS:
-                made |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+        if isinstance(value, ast.Call):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]  # type: ignore[attr-defined]
+            names = {target.id for target in targets if isinstance(target, ast.Name)}
+            name = module.full_name(value.func)
+            made |= names if name in APPLICATIONS else set()
+            others |= names if name.endswith(("API", ".Api")) and name not in APPLICATIONS else set()
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mount":
-            mounted |= {argument.id for argument in node.args if isinstance(argument, ast.Name)}
-    return made - mounted
+            others |= {argument.id for argument in node.args if isinstance(argument, ast.Name)}
+    return made - others, others
 
 
 def _router_prefixes(modules: list[Module]) -> Iterator[tuple[tuple[str, str], str | None]]:

@@ -31,7 +31,6 @@ PROVIDED = [
     ("uvicorn", frozenset({"all"}), "fastapi"),
     ("hypercorn", frozenset[str](), "quart"),
 ]
-LOCAL_NOTE = "packages of the project are not installed in the image, but can be imported"
 
 
 @dataclass(frozen=True)
@@ -150,20 +149,25 @@ def _from_requirements(repository: Repository) -> Dependencies:
     seen: dict[str, None] = {}
     found: dict[str, Package] = {}
     notes: list[str] = []
-    for package in _requirements(repository, REQUIREMENTS, seen, notes):
+    local: list[str] = []
+    for package in _requirements(repository, REQUIREMENTS, seen, notes, local):
         found.setdefault(package.name, package)
     if unpinned := [package.name for package in found.values() if not package.version]:
         notes.append(f"{REQUIREMENTS} does not pin {_some(unpinned)}: two builds can differ")
     provided = {name for name, extras, provider in PROVIDED if (at := found.get(provider)) and extras <= at.extras}
     included = tuple(name for name in seen if name != REQUIREMENTS)
-    has_local = any(LOCAL_NOTE in note for note in notes)
     return Dependencies(
-        REQUIREMENTS, found, frozenset(provided), included=included, has_local=has_local, notes=tuple(notes)
+        REQUIREMENTS, found, frozenset(provided), included=included, has_local=bool(local), notes=tuple(notes)
     )
 
 
-def _requirements(repository: Repository, name: str, seen: dict[str, None], notes: list[str]) -> Iterator[Package]:
-    """Yield the packages of a requirements file and of the files that it includes; `seen` gets their names."""
+def _requirements(
+    repository: Repository, name: str, seen: dict[str, None], notes: list[str], local: list[str]
+) -> Iterator[Package]:
+    """Yield the packages of a requirements file and of the files that it includes.
+
+    `seen` gets the names of these files, `local` those that list packages of the project.
+    """
     if name in seen:
         return
     seen[name] = None
@@ -171,17 +175,23 @@ def _requirements(repository: Repository, name: str, seen: dict[str, None], note
     for number, line in enumerate(repository.text(name).splitlines(), 1):
         text = re.sub(r"(^|\s)#.*|\s*\\$|\s--hash=.*", "", line).strip()
         if included := re.match(r"(-r|--requirement|-c|--constraint)[\s=]*(\S+)", text):
+            if "://" in included[2]:
+                continue  # pip reads it from there
             file = _normalize("/".join(filter(None, [folder, included[2]])))
             if not repository.has(file):
                 raise Failure(
                     f"{name}:{number} includes {included[2]}, which is not in {repository.folder}, or not in Git"
                 )
-            nested = list(_requirements(repository, file, seen, notes))
+            nested = list(_requirements(repository, file, seen, notes, local))
             yield from nested if "r" in included[1][:3] else []
-        elif remote := re.match(r"(?:(?:-e|--editable)[\s=]+)?git\+\S+#(?:\S*&)?egg=([\w.-]+)", text):
-            yield Package(canonicalize_name(remote[1]), "", f"{name}:{number}")
-        elif re.match(r"(-e|--editable)[\s=]+[./]|\.{0,2}/|\.{1,2}$", text):
-            notes.append(f"{name}:{number}: {text}: {LOCAL_NOTE}")
+        elif remote := re.match(r"(?:(?:-e|--editable)[\s=]+)?git\+\S+?(?:\.git@(\S+))?#(?:\S*&)?egg=([\w.-]+)", text):
+            yield Package(canonicalize_name(remote[2]), remote[1] or "", f"{name}:{number}")
+        elif re.match(r"(-e|--editable)[\s=]+(?!git\+|\S+://)|\.{0,2}/|\.{1,2}$", text):
+            notes.append(
+                f"{name}:{number}: {text}: packages of the project can be imported, but are not installed in the image,"
+                f" nor are the packages that they require: list those in {REQUIREMENTS}"
+            )
+            local.append(name)
         elif text and not text.startswith("-") and (package := _package(text, f"{name}:{number}")):
             yield package
 

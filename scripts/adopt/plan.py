@@ -162,14 +162,17 @@ def _choose_name(repository: Repository, facts: Facts, plan: Plan, template: str
         if _existing(repository, template) is not None:
             plan.left_alone[template] = f"{dockerfile}.dockerignore contains its lines and those of the pipeline"
         return f"{dockerfile}.dockerignore"
-    if template in ALTERNATIVES:
-        others = [existing for existing in SAME_PURPOSE.get(template, ()) if (repository.top / existing).exists()]
-        for existing in (template, *others):
-            if existing in others or _existing(repository, existing) is not None:
-                name, reason = ALTERNATIVES[template]
-                plan.left_alone[existing] = reason.format(name=name)
-                return name
+    others = same_purpose(repository, template)
+    if template in ALTERNATIVES and (others or _existing(repository, template) is not None):
+        name, reason = ALTERNATIVES[template]
+        plan.left_alone[(*others, template)[0]] = reason.format(name=name)
+        return name
     return template
+
+
+def same_purpose(repository: Repository, template: str) -> list[str]:
+    """Return files of the user, with other names, that do what a file of the configuration does."""
+    return [name for name in SAME_PURPOSE.get(template, ()) if (repository.top / name).exists()]
 
 
 def _existing(repository: Repository, name: str) -> bytes | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from scripts.adopt.commands import WORKERS, is_for_development, one_line, server_words, worker_words
+from scripts.adopt.commands import SERVERS, WORKERS, is_for_development, one_line, program, server_words, worker_words
 from scripts.adopt.repository import Repository, line_at
 
 COMPOSE_FILES = ("docker-compose*.y*ml", "compose*.y*ml")
@@ -19,7 +19,11 @@ OTHER_PROGRAMS = {
 }
 SINGLE_NAMES = re.compile(r"(\w+[-_])?(scheduler|beat|clock|cron)([-_]\w+)?", re.IGNORECASE)
 # Commands that a container runs in development only, or once.
-IN_DEVELOPMENT = re.compile(r"runserver|migrate|collectstatic|manage\.py (shell|test)|http\.server|(app|main|run)\.py")
+IN_DEVELOPMENT = re.compile(
+    r"runserver|migrate|collectstatic|manage\.py (shell|test)|http\.server|(app|main|run)\.py|"
+    r"pytest|flask|alembic|debugpy"
+)
+WORKER_HINT = "If it is a worker: --set worker="
 JOINED = "\r"  # white space in a shell and in JSON
 # Services that every application has.
 RESERVED = {"api", "front", "proxy", "db", "redis", "check", "backup", "migrate"}
@@ -48,28 +52,30 @@ def find_processes(repository: Repository) -> Processes:
     """Return the processes that the files of a project start. Two workers never have the same name or command."""
     found = Processes()
     development = []  # servers that reload code: only if there is no other
+    unknown: dict[str, str] = {}
     for name, text, source in [*_procfile(repository), *_compose(repository), *_dockerfiles(repository)]:
         if words := server_words(text):
             servers = development if is_for_development(text) else found.web
             servers.append(Process("api", tuple(words), False, source))
             continue
         is_procfile = source.startswith("Procfile")
-        last = text if is_procfile else text.rpartition("&&")[2]  # after migrations, for example
-        worker = worker_words(last) if name not in ("web", "release") else None
-        if not worker:
+        last = text if is_procfile else text.rpartition("&&")[2].strip()  # after migrations, for example
+        name_of_program = program(last)
+        if not name_of_program or name in ("web", "release"):
             continue
-        program = worker[0].rpartition("/")[2]
-        if not is_procfile and program.startswith("python") and not IN_DEVELOPMENT.search(last):
-            found.notes.append(f"{source} starts {last.strip()!r}: it was left out. If it is a worker: --set worker=")
-        if not is_procfile and program not in WORKERS:
+        if not is_procfile and name_of_program.startswith("python") and not IN_DEVELOPMENT.search(last):
+            unknown.setdefault(last, f"{source} starts {last!r}: it was left out. {WORKER_HINT}")
+        if name_of_program in SERVERS or (not is_procfile and name_of_program not in WORKERS):
             continue
-        if program in OTHER_PROGRAMS or (program == "celery" and "flower" in worker):
-            found.notes.append(f"{source} starts {'flower' if 'flower' in worker else program}: it was left out")
-            continue
-        process = make_process(name, worker, source)
-        if not any(item.name == process.name or item.words == process.words for item in found.others):
-            found.others.append(process)
+        left_out = "flower" if re.search(r"\bflower\b", last) else name_of_program
+        if left_out in OTHER_PROGRAMS:
+            found.notes.append(f"{source} starts {left_out}: it was left out")
+        elif words := worker_words(text if re.search(r"\bcd\s", text) else last):
+            process = make_process(name, words, source)
+            if not any(item.name == process.name or item.words == process.words for item in found.others):
+                found.others.append(process)
     found.web += development
+    found.notes += unknown.values()
     return found
 
 
@@ -78,7 +84,8 @@ def make_process(name: str, words: list[str], source: str) -> Process:
     is_beat = words[0] == "celery" and "beat" in words
     if is_beat and not any(re.match(r"(-s|--schedule|-S|--scheduler)(=|$)", word) for word in words):
         words = [*words, "--schedule", "/tmp/celerybeat-schedule"]  # noqa: S108 - the only place that it can write to
-    is_single = is_beat or bool(SINGLE_NAMES.fullmatch(name)) or "-B" in words or "--beat" in words
+    has_beat = bool(re.search(r"\bcelery\b.*\s(beat|-B|--beat)(\s|$)", " ".join(words)))
+    is_single = has_beat or bool(SINGLE_NAMES.fullmatch(name))
     service = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     is_usable = re.match("[a-z]", service) and service not in RESERVED | {
         "true",
@@ -124,7 +131,7 @@ def _instructions(text: str) -> Iterator[tuple[str, int]]:
         command = one_line(found[2])
         if found[1] == "CMD":
             yield command, found.start()
-            if entrypoint:
+            if entrypoint and not server_words(command):
                 yield f"{entrypoint} {command}", found.start()
         elif entrypoint:
             yield entrypoint, position

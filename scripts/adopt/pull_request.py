@@ -40,8 +40,8 @@ def describe(repository: Repository, facts: Facts, plan: Plan, results: list[Res
         files=[(repository.place(plan.names[name]), WHAT[name]) for name in WHAT if name in plan.names],
         scripts=repository.place("scripts/"),
         record=repository.place(RECORD),
-        compose_file=repository.place(plan.names["docker-compose.prod.yml"]),
-        env_template=repository.place(plan.names[".env.prod"]),
+        compose_file=repository.place(plan.names.get("docker-compose.prod.yml", "docker-compose.prod.yml")),
+        env_template=repository.place(plan.names.get(".env.prod", ".env.prod")),
         findings=list(facts.findings.items()),
         left_alone=[(repository.place(name), reason) for name, reason in plan.left_alone.items()],
         notes=facts.notes,
@@ -49,6 +49,7 @@ def describe(repository: Repository, facts: Facts, plan: Plan, results: list[Res
         origin=_origin(),
         version=quai_version(),
         has_backup=has_backup(facts),
+        has_database=facts.has_database,
         results=", ".join(f"{result.session} {result.outcome}" for result in results),
         steps=list(_steps(repository, facts)),
     )

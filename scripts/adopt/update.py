@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scripts.adopt.facts import Facts
 from scripts.adopt.generate import generate, is_executable, pipeline_files
-from scripts.adopt.plan import RECORD, Record, digest, quai_version, read_record
+from scripts.adopt.plan import RECORD, Record, digest, quai_version, read_record, same_purpose
 from scripts.adopt.repository import Repository
 from scripts.runner.process import ROOT, Failure
 
@@ -84,7 +84,7 @@ def _plan_configuration(repository: Repository, record: Record, facts: Facts, up
         name = path.relative_to(repository.top).as_posix()
         if added and path.is_file() and before.get(template) not in (None, text):
             _merge(update, name, path.read_bytes(), before[template].encode(), text.encode())
-        elif template not in before and not path.exists():  # new in this version
+        elif template not in before and not path.exists() and not same_purpose(repository, template):  # a new one
             with tempfile.TemporaryDirectory() as directory:
                 update.patch += _diff(Path(directory), name, None, text.encode())
 

@@ -29,6 +29,12 @@ BIND = "--bind 0.0.0.0:${API_PORT} --keep-alive 75"
         ("gunicorn -c gunicorn.conf.py", f"gunicorn -c gunicorn.conf.py {BIND}"),
         ('exec gunicorn -k "$WORKER_CLASS" -c "$GUNICORN_CONF" "$APP_MODULE"', None),
         ("gunicorn --preload $APP", None),
+        ("gunicorn --access-logfile - $APP", None),
+        ("gunicorn --workers=4 $APP", None),
+        ('exec gunicorn main:app -k gthread "$@"', f"gunicorn main:app -k gthread {BIND}"),
+        ("tini -- python -m gunicorn app:app", f"gunicorn app:app {BIND}"),
+        ("if true; then A=1 exec gunicorn app:app; fi", f"env A=1 gunicorn app:app {BIND}"),
+        ("nohup uvicorn main:app &", f"uvicorn main:app {ADDRESS}"),
         ("pip install gunicorn", None),
         ("python manage.py runserver", None),
     ],
@@ -47,6 +53,7 @@ def test_server(text, command):
             "python serve.py --port ${API_PORT} --name $NAME",
             ["sh", "-c", "python serve.py --port ${API_PORT} --name $$NAME"],
         ),
+        ("rq worker --url redis://u:p#1@h # jobs", ["rq", "worker", "--url", "redis://u:p#1@h"]),
         ("celery 'worker", None),
     ],
 )
@@ -82,6 +89,16 @@ def test_programs_that_are_left_out_are_named(make_project):
     )
     notes = processes_of(make_project, {"compose.yml": compose}).notes
     assert [note.partition(":")[2] for note in notes] == [
-        "3 starts 'python -m shop.mailer': it was left out. If it is a worker: --set worker=",
         "4 starts flower: it was left out",
+        "3 starts 'python -m shop.mailer': it was left out. If it is a worker: --set worker=",
     ]
+
+
+def test_a_server_with_variables_is_no_worker(make_project):
+    assert processes_of(make_project, {"Procfile": "api: gunicorn $APP\n"}).others == []
+
+
+def test_a_worker_in_a_folder(make_project):
+    compose = "services:\n  jobs:\n    command: sh -c 'cd jobs && celery -A tasks worker'\n"
+    found = processes_of(make_project, {"compose.yml": compose})
+    assert found.others[0].words == ("sh", "-c", "cd jobs && celery -A tasks worker")

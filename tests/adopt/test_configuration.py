@@ -41,8 +41,13 @@ def test_the_algorithm_of_a_secret_is_no_secret(facts_of):
 
 
 def test_the_engine_of_django_is_postgresql(facts_of):
-    text = generate(facts_of(DJANGO | reading("SQL_ENGINE", "SQL_HOST", default="x")))[".env.prod"]
-    assert "SQL_ENGINE=django.db.backends.postgresql\nSQL_HOST=db\n" in text
+    text = generate(facts_of(DJANGO | reading("SQL_ENGINE", default="django.db.backends.sqlite3")))[".env.prod"]
+    assert "SQL_ENGINE=django.db.backends.postgresql\n" in text
+
+
+@pytest.mark.parametrize("default", ["django.contrib.gis.db.backends.postgis", "postgresql"])
+def test_another_engine_stays(facts_of, default):
+    assert "SQL_ENGINE" not in generate(facts_of(DJANGO | reading("SQL_ENGINE", default=default)))[".env.prod"]
 
 
 def test_a_database_without_a_setting_is_noted(facts_of):

@@ -119,6 +119,19 @@ def test_a_call_that_uses_the_application_is_not_the_application(facts_of):
     assert facts_of(files).target == "shop:create_app"
 
 
+@pytest.mark.parametrize("wrapper", ["Cling", "configure"])
+def test_an_unknown_wrapper(facts_of, wrapper):
+    code = f"from flask import Flask\nfrom shop import {wrapper}\napp = {wrapper}(Flask(__name__))\n"
+    assert facts_of(FLASK | {"app.py": code}).target == "app:app"
+
+
+def test_flask_behind_asgi_with_a_wsgi_server(facts_of):
+    code = (
+        "from asgiref.wsgi import WsgiToAsgi\nfrom flask import Flask\napp = Flask('x')\nasgi_app = WsgiToAsgi(app)\n"
+    )
+    assert facts_of(FLASK | {"app.py": code}).target == "app:app"
+
+
 def test_flask_behind_asgi(facts_of):
     wsgi = "from asgiref.wsgi import WsgiToAsgi\nfrom flask import Flask\nserver = Flask('x')\n"
     files = {"requirements.txt": "flask==3.1\nuvicorn==0.54\n", "app.py": wsgi + "app = WsgiToAsgi(server)\n"}

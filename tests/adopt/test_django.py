@@ -78,3 +78,32 @@ def test_lost_websockets_and_uploads_are_noted(facts_of):
     notes = " ".join(facts_of(files).notes)
     assert "site1/asgi.py:2 accepts WebSockets" in notes
     assert "MEDIA_ROOT (site1/settings.py:2)" in notes
+
+
+SETTINGS = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\n"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"site1/live/__init__.py": "", "site1/production_orders/__init__.py": ""},
+        {"Procfile": "web: DJANGO_SETTINGS_MODULE=site1.production gunicorn site1.wsgi\n", "site1/production.py": ""},
+        {
+            "compose.prod.yml": "services: {web: {environment: {DJANGO_SETTINGS_MODULE: site1.production}}}\n",
+            "site1/production.py": "",
+        },
+    ],
+)
+def test_settings_that_are_decided(facts_of, files):
+    wsgi = {"site1/wsgi.py": DJANGO["site1/wsgi.py"] + SETTINGS}
+    expected = "site1.production" if "site1/production.py" in files else ""
+    assert facts_of(DJANGO | wsgi | files).settings_module == expected
+
+
+def test_settings_that_import_those_for_production(facts_of):
+    files = {name: text for name, text in DJANGO.items() if name != "site1/settings.py"}
+    files |= {
+        "site1/wsgi.py": DJANGO["site1/wsgi.py"] + SETTINGS,
+        "site1/settings/__init__.py": "from .prod import *\n",
+    }
+    assert facts_of(files | {"site1/settings/prod.py": "ROOT_URLCONF = 'site1.urls'\n"}).settings_module == ""

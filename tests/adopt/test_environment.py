@@ -61,7 +61,17 @@ from scripts.adopt.repository import Repository
             "from pydantic_settings import BaseSettings\nclass Db(BaseModel):\n    host: str\nclass S(BaseSettings):\n"
             "    a: Annotated[str, Field(validation_alias='MY_A')]\n    db: Db\n"
             "    b: str = Field(validation_alias=AliasChoices('SHOP_B', 'B'))\n    c: Annotated[int, 'doc'] = 3",
-            {"MY_A": True, "SHOP_B": True, "C": False},
+            {"MY_A": True, "SHOP_B": True, "C": False, "DB": True},
+        ),
+        (
+            "from enum import Enum\nfrom typing import Annotated\nfrom pydantic import BaseModel, Field\n"
+            "from pydantic_settings import BaseSettings\nclass Db(BaseModel):\n    url: str\n    pool: int = 3\n"
+            "class Stage(str, Enum):\n    a = 'a'\nclass S(BaseSettings):\n"
+            "    stage: Stage\n    db: Db\n"
+            "    token: Annotated[str, StringConstraints(min_length=1)]\n"
+            "    z: Annotated[str, Field(validation_alias='Y')] = 'd'\n"
+            "    class Config:\n        env_prefix = 'SHOP_'\n        env_nested_delimiter = '__'",
+            {"SHOP_STAGE": True, "SHOP_DB__URL": True, "SHOP_DB__POOL": False, "SHOP_TOKEN": True, "Y": False},
         ),
         ("from pydantic_settings import BaseSettings\nclass A(BaseSettings, A):\n    a: str", {"A": True}),
         ("class S:\n    a: str", {}),

@@ -60,3 +60,15 @@ def test_a_route_of_a_mounted_application_has_an_unknown_prefix(facts_of, code):
 def test_an_application_with_another_name(facts_of):
     code = "from flask import Flask\nshop = Flask(__name__)\n@shop.get('/health')\ndef f(): ...\n"
     assert facts_of(FLASK | {"app.py": code}).health_path == "/health"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from fastapi import FastAPI\napi: FastAPI = FastAPI()\n@api.get('/health')\ndef f(): ...\n",
+        "from fastapi import FastAPI\napp = FastAPI()\ndef add(api):\n    @api.get('/health')\n    def f(): ...\n",
+    ],
+)
+def test_an_application_named_api(facts_of, code):
+    files = {"requirements.txt": "fastapi==0.165.0\nuvicorn==0.54.0\n", "main.py": code}
+    assert facts_of(files).health_path == "/health"

@@ -29,6 +29,11 @@ def test_all_included_files_are_in_the_build(facts_of):
     assert facts.build_packages == ["git"]
 
 
+def test_constraints_at_an_address(facts_of):
+    lines = FLASK["requirements.txt"] + "-c https://example.com/constraints.txt\n"
+    assert facts_of(FLASK | {"requirements.txt": lines}).included_requirements == []
+
+
 @pytest.mark.parametrize("included", ["../requirements/base.txt", "base.txt"])
 def test_a_file_that_the_image_cannot_include_is_refused(facts_of, included):
     with pytest.raises(Failure, match=r"requirements\.txt:1 includes "):
@@ -36,14 +41,14 @@ def test_a_file_that_the_image_cannot_include_is_refused(facts_of, included):
 
 
 def test_packages_of_the_project_are_left_out_of_the_image(facts_of, tmp_path):
-    lines = "flask==3.1\n-e .\n./lib\n.\n--editable=./x\n-e git+https://example.com/a.git#egg=Tool\ngunicorn==27.0\n"
+    lines = "flask==3.1\n-e .\n./lib\n.\n--editable=./x\n-e packages/foo\n-e git+https://example.com/a.git#egg=Tool\ngunicorn==27.0\n"
     facts = facts_of(FLASK | {"requirements.txt": lines})
     command = next(line for line in generate(facts)["Dockerfile"].splitlines() if line.startswith("find . "))
     (tmp_path / "requirements.txt").write_text(lines)
     subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
     left = (tmp_path / "requirements.txt").read_text()
     assert left == "flask==3.1\n-e git+https://example.com/a.git#egg=Tool\ngunicorn==27.0\n"
-    assert len([note for note in facts.notes if "not installed in the image" in note]) == 4
+    assert len([note for note in facts.notes if "not installed in the image" in note]) == 5
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_tests_get_the_required_settings(facts_of):
     text = generate(facts_of(FLASK | {"config.py": "import os\nKEY = os.environ['API_KEY']\n"}))["noxfile.py"]
     compile(text, "noxfile.py", "exec")
     assert '"API_KEY": "change-me",' in text
-    assert "env=project.test_variables() | TEST_SETTINGS" in text
+    assert 'env=project.test_variables("src") | TEST_SETTINGS' in text
 
 
 def test_only_the_lines_of_the_lock_file_are_in_the_dockerfile(facts_of):
