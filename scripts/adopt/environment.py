@@ -129,11 +129,11 @@ def _in_module(module: Module, context: Context) -> Iterator[Setting]:
         if isinstance(value, ast.Call) and module.full_name(value.func) in READER_CLASSES:
             defaults = {keyword.arg: keyword.value for keyword in value.keywords if keyword.arg}
             readers |= {target.id: defaults for target in targets if isinstance(target, ast.Name)}
-    for name, origin in module.imports.items():
+    for imported, origin in module.imports.items():
         # `from project.settings.base import env`: the object of another module.
-        is_own = name == "env" and origin.partition(".")[0] not in ("environ", "environs")
+        is_own = imported == "env" and origin.partition(".")[0] not in ("environ", "environs")
         if is_own or origin in READER_OBJECTS:
-            readers.setdefault(name, {})
+            readers.setdefault(imported, {})
     parents = {id(child): node for node in ast.walk(module.tree) for child in ast.iter_child_nodes(node)}
     conditional = {
         id(part)
@@ -174,7 +174,7 @@ def _in_call(
     module: Module, call: ast.Call, readers: dict[str, dict[str, ast.expr]], context: Context
 ) -> Iterator[Setting]:
     function = module.full_name(call.func)
-    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    keywords: dict[str | None, ast.expr] = {keyword.arg: keyword.value for keyword in call.keywords}
     first = text_of(call.args[0]) if call.args else None
     if function == "dj_database_url.config":
         yield Setting(text_of(keywords.get("env")) or "DATABASE_URL", "default" not in keywords, module.at(call))
@@ -187,9 +187,9 @@ def _in_call(
         first = first or DEFAULT_NAMES.get(method)
         schema = readers[owner if owner in readers else written].get(first or "")
         if isinstance(schema, ast.Tuple) and len(schema.elts) == 2:
-            keywords = {"cast": schema.elts[0], "default": schema.elts[1]} | keywords
+            keywords = {"cast": schema.elts[0], "default": schema.elts[1], **keywords}
         elif schema is not None:
-            keywords = {"cast": schema} | keywords
+            keywords = {"cast": schema, **keywords}
         is_required = len(call.args) < 2 and "default" not in keywords
     elif (own := module.qualified(call.func)) in context.readers:
         is_required = context.readers[own] and len(call.args) + len(call.keywords) < 2
@@ -228,14 +228,14 @@ def _fields(
         if isinstance(annotation, ast.Subscript) and module.full_name(annotation.value).endswith("Annotated"):
             parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
             annotation = parts[0]
-            field = next((part for part in parts if _is_field(module, part)), field)
+            field = next((part for part in parts if _is_field(part, module)), field)
         model = context.models.get(module.qualified(annotation))
         if model and delimiter and item.value is None and model is not node:
             yield from _fields(module, model, context, (prefix + name + delimiter, ""), is_v2=is_v2)
             continue
         alias = None
         is_required = item.value is None and (is_v2 or "None" not in ast.unparse(annotation))
-        if field and _is_field(module, field):
+        if field and _is_field(field, module):
             keywords = {keyword.arg: keyword.value for keyword in field.keywords}
             alias = next(
                 filter(None, (_alias(keywords.get(key)) for key in ("validation_alias", "alias", "env"))), None
@@ -249,7 +249,7 @@ def _fields(
         )
 
 
-def _is_field(module: Module, node: ast.expr) -> TypeGuard[ast.Call]:
+def _is_field(node: ast.expr, module: Module) -> TypeGuard[ast.Call]:
     return isinstance(node, ast.Call) and module.full_name(node.func).startswith("pydantic") and _name(node) == "Field"
 
 

@@ -51,7 +51,7 @@ class Processes:
 def find_processes(repository: Repository) -> Processes:
     """Return the processes that the files of a project start. Two workers never have the same name or command."""
     found = Processes()
-    development = []  # servers that reload code: only if there is no other
+    development: list[Process] = []  # servers that reload code: only if there is no other
     unknown: dict[str, str] = {}
     for name, text, source in [*_procfile(repository), *_compose(repository), *_dockerfiles(repository)]:
         if words := server_words(text):
