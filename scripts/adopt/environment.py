@@ -53,18 +53,7 @@ class Setting:
 def find_settings(modules: list[Module]) -> list[Setting]:
     """Return the settings in the order of their names. One that is optional anywhere in the code is optional."""
     found: dict[str, Setting] = {}
-    classes = {
-        f"{module.name}.{node.name}": (node, [module.qualified(base) for base in node.bases])
-        for module in modules
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.ClassDef)
-    }
-    settings_classes = _subclasses({name: set(bases) for name, (_, bases) in classes.items()}, SETTINGS_CLASSES)
-    own = settings_classes & classes.keys()
-    prefixes = {name: tuple(_option(name, classes, x) for x in ("env_prefix", "env_nested_delimiter")) for name in own}
-    bases = {name: set(bases) for name, (_, bases) in classes.items()}
-    models = {name: classes[name][0] for name in _subclasses(bases, MODEL_CLASSES) & classes.keys() - settings_classes}
-    context = Context(settings_classes, dict(_own_readers(modules)), prefixes, models)
+    context = _context(modules)
     for module in modules:
         for setting in _in_module(module, context):
             if not NAME.fullmatch(setting.name) or IGNORED.fullmatch(setting.name):
@@ -84,8 +73,8 @@ def find_settings(modules: list[Module]) -> list[Setting]:
 class Context:
     """What the whole project defines: subclasses of BaseSettings, functions that read a variable, and other classes.
 
-    For each function: whether a variable without a second argument is required. `prefixes` has the
-    prefix and the nested delimiter of each class of settings; `models` are classes of pydantic without settings.
+    For each function: whether a variable without a second argument is required. `prefixes` has the prefix and the
+    nested delimiter of each class of settings; `models` are the other classes of pydantic.
     """
 
     settings_classes: set[str]
@@ -94,10 +83,28 @@ class Context:
     models: dict[str, ast.ClassDef]
 
 
-def _subclasses(classes: dict[str, set[str]], roots: set[str]) -> set[str]:
-    """Return these roots and the full names of all their subclasses; `classes` has the bases of each class."""
+def _context(modules: list[Module]) -> Context:
+    nodes: dict[str, ast.ClassDef] = {}
+    bases: dict[str, list[str]] = {}
+    for module in modules:
+        for node in (node for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)):
+            nodes[f"{module.name}.{node.name}"] = node
+            bases[f"{module.name}.{node.name}"] = [module.qualified(base) for base in node.bases]
+    settings, models = _subclasses(bases, SETTINGS_CLASSES), _subclasses(bases, MODEL_CLASSES)
+    classes = {name: (node, bases[name]) for name, node in nodes.items()}
+    options = ("env_prefix", "env_nested_delimiter")
+    return Context(
+        settings_classes=settings,
+        readers=dict(_own_readers(modules)),
+        prefixes={name: tuple(_option(name, classes, x) for x in options) for name in settings & nodes.keys()},
+        models={name: nodes[name] for name in models & nodes.keys() - settings},
+    )
+
+
+def _subclasses(bases: dict[str, list[str]], roots: set[str]) -> set[str]:
+    """Return these roots and the full names of all their subclasses; `bases` has those of each class."""
     found = set(roots)
-    while new := {name for name, bases in classes.items() if bases & found} - found:
+    while new := {name for name, names in bases.items() if found & {*names}} - found:
         found |= new
     return found
 
