@@ -55,7 +55,7 @@ def server_words(text: str) -> list[str] | None:
             word = words.pop(0)
             if word in OBSERVERS or re.match(r"[A-Za-z_]\w*=", word):
                 before.append(word)
-            elif word.rpartition("/")[2] not in INITS:
+            elif word.rpartition("/")[2] not in INITS and not _starts_server(word, words):
                 words = []
             words = _unwrap(words)
         server = words[0].rpartition("/")[2] if words else ""
@@ -64,6 +64,11 @@ def server_words(text: str) -> list[str] | None:
             env = ["env"] if before and "=" in before[0] else []
             return [*env, *before, server, *options] if options else None
     return None
+
+
+def _starts_server(word: str, others: list[str]) -> bool:
+    """Return whether an unknown program starts the server that follows, such as `bin/start-nginx gunicorn app:app`."""
+    return "/" in word and others[:1] != [] and others[0].rpartition("/")[2] in SERVERS
 
 
 def _production_options(server: str, options: list[str]) -> list[str]:
@@ -152,7 +157,7 @@ def one_line(value: Any) -> str:
     """Return a command in shell or exec form as one line; `sh -c` is removed."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
+            value = json.loads(value, strict=False)  # a line can continue within a word
         except json.JSONDecodeError:
             return str(value)
     words = [str(word) for word in value] if isinstance(value, list) else _split(str(value))

@@ -134,4 +134,6 @@ def find_gaps(facts: Facts) -> list[str]:
     if any(value == "db" or "@db:" in value for value in values):
         return []
     url = f"{facts.database_scheme}://{facts.database_name}:<POSTGRES_PASSWORD>@db:5432/{facts.database_name}"
-    return [f"no setting says where the database is: the application must read it from one. Its address is {url}"]
+    return [
+        f"adopt found no setting that says where the database is: the application must read it from one. Its address is {url}"
+    ]

@@ -21,7 +21,7 @@ SINGLE_NAMES = re.compile(r"(\w+[-_])?(scheduler|beat|clock|cron)([-_]\w+)?", re
 # Commands that a container runs in development only, or once.
 IN_DEVELOPMENT = re.compile(
     r"runserver|migrate|collectstatic|manage\.py (shell|test)|http\.server|(app|main|run)\.py|"
-    r"pytest|flask|alembic|debugpy"
+    r"pytest|flask|alembic|debugpy|loaddata|createsuperuser"
 )
 WORKER_HINT = "If it is a worker: --set worker="
 JOINED = "\r"  # white space in a shell and in JSON

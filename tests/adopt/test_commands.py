@@ -34,6 +34,7 @@ BIND = "--bind 0.0.0.0:${API_PORT} --keep-alive 75"
         ('exec gunicorn main:app -k gthread "$@"', f"gunicorn main:app -k gthread {BIND}"),
         ("tini -- python -m gunicorn app:app", f"gunicorn app:app {BIND}"),
         ("if true; then A=1 exec gunicorn app:app; fi", f"env A=1 gunicorn app:app {BIND}"),
+        ("bin/start-nginx gunicorn app:app", f"gunicorn app:app {BIND}"),
         ("nohup uvicorn main:app &", f"uvicorn main:app {ADDRESS}"),
         ("pip install gunicorn", None),
         ("python manage.py runserver", None),
@@ -66,7 +67,7 @@ def processes_of(make_project, files):
 
 
 def test_the_line_of_a_command_after_continued_lines(make_project):
-    dockerfile = 'FROM python:3.13\nRUN a \\\n  b \\\n  c\nCMD ["gunicorn", \\\n  "app:app"]\n'
+    dockerfile = 'FROM python:3.13\nRUN a \\\n  b \\\n  c\nCMD ["sh", "-c", \\\n  "gunicorn \\\n app:app"]\n'
     assert processes_of(make_project, {"Dockerfile": dockerfile}).web[0].source == "Dockerfile:5"
 
 
