@@ -135,5 +135,6 @@ def find_gaps(facts: Facts) -> list[str]:
         return []
     url = f"{facts.database_scheme}://{facts.database_name}:<POSTGRES_PASSWORD>@db:5432/{facts.database_name}"
     return [
-        f"adopt found no setting that says where the database is: the application must read it from one. Its address is {url}"
+        "no setting was found that says where the database is: the application must read it from one. Its address is"
+        f" {url}"
     ]
