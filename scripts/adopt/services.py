@@ -131,7 +131,8 @@ def find_migrations(evidence: Evidence, framework: str, database: str) -> tuple[
         if (answer := evidence.answer(name)) is not None:
             words[:] = answered_words(name, answer)
         elif words:
-            evidence.add(name, words[-1] if words[:2] == ["sh", "-c"] else " ".join(words), source)
+            text = words[-1] if words[:2] == ["sh", "-c"] else " ".join(words)
+            evidence.add(name, "compares current with heads" if "heads" in text else text, source)
     return migrate, check
 
 
@@ -164,14 +165,13 @@ def _alembic_check(alembic: str, begin: str = "") -> list[str]:
 
     `current` prints "(head)" after each revision of `heads` that the database has. Compose reads `$$` as `$`.
     """
-    return [
-        "sh",
-        "-c",
-        f"{begin}current=$$({alembic} current 2>&1); "
-        """case $$current in *"Can't locate revision"*) exit 0;; esac; """
-        f"heads=$$({alembic} heads) &&"
-        """ [ "$$(echo "$$current" | grep -c 'head)')" -ge "$$(echo "$$heads" | grep -c 'head)')" ]""",
-    ]
+    script = (
+        f"{begin}current=$$({alembic} current 2>&1)\n"
+        """case $$current in *"Can't locate revision"*) exit 0;; esac\n"""
+        f"heads=$$({alembic} heads) &&\n"
+        """  [ "$$(echo "$$current" | grep -c 'head)')" -ge "$$(echo "$$heads" | grep -c 'head)')" ]\n"""
+    )
+    return ["sh", "-c", script]
 
 
 def find_workers(evidence: Evidence, described: list[Process]) -> list[Process]:
