@@ -148,7 +148,7 @@ def adopt(
     for name, reason in plan.left_alone.items():
         say(f"  left alone: {repository.place(name)}: {reason}")
     description = repository.private_file(PULL_REQUEST)
-    description.write_text(describe(repository, facts, plan, []))
+    description.write_text(describe(repository, facts, plan, []))  # the proof may be interrupted
     results = show_proof(repository.folder) if prove else []
     description.write_text(describe(repository, facts, plan, results))
     folder, root = shlex.quote(str(repository.folder)), shlex.quote(str(ROOT))

@@ -244,6 +244,16 @@ def assignments(module: Module) -> Iterator[tuple[str, ast.expr]]:
             yield node.target.id, node.value
 
 
+def assigned_calls(module: Module) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the name and the call of each assignment of a call, also within functions."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and isinstance(node.value, ast.Call):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                if isinstance(target, ast.Name):
+                    yield target.id, node.value
+
+
 def find_calls(modules: list[Module], *names: str) -> Iterator[tuple[Module, ast.Call]]:
     """Yield the calls of functions or classes with these full names."""
     for module in modules:

@@ -51,14 +51,14 @@ def server_words(text: str) -> list[str] | None:
     """Return the command of an application server on all interfaces and API_PORT; None if the text starts none."""
     for part in reversed(re.split(r"&&|\|\||;|\n", text)):
         words, before = _unwrap(_split(part)), []
-        while words and words[0].rpartition("/")[2] not in SERVERS:
+        while words and _base(words[0]) not in SERVERS:
             word = words.pop(0)
             if word in OBSERVERS or re.match(r"[A-Za-z_]\w*=", word):
                 before.append(word)
-            elif word.rpartition("/")[2] not in INITS and not _starts_server(word, words):
+            elif _base(word) not in INITS and not _starts_server(word, words):
                 words = []
             words = _unwrap(words)
-        server = words[0].rpartition("/")[2] if words else ""
+        server = _base(words[0]) if words else ""
         if server and (server != "fastapi" or words[1:2] == ["run"]):
             options = _production_options(server, words[1:])
             env = ["env"] if before and "=" in before[0] else []
@@ -66,9 +66,14 @@ def server_words(text: str) -> list[str] | None:
     return None
 
 
+def _base(word: str) -> str:
+    """Return the name of a program without its folder."""
+    return word.rpartition("/")[2]
+
+
 def _starts_server(word: str, others: list[str]) -> bool:
     """Return whether an unknown program starts the server that follows, such as `bin/start-nginx gunicorn app:app`."""
-    return "/" in word and others[:1] != [] and others[0].rpartition("/")[2] in SERVERS
+    return "/" in word and bool(others) and _base(others[0]) in SERVERS
 
 
 def _production_options(server: str, options: list[str]) -> list[str]:
@@ -109,7 +114,8 @@ def _with_defaults(word: str) -> str:
 
 def program(text: str) -> str:
     """Return the name of the program that a command starts; empty for an empty text."""
-    return ([*_unwrap(_split(text)), ""][0]).rpartition("/")[2]
+    words = _unwrap(_split(text))
+    return _base(words[0]) if words else ""
 
 
 def is_for_development(text: str) -> bool:
@@ -161,7 +167,7 @@ def one_line(value: Any) -> str:
         except json.JSONDecodeError:
             return str(value)
     words = [str(word) for word in value] if isinstance(value, list) else _split(str(value))
-    if len(words) == 3 and words[0].rpartition("/")[2] in ("sh", "bash") and re.fullmatch(r"-\w*c", words[1]):
+    if len(words) == 3 and _base(words[0]) in ("sh", "bash") and re.fullmatch(r"-\w*c", words[1]):
         return words[2]
     if not isinstance(value, list):
         return str(value).strip()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
-from scripts.adopt.code import Module, text_of
+from scripts.adopt.code import Module, assigned_calls, text_of
 
 # Functions that read a variable: their first argument is its name.
 READERS = {"os.getenv", "os.environ.get", "os.environ.pop", "decouple.config"}
@@ -91,12 +91,11 @@ def _context(modules: list[Module]) -> Context:
             nodes[f"{module.name}.{node.name}"] = node
             bases[f"{module.name}.{node.name}"] = [module.qualified(base) for base in node.bases]
     settings, models = _subclasses(bases, SETTINGS_CLASSES), _subclasses(bases, MODEL_CLASSES)
-    classes = {name: (node, bases[name]) for name, node in nodes.items()}
     options = ("env_prefix", "env_nested_delimiter")
     return Context(
         settings_classes=settings,
         readers=dict(_own_readers(modules)),
-        prefixes={name: tuple(_option(name, classes, x) for x in options) for name in settings & nodes.keys()},
+        prefixes={name: tuple(_option(name, nodes, bases, x) for x in options) for name in settings & nodes.keys()},
         models={name: nodes[name] for name in models & nodes.keys() - settings},
     )
 
@@ -127,15 +126,11 @@ def _own_readers(modules: list[Module]) -> Iterator[tuple[str, bool]]:
 
 
 def _in_module(module: Module, context: Context) -> Iterator[Setting]:
-    readers: dict[
-        str, dict[str, ast.expr]
-    ] = {}  # the defaults of each: the keywords of `environ.Env(DEBUG=(bool, False))`
-    for node in ast.walk(module.tree):
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        value = getattr(node, "value", None)
-        if isinstance(value, ast.Call) and module.full_name(value.func) in READER_CLASSES:
-            defaults = {keyword.arg: keyword.value for keyword in value.keywords if keyword.arg}
-            readers |= {target.id: defaults for target in targets if isinstance(target, ast.Name)}
+    # The defaults of each: the keywords of `environ.Env(DEBUG=(bool, False))`.
+    readers: dict[str, dict[str, ast.expr]] = {}
+    for name, call in assigned_calls(module):
+        if module.full_name(call.func) in READER_CLASSES:
+            readers[name] = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
     for imported, origin in module.imports.items():
         # `from project.settings.base import env`: the object of another module.
         is_own = imported == "env" and origin.partition(".")[0] not in ("environ", "environs")
@@ -151,11 +146,11 @@ def _in_module(module: Module, context: Context) -> Iterator[Setting]:
     }
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Subscript) and module.full_name(node.value) == "os.environ":
-            if isinstance(node.ctx, ast.Load) and (name := text_of(node.slice)):
-                yield _described(Setting(name, id(node) not in conditional, module.at(node)), node, parents)
+            if isinstance(node.ctx, ast.Load) and (variable := text_of(node.slice)):
+                yield _described(Setting(variable, id(node) not in conditional, module.at(node)), node, parents)
         elif isinstance(node, ast.Compare) and module.full_name(node.comparators[0]) == "os.environ":
-            if name := text_of(node.left):
-                yield Setting(name, False, module.at(node))
+            if variable := text_of(node.left):
+                yield Setting(variable, False, module.at(node))
         elif isinstance(node, ast.Call):
             for setting in _in_call(module, node, readers, context):
                 yield _described(setting, node, parents)
@@ -271,15 +266,19 @@ def _alias(node: ast.expr | None) -> str | None:
     return text_of(node)
 
 
-def _option(name: str, classes: dict[str, tuple[ast.ClassDef, list[str]]], option: str) -> str:
+def _option(
+    name: str,
+    nodes: dict[str, ast.ClassDef],
+    bases: dict[str, list[str]],
+    option: str,
+    seen: frozenset[str] = frozenset(),
+) -> str:
     """Return an option of a class of settings, which it can inherit; empty without it."""
-    if name not in classes:
+    if name not in nodes or name in seen:  # a class may name itself as its base
         return ""
-    node, bases = classes[name]
-    others = {key: value for key, value in classes.items() if key != name}  # a class may name itself as its base
-    for part in ast.walk(node):
+    for part in ast.walk(nodes[name]):
         if isinstance(part, ast.keyword) and part.arg == option:
             return text_of(part.value) or ""
         if isinstance(part, ast.Assign) and any(isinstance(x, ast.Name) and x.id == option for x in part.targets):
             return text_of(part.value) or ""
-    return next(filter(None, (_option(base, others, option) for base in bases)), "")
+    return next(filter(None, (_option(base, nodes, bases, option, seen | {name}) for base in bases[name])), "")

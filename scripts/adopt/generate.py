@@ -5,7 +5,6 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
 import jinja2
@@ -79,11 +78,7 @@ def is_executable(path: Path) -> bool:
 
 
 def flow(words: list[str]) -> str:
-    """Return words as a YAML list on one line; if the last one has several lines, on lines of its own."""
-    if "\n" in words[-1]:
-        return (
-            "".join(f"\n      - {word}" for word in words[:-1]) + "\n      - |\n" + indent(words[-1].strip(), " " * 8)
-        )
+    """Return words as a YAML list on one line."""
     return f"[{', '.join(word if _is_plain(word) else json.dumps(word) for word in words)}]"
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scripts.adopt.code import APPLICATIONS, HTTP_METHODS, Module, find_constants, text_of
+from scripts.adopt.code import APPLICATIONS, HTTP_METHODS, Module, assigned_calls, find_constants, text_of
 
 # The first one that exists is used: readiness before liveness.
 NAMES = (
@@ -61,15 +61,14 @@ def _decorated(modules: list[Module]) -> Iterator[Route]:
 def _own_applications(module: Module) -> tuple[set[str], set[str]]:
     """Return the names of the applications that a module makes, and of objects that are in another application."""
     made, others = set(), set()
+    for name, call in assigned_calls(module):
+        made_by = module.full_name(call.func)
+        if made_by in APPLICATIONS:
+            made.add(name)
+        elif made_by.endswith(("API", ".Api")):
+            others.add(name)
     for node in ast.walk(module.tree):
-        value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
-        if isinstance(value, ast.Call):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]  # type: ignore[attr-defined]
-            names = {target.id for target in targets if isinstance(target, ast.Name)}
-            name = module.full_name(value.func)
-            made |= names if name in APPLICATIONS else set()
-            others |= names if name.endswith(("API", ".Api")) and name not in APPLICATIONS else set()
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mount":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mount":
             others |= {argument.id for argument in node.args if isinstance(argument, ast.Name)}
     return made - others, others
 

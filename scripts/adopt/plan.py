@@ -25,10 +25,7 @@ ALTERNATIVES = {
     "noxfile.py": ("noxfile_pipeline.py", "scripts/nox uses {name}"),
     CD: (".github/workflows/pipeline.yml", "{name} deploys. If yours does, too, remove it when the new server serves"),
     CI: ("", "add a step: scripts/nox -s image. If it checks all Python files: exclude noxfile.py and scripts/"),
-    DEPENDABOT: (
-        "",
-        "let it update docker, docker-compose and github-actions, too, which the pipeline pins",
-    ),
+    DEPENDABOT: ("", "let it update docker, docker-compose and github-actions, too, which the pipeline pins"),
     "rehearsal.toml": ("", "the rehearsal uses it"),
 }
 SAME_PURPOSE = {DEPENDABOT: (".github/dependabot.yaml", ".github/renovate.json", "renovate.json", "renovate.json5")}
@@ -165,7 +162,7 @@ def _choose_name(repository: Repository, facts: Facts, plan: Plan, template: str
     others = same_purpose(repository, template)
     if template in ALTERNATIVES and (others or _existing(repository, template) is not None):
         name, reason = ALTERNATIVES[template]
-        plan.left_alone[(*others, template)[0]] = reason.format(name=name)
+        plan.left_alone[others[0] if others else template] = reason.format(name=name)
         return name
     return template
 

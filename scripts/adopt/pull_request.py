@@ -68,11 +68,8 @@ def _settings(facts: Facts) -> Iterator[tuple[str, str]]:
     for kind, items in kinds.items():
         if items:
             yield kind, ", ".join(f"`{name}`{sources.get(name, '')}" for name, _ in items)
-    if optional := [name for name, value in found.environment if not value]:
-        yield (
-            "not set: the code has a default, which has to suit production",
-            ", ".join(f"`{name}`" for name in optional),
-        )
+    if optional := [f"`{name}`" for name, value in found.environment if not value]:
+        yield "not set: the code has a default, which has to suit production", ", ".join(optional)
 
 
 def _steps(repository: Repository, facts: Facts) -> Iterator[str]:
