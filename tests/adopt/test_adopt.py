@@ -1,38 +1,16 @@
-"""The command `adopt` on repositories: what it commits, refuses, updates and removes."""
+"""The command `adopt` on repositories: what it commits, and what it refuses."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from scripts.adopt import generate, plan
-from scripts.adopt.__main__ import main
-from scripts.adopt.facts import Facts
 from scripts.adopt.plan import RECORD
 from scripts.runner.process import Failure
 from scripts.runner.project import compose_file, env_template
-from tests.adopt.conftest import DJANGO, FLASK, run_git
+from tests.adopt.conftest import DJANGO, FLASK, adopt, files_of, run_git, state_of
 from tests.rehearsal.repository import find_missing_file
-
-
-def adopt(folder: Path, *options: str) -> None:
-    main([str(folder), "--yes", "--no-proof", *options])
-
-
-def files_of(folder: Path, commit: str) -> dict[str, str]:
-    """Return mode and content id of each file of a commit."""
-    lines = run_git(folder, "ls-tree", "-r", commit).splitlines()
-    return {line.partition("\t")[2]: line.partition("\t")[0] for line in lines}
-
-
-def state_of(folder: Path) -> tuple[str, str, str]:
-    return (
-        run_git(folder, "status", "--porcelain", "--ignored"),
-        run_git(folder, "for-each-ref"),
-        run_git(folder, "branch"),
-    )
 
 
 def test_adds_one_commit_and_changes_no_file(make_project, capsys):
@@ -224,25 +202,6 @@ def test_a_workflow_that_cannot_be_read_is_named(make_project):
     assert "x.yml is a link to /etc/hostname" in refusal(folder)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('"file": ".env.prod"', '"file": "../../x"'),
-        ('"file": ".env.prod"', '"file": "/etc/x"'),
-        ('"version": "', '"version": "--output=/tmp/x'),
-    ],
-)
-def test_a_record_cannot_name_files_outside_the_repository(make_project, old, new):
-    folder = make_project(FLASK)
-    adopt(folder)
-    record = folder / ".quai.json"
-    assert old in record.read_text()
-    record.write_text(record.read_text().replace(old, new))
-    run_git(folder, "commit", "--quiet", "--all", "--message=edited")
-    with pytest.raises(Failure, match=r"\.quai\.json is damaged"):
-        main([str(folder), "--update"])
-
-
 def test_the_project_s_dockerfile_can_build_the_release(make_project):
     folder = make_project(FLASK | {"Dockerfile": "FROM python:3.13\nENTRYPOINT [run]\n", ".dockerignore": "data\n"})
     adopt(folder, "--set", "dockerfile=Dockerfile")
@@ -251,12 +210,6 @@ def test_the_project_s_dockerfile_can_build_the_release(make_project):
     assert compose["services"]["api"]["entrypoint"] == []
     (folder / "other").mkdir()
     assert "at the top level" in refusal(make_project(FLASK, name="none"), "--set", "dockerfile=Dockerfile")
-
-
-@pytest.fixture
-def monorepo(make_project):
-    """Return a repository with the application in a folder."""
-    return make_project({f"backend/api/{name}": text for name, text in FLASK.items()} | {"front/index.html": "shop"})
 
 
 def test_an_application_in_a_folder_gets_the_pipeline_there(monorepo, capsys):
@@ -277,24 +230,6 @@ def test_an_application_in_a_folder_gets_the_pipeline_there(monorepo, capsys):
     assert find_missing_file(monorepo / "backend/api") == ""
 
 
-def test_an_application_in_a_folder_is_updated_and_removed(monorepo, newer_quai, capsys):
-    adopt(monorepo, "--app", "backend/api")
-    newer_quai("scripts/deploy.sh", "#!/bin/sh\n# newer\n")
-    newer_quai.texts[".env.prod"] = (monorepo / "backend/api/.env.prod").read_text() + "NEW=1\n"
-    newer_quai.texts["new.toml"] = "x = 1\n"
-    with pytest.raises(Failure, match="Add --app backend/api"):
-        main([str(monorepo), "--update"])
-    main([str(monorepo), "--app", "backend/api", "--update"])
-    assert (monorepo / "backend/api/scripts/deploy.sh").read_text().endswith("# newer\n")
-    run_git(monorepo, "apply", ".git/quai-update.patch")
-    assert (monorepo / "backend/api/.env.prod").read_text().endswith("NEW=1\n")
-    assert (monorepo / "backend/api/new.toml").read_text() == "x = 1\n"
-    run_git(monorepo, "reset", "--quiet", "--hard")
-    run_git(monorepo, "clean", "--quiet", "--force")
-    main([str(monorepo), "--app", "backend/api", "--remove"])
-    assert files_of(monorepo, "HEAD") == files_of(monorepo, "main")
-
-
 @pytest.mark.parametrize("name", ["..", ".git", "none", "app.py", "outside"])
 def test_an_application_must_be_in_a_folder_of_the_repository(make_project, tmp_path, name):
     folder = make_project(FLASK)
@@ -302,109 +237,3 @@ def test_an_application_must_be_in_a_folder_of_the_repository(make_project, tmp_
     run_git(folder, "add", "--all")
     run_git(folder, "commit", "--quiet", "--message=link")
     assert f"--app {name}: expected a folder" in refusal(folder, "--app", name)
-
-
-def test_removal_restores_the_tree(make_project):
-    folder = make_project(FLASK)
-    adopt(folder)
-    (folder / "app.py").write_text(FLASK["app.py"] + "# more\n")
-    (folder / ".env.prod").write_text("mine\n")
-    run_git(folder, "commit", "--quiet", "--all", "--message=work")
-    main([str(folder), "--remove"])
-    assert files_of(folder, "HEAD").keys() == files_of(folder, "main").keys()
-    assert (folder / "app.py").read_text().endswith("# more\n")
-
-
-@pytest.fixture
-def newer_quai(monkeypatch, tmp_path):
-    """Return a function that changes what this version of Quai would add."""
-    files = dict(generate.pipeline_files())
-    texts: dict[str, str] = {}
-
-    def change(name: str, text: str | None) -> None:
-        if text is None:
-            del files[name]
-            return
-        path = tmp_path / "newer" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        files[name] = path
-
-    original = generate.generate
-    monkeypatch.setattr("scripts.adopt.update.pipeline_files", lambda: files)
-    monkeypatch.setattr("scripts.adopt.update.generate_old", lambda record: original(Facts.from_json(record.facts)))
-    monkeypatch.setattr("scripts.adopt.update.generate", lambda facts: original(facts) | texts)
-    change.texts = texts
-    return change
-
-
-def test_update_replaces_adds_and_removes(make_project, newer_quai):
-    folder = make_project(FLASK)
-    adopt(folder)
-    newer_quai("scripts/deploy.sh", "#!/bin/sh\n# newer\n")
-    newer_quai("scripts/server/new.py", "x = 1\n")
-    newer_quai("scripts/server/probe.py", None)
-    main([str(folder), "--update"])
-    assert (folder / "scripts/deploy.sh").read_text().endswith("# newer\n")
-    assert (folder / "scripts/server/new.py").exists()
-    assert not (folder / "scripts/server/probe.py").exists()
-    assert run_git(folder, "rev-list", "--count", "feature/ci-cd-setup..HEAD") == "1"
-    record = plan.read_record(folder)
-    assert "scripts/server/new.py" in record.pipeline
-    assert "Dockerfile" in record.configuration
-    run_git(folder, "switch", "--quiet", "-c", "merged")
-    run_git(folder, "branch", "--quiet", "-D", "feature/quai-update")
-    main([str(folder), "--update"])
-    assert run_git(folder, "rev-list", "--count", "feature/ci-cd-setup..HEAD") == "1"
-
-
-def test_update_stops_at_an_edited_file(make_project, newer_quai):
-    folder = make_project(FLASK)
-    adopt(folder)
-    (folder / "scripts/deploy.sh").write_text("mine\n")
-    run_git(folder, "commit", "--quiet", "--all", "--message=edit")
-    newer_quai("scripts/server/new.py", "x = 1\n")
-    before = state_of(folder)
-    with pytest.raises(Failure, match=r"edited since Quai added them: scripts/deploy\.sh"):
-        main([str(folder), "--update"])
-    assert state_of(folder) == before
-
-
-def test_update_shows_the_change_of_the_configuration(make_project, newer_quai, capsys):
-    folder = make_project(FLASK)
-    adopt(folder)
-    template = (folder / ".env.prod").read_text()
-    (folder / ".env.prod").write_text(template.replace("KEEP_RELEASES=5", "KEEP_RELEASES=9"))
-    run_git(folder, "commit", "--quiet", "--all", "--message=mine")
-    newer_quai.texts[".env.prod"] = template + "NEW_SETTING=1\n"
-    main([str(folder), "--update"])
-    assert "+NEW_SETTING=1" in capsys.readouterr().out
-    assert "NEW_SETTING" not in (folder / ".env.prod").read_text()
-    subprocess.run(["git", "-C", str(folder), "apply", ".git/quai-update.patch"], check=True)
-    text = (folder / ".env.prod").read_text()
-    assert "KEEP_RELEASES=9" in text
-    assert "NEW_SETTING=1" in text
-
-
-def test_update_never_writes_conflict_markers(make_project, newer_quai, capsys):
-    folder = make_project(FLASK)
-    adopt(folder)
-    template = (folder / ".env.prod").read_text()
-    mine = template.replace("KEEP_RELEASES=5", "KEEP_RELEASES=9")
-    (folder / ".env.prod").write_text(mine)
-    run_git(folder, "commit", "--quiet", "--all", "--message=mine")
-    newer_quai.texts[".env.prod"] = template.replace("KEEP_RELEASES=5", "KEEP_RELEASES=7")
-    main([str(folder), "--update"])
-    output = capsys.readouterr().out
-    assert ".env.prod: you changed the same lines" in output
-    assert "<<<<<<<" not in output
-    assert (folder / ".env.prod").read_text() == mine
-
-
-def test_a_damaged_record_is_an_error(make_project):
-    folder = make_project(FLASK)
-    adopt(folder)
-    (folder / RECORD).write_text("{")
-    run_git(folder, "commit", "--quiet", "--all", "--message=damage")
-    with pytest.raises(Failure, match=r"\.quai\.json is damaged"):
-        main([str(folder), "--update"])
