@@ -95,7 +95,7 @@ def _steps(repository: Repository, facts: Facts) -> Iterator[str]:
 def _origin() -> str:
     """Return where the clone of Quai comes from; empty if that is not on the network."""
     try:
-        url = run("git", "-C", str(ROOT), "remote", "get-url", "origin")
+        url = run("git", "-C", str(ROOT), "config", "--get", "remote.origin.url")
     except subprocess.CalledProcessError:
         return ""
     return f" ({url})" if url.startswith("https://") and "@" not in url else ""
