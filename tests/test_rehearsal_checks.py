@@ -31,19 +31,22 @@ def test_recreated_container_changes_production(rehearsal, tmp_path, monkeypatch
         (tmp_path / "containers").write_text("quai-db-1 db 1b")
 
 
-RELEASE = {"labels": {"quai.deploy": "17"}}
+RELEASE = {"labels": {"quai.deploy": "17"}, "image": f"image:{TAG}"}
 ONE_SHOT = {"deploy": {"replicas": 0}}
 
 
 def production(*more, project="quai", tag=TAG, replicas=2, **values):
-    services = {"api": RELEASE | {"deploy": {"replicas": replicas}}, "front": RELEASE, "worker": RELEASE}
+    services = {"api": RELEASE | {"deploy": {"replicas": replicas}}, "worker": RELEASE}
+    services["front"] = RELEASE | {"image": f"image:{TAG}-front"}
     services |= {"db": {}, "proxy": {}, "migrate": ONE_SHOT, "shell": ONE_SHOT}
     values = {"tag": tag, "deploy_id": "17", "link": TAG, "upstream": "front"} | values
     values["compose"] = json.dumps({"name": project, "services": services})
     names = {"quai-api-1": TAG, "quai-api-2": TAG, "quai-front-1": TAG, "quai-worker-1": TAG}
     names |= {"quai-db-1": "", "quai-proxy-1": ""}
+    images = {"quai-front-1": f"{TAG}-front"}
     containers = [
-        f"{name}\timage:{own or 'x'}\tUp 1 s (healthy)\t{'17' if own else ''}\t{own}\t" for name, own in names.items()
+        f"{name}\timage:{images.get(name, own or 'x')}\tUp 1 s (healthy)\t{'17' if own else ''}\t{own}\t"
+        for name, own in names.items()
     ]
     return "\n".join([*(f"{name}={value}" for name, value in values.items()), *containers, *more])
 
@@ -61,6 +64,7 @@ def production(*more, project="quai", tag=TAG, replicas=2, **values):
         (production(deploy_id="18"), "expected a healthy container"),
         (production(replicas=1), "expected the containers"),
         (production().replace("quai-api-2\timage:01", "quai-api-2\timage:02"), "expected a healthy container"),
+        (production().replace(f"front-1\timage:{TAG}-front", f"front-1\timage:{TAG}"), "expected a healthy container"),
         (production().replace("(healthy)", "(unhealthy)", 1), "expected a healthy container"),
         (production().replace("Up 1 s", "Exited", 1), "expected a healthy container"),
         (production().replace("worker-1\timage:01", "worker-1\timage:02"), "expected a healthy container"),

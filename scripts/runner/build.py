@@ -1,4 +1,4 @@
-"""Build the image of a commit reproducibly: the application's image, then the release, which adds /release to it."""
+"""Build the images of a commit reproducibly: the application's, then from it the two of the release: API and front."""
 
 import hashlib
 import os
@@ -107,6 +107,11 @@ def application_image(target: str) -> str:
     return f"{target}-app"
 
 
+def front_image(target: str) -> str:
+    """Return the name of the front's image of the release `target`, as in docker-compose.prod.yml."""
+    return f"{target}-front"
+
+
 def build(
     target: str,
     bases: Mapping[str, str],
@@ -116,11 +121,13 @@ def build(
     cache: str = "",
     fresh: bool = False,
 ) -> str:
-    """Build the application's image and the release `target` into the engine; return the id of the release.
+    """Build the application's image, the release `target` and its front into the engine; return the last two ids.
 
     `epoch` is the commit's time in seconds. Unchanged layers come from the engine or from the image `cache` in a
     registry, which may be missing; with `fresh`, from neither.
     """
+    if "FRONT_IMAGE" not in bases:
+        raise Failure(f"{project.compose_file()} has no ${{FRONT_IMAGE:-...}}: it names the base image of the front")
     # The builder of the engine itself, because another one could not find the application's image.
     common = [f"--builder={run('docker', 'context', 'show')}", *(["--no-cache"] if fresh else [])]
     reuse = ["--cache-to=type=inline", *([f"--cache-from=type=registry,ref={cache}"] if cache else [])]
@@ -131,9 +138,12 @@ def build(
     with tempfile.TemporaryDirectory() as folder:
         stage_release(Path(folder), epoch)
         described = [f"--label={name}={value}" for name, value in labels.items()]
-        arguments = {"APP_IMAGE": application} | times
-        show(*build_command(target, folder, arguments, [*common, f"--file={RELEASE_DOCKERFILE}", *described]))
-    return run("docker", "image", "inspect", "--format={{.Id}}", target)
+        arguments = {"APP_IMAGE": application, "FRONT_IMAGE": bases["FRONT_IMAGE"]} | times
+        images = {"release": target, "front": front_image(target)}
+        for stage, name in images.items():
+            options = [*common, f"--file={RELEASE_DOCKERFILE}", f"--target={stage}", *described]
+            show(*build_command(name, folder, arguments, options))
+    return " ".join(run("docker", "image", "inspect", "--format={{.Id}}", *images.values()).split())
 
 
 def cache_image(name: str) -> str:
@@ -155,11 +165,12 @@ def push_cache(name: str, target: str) -> None:
 
 
 def build_twice(target: str, bases: Mapping[str, str], epoch: int, labels: Mapping[str, str]) -> str:
-    """Build twice without cache and return the release's id. Raise Failure if the two ids differ."""
-    ids = {build(target, bases, epoch, labels, fresh=True) for _ in range(2)}
-    if len(ids) > 1:
+    """Build twice without cache and return the ids of `build`. Raise Failure if they differ."""
+    found = {build(target, bases, epoch, labels, fresh=True) for _ in range(2)}
+    if len(found) > 1:
         raise Failure(
-            f"two builds of the same commit have different ids, {' and '.join(sorted(ids))}: compare their layers"
-            " with 'docker history --no-trunc ID', and fix the step of the Dockerfile that depends on the time"
+            f"two builds of the same commit have different ids of release and front: {', but '.join(sorted(found))}:"
+            " compare their layers with 'docker history --no-trunc ID', and fix the step of the Dockerfile that"
+            " depends on the time"
         )
-    return ids.pop()
+    return found.pop()

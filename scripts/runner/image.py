@@ -19,11 +19,13 @@ def make_image(*, push: bool, twice: bool) -> None:
     labels = build.release_labels(commit, epoch, position, build.migrations_digest())
     target = f"{name}:{commit}"
     if twice:
-        say(f"two builds without cache have the same id: {build.build_twice(target, bases, epoch, labels)}")
+        ids = build.build_twice(target, bases, epoch, labels)
+        say(f"two builds without cache have the same ids of release and front: {ids}")
     else:
         build.build(target, bases, epoch, labels, cache=build.cache_image(name) if push else "")
     smoke_test(name, commit, bases)
     if push:
+        registry.push(build.front_image(target))  # first: a server that finds the release also finds its front
         registry.push(target)
         build.push_cache(name, target)
 

@@ -15,6 +15,7 @@ from server.settings import COMMIT, Settings
 POSITION = "quai.position"  # the number of first-parent commits on main, a label of the image
 MIGRATIONS = "quai.migrations"  # a digest of the migrations' files, a label of the image
 CREATED = "org.opencontainers.image.created"  # the time of the commit, RFC 3339
+FRONT_SUFFIX = "-front"  # of the tag of a release's front, as in docker-compose.prod.yml
 DISK_MESSAGE = "free some space; 'docker system df' shows what Docker uses"
 MIB = 1 << 20
 PROGRAM_SECONDS = 60  # time limit of `deploy.sh --help` of a new release
@@ -148,10 +149,11 @@ def prune(directory: Path, settings: Settings, live: str) -> None:
         keep |= set(candidates)
         for folder in releases.glob("*.new"):
             shutil.rmtree(folder, ignore_errors=True)
-        for tag in sorted((engine.tags(settings.image) | {folder.name for folder in releases.iterdir()}) - keep):
-            if re.fullmatch(COMMIT, tag):
-                engine.untag(settings.release_image(tag))
-                _remove_folder(releases / tag)
+        for name in sorted(engine.tags(settings.image) | {folder.name for folder in releases.iterdir()}):
+            tag = name.removesuffix(FRONT_SUFFIX)
+            if re.fullmatch(COMMIT, tag) and tag not in keep:
+                engine.untag(settings.release_image(name))
+                _remove_folder(releases / name)
     except (engine.EngineError, OSError) as error:
         state.say(f"old releases were not pruned: {error}")
 

@@ -55,7 +55,7 @@ def keep_live(attempt: Attempt) -> bool:
         ids = [container.id for container in live.containers]
         health.wait_until_healthy(ids, settings, may_have_restarted=True)
         target = health.make_target(live.containers, settings, attempt.tag)
-        _verify(live.containers, attempt.image, target)
+        _verify(live.containers, services, target)
         health.verify(_find_proxy(settings), target)
     except Refused as error:
         say(f"the live release fails a check ({error}): deploying it again")
@@ -73,7 +73,7 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     attempt.steps.begin("verify")
     containers = attempt.find_containers()
     target = health.make_target(containers, attempt.settings, attempt.tag)
-    front = _verify(containers, attempt.image, target)
+    front = _verify(containers, plan.services, target)
     attempt.steps.begin("switch")
     state.write_upstream(attempt.directory, state.FRONT_PREFIX + attempt.project.deploy_id)
     health.verify(_find_proxy(attempt.settings), target)
@@ -211,11 +211,13 @@ def _find_proxy(settings: Settings) -> Container:
     return found[0]
 
 
-def _verify(containers: Sequence[Container], image: str, target: health.Target) -> Container:
-    """Verify the image of a release's containers and the response of its front; return the front. Raises Refused."""
-    image_id = (engine.image(image) or {}).get("Id")
+def _verify(containers: Sequence[Container], services: Mapping[str, Any], target: health.Target) -> Container:
+    """Verify the images of a release's containers and the response of its front; return the front. Raises Refused."""
+    images = {container.service: services[container.service]["image"] for container in containers}
+    ids = {image: (engine.image(image) or {}).get("Id") for image in set(images.values())}
     for container in containers:
-        if container.service != "front" and container.image_id != image_id:
+        image = images[container.service]
+        if container.image_id != ids[image]:
             raise Refused(f"{container.name} is not running {image}")
     front = next((container for container in containers if container.service == "front"), None)
     if front is None:

@@ -93,14 +93,16 @@ def find_problem(production: Production, commit: str) -> str:
     expected = {"tag": commit, "link": commit, "upstream": "front"}
     if different := {name: values.get(name) for name in expected if values.get(name) != expected[name]}:
         return f"expected {expected}, found {different}; the containers are {found}"
-    services = read_services(json.loads(values["compose"]))
+    compose = json.loads(values["compose"])
+    services = read_services(compose)
     names, others = services.names(services.release), services.names(Counter(services.others))
     if sorted(one.name for one in found) != sorted(names + others):
         return f"expected the containers {names + others} and nothing else, found {found}"
     served = services.names(Counter({name: services.release[name] for name in ("api", "front")}))
     for one in found:
         if one.name in names:
-            is_image = one.name.startswith(f"{services.project}-front-") or one.image.endswith(f":{commit}")
+            service = one.name.removeprefix(f"{services.project}-").rpartition("-")[0]
+            is_image = one.image == compose["services"][service]["image"]
             # A worker needs no health check; if it has one, it must pass.
             may_lack_check = one.name not in served and "(" not in one.status
             is_healthy = one.status.startswith("Up ") and (one.status.endswith("(healthy)") or may_lack_check)

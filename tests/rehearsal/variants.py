@@ -38,8 +38,16 @@ def build_image(image: str, base: str, name: str, *changes: str | Edit, position
         *([] if position is None else [f"LABEL quai.position={position}"]),
     ]
     run("docker", "build", "--quiet", "--tag", f"{image}:{tag}", "-", input="\n".join(dockerfile))
-    run("docker", "push", "--quiet", f"{image}:{tag}")
+    push_release(f"{image}:{tag}", f"{image}:{base}-front")
     return tag
+
+
+def push_release(release: str, front: str) -> None:
+    """Build the front of a release, from its files and the image `front`, and push both."""
+    lines = (f"FROM {release} AS release", f"FROM {front}", "COPY --from=release /releas[e]/fron[t] /front")
+    run("docker", "build", "--quiet", "--tag", f"{release}-front", "-", input="\n".join(lines))
+    for image in (f"{release}-front", release):
+        run("docker", "push", "--quiet", image)
 
 
 def build_variant(rehearsal: Rehearsal, name: str, *changes: str | Edit, position: int | None = None) -> str:

@@ -139,6 +139,9 @@ def test_this_repository_has_the_files_of_a_release(tmp_path, monkeypatch):
     }
 
 
+FRONT = {"FRONT_IMAGE": "caddy:2"}
+
+
 @pytest.fixture
 def docker(monkeypatch, pipeline):
     """Record the commands that build.py runs."""
@@ -146,7 +149,7 @@ def docker(monkeypatch, pipeline):
 
     def run(*command):
         commands.append(command)
-        return {"context": "rootless", "image": "sha256:a"}[command[1]]
+        return {"context": "rootless", "image": "sha256:a\nsha256:b"}[command[1]]
 
     monkeypatch.setattr(build, "run", run)
     monkeypatch.setattr(build, "show", lambda *command: commands.append(command))
@@ -156,29 +159,38 @@ def docker(monkeypatch, pipeline):
 
 
 def test_the_release_is_built_on_the_image_of_the_application(docker):
-    bases = {"PYTHON_IMAGE": "python:3", "DB_IMAGE": "postgres:17"}
-    assert build.build("quai:x", bases, 7, {"quai.position": "1"}, cache="quai:cache") == "sha256:a"
-    _, application, release, inspected = docker
+    bases = {"PYTHON_IMAGE": "python:3", "DB_IMAGE": "postgres:17", **FRONT}
+    assert build.build("quai:x", bases, 7, {"quai.position": "1"}, cache="quai:cache") == "sha256:a sha256:b"
+    _, application, release, front, inspected = docker
     begin = ("docker", "buildx", "build", "--provenance=false", "--load", "--tag")
     arguments = ("--build-arg=PYTHON_IMAGE=python:3", "--build-arg=SOURCE_DATE_EPOCH=7", "--builder=rootless")
     reuse = ("--cache-to=type=inline", "--cache-from=type=registry,ref=quai:cache")
     assert application == (*begin, "quai:x-app", *arguments, *reuse, "--file=Dockerfile", ".")
-    arguments = ("--build-arg=APP_IMAGE=quai:x-app", "--build-arg=SOURCE_DATE_EPOCH=7", "--builder=rootless")
-    file = f"--file={ROOT}/scripts/runner/release.Dockerfile"
-    assert release[:-1] == (*begin, "quai:x", *arguments, file, "--label=quai.position=1")
-    assert inspected[-1] == "quai:x"
+    arguments = ("--build-arg=APP_IMAGE=quai:x-app", "--build-arg=FRONT_IMAGE=caddy:2")
+    arguments += ("--build-arg=SOURCE_DATE_EPOCH=7", "--builder=rootless")
+    arguments += (f"--file={ROOT}/scripts/runner/release.Dockerfile",)
+    label = "--label=quai.position=1"
+    assert release[:-1] == (*begin, "quai:x", *arguments, "--target=release", label)
+    assert front[:-1] == (*begin, "quai:x-front", *arguments, "--target=front", label)
+    assert inspected[-2:] == ("quai:x", "quai:x-front")
 
 
 def test_a_fresh_build_uses_no_cache(docker):
     for fresh in (False, True):
-        build.build("quai:x", {}, 7, {}, fresh=fresh)
-    assert ["--no-cache" in command for command in docker if "build" in command] == [False, False, True, True]
+        build.build("quai:x", FRONT, 7, {}, fresh=fresh)
+    assert ["--no-cache" in command for command in docker if "build" in command] == [False] * 3 + [True] * 3
     assert not any(word.startswith("--cache-from") for command in docker for word in command)
 
 
 def test_a_dockerfile_with_fixed_base_images_gets_no_base_image(docker):
-    build.build("quai:x", {}, 7, {})
+    build.build("quai:x", FRONT, 7, {})
     assert "PYTHON_IMAGE" not in " ".join(docker[1])
+
+
+def test_the_base_image_of_the_front_is_required(docker):
+    with pytest.raises(Failure, match=r"docker-compose.prod.yml has no \$\{FRONT_IMAGE:-...\}"):
+        build.build("quai:x", {}, 7, {})
+    assert docker == []
 
 
 @pytest.mark.parametrize(("variable", "name"), [("NETRC", "logins"), ("HOME", ".netrc")])
@@ -218,10 +230,10 @@ def test_failed_cache_push_is_reported_but_not_fatal(monkeypatch, capsys):
 
 
 def test_two_builds_with_different_ids_are_a_failure(monkeypatch):
-    ids = iter(["sha256:a", "sha256:b", "sha256:c", "sha256:c"])
+    ids = iter(["sha256:a sha256:f", "sha256:b sha256:f", "sha256:c sha256:f", "sha256:c sha256:f"])
     fresh = []
     monkeypatch.setattr(build, "build", lambda *_, **options: fresh.append(options["fresh"]) or next(ids))
-    with pytest.raises(Failure, match="sha256:a and sha256:b"):
+    with pytest.raises(Failure, match="sha256:a sha256:f, but sha256:b sha256:f"):
         build.build_twice("quai:x", {}, 0, {})
-    assert build.build_twice("quai:x", {}, 0, {}) == "sha256:c"
+    assert build.build_twice("quai:x", {}, 0, {}) == "sha256:c sha256:f"
     assert fresh == [True] * 4

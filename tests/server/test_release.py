@@ -94,13 +94,14 @@ def test_prune_keeps_what_a_rollback_needs(directory, settings, monkeypatch):
     (directory / "releases/setup").mkdir()
     (directory / f"releases/{OLD}.new").mkdir()
     state.link_current(directory, THIRD)
-    removed = []
-    monkeypatch.setattr(engine, "tags", lambda repository: {*tags.values(), OLD, NEW, THIRD, "latest"})
+    removed, names = [], [*tags.values(), *(f"{tag}-front" for tag in (*tags.values(), THIRD))]
+    monkeypatch.setattr(engine, "tags", lambda repository: {*names, OLD, NEW, THIRD, "latest"})
     monkeypatch.setattr(engine, "untag", removed.append)
     release.prune(directory, settings, THIRD)
     left = {folder.name for folder in (directory / "releases").iterdir()}
     assert left == {"setup", "current", THIRD, NEW, *(tags[letter] for letter in "cdef")}
-    assert removed == [f"{settings.image}:{tag}" for tag in sorted({OLD, tags["a"], tags["b"]})]
+    pruned = {OLD, tags["a"], f"{tags['a']}-front", tags["b"], f"{tags['b']}-front"}
+    assert removed == [f"{settings.image}:{name}" for name in sorted(pruned)]
 
 
 def test_nothing_is_pruned_without_an_engine(directory, settings, monkeypatch, capsys):

@@ -82,8 +82,7 @@ class Bench:
 
     def _derive_releases(self, tags: Sequence[str], strategies: Sequence[str]) -> None:
         """Build the releases that differ from a commit by some lines of its Dockerfile."""
-        compose_file = (ROOT / "docker-compose.prod.yml").read_text()
-        build = partial(build_image, self.server.image, tags[1], compose_file)
+        build = partial(build_image, self.server.image, tags[1])
         self.releases = dict.fromkeys(STRATEGIES, (tags[0], tags[1]))
         self.crash_tags = dict.fromkeys(STRATEGIES, build("crashes", *crash_lines()))
         if "v1" in strategies:

@@ -52,7 +52,7 @@ write_files() {
   rm -rf releases/bench
   cp -a "releases/$tag" releases/bench
   sed -Ei "s/(reverse_proxy) .*/\1 api:8000 {/; /lb_policy|fail_duration|X-Release/d; $retries" releases/bench/front/Caddyfile
-  sed -E 's/releases\/\$\{IMAGE_TAG[^}]*\}/releases\/bench/; s/(front|api)-\$\{DEPLOY_ID:-0\}/\1/
+  sed -E 's/^( +)image: .*-front .*/\1volumes: ["\.\/releases\/bench\/front:\/front:ro"]/; s/(front|api)-\$\{DEPLOY_ID:-0\}/\1/
     /^ +(labels:|<<: \*labels|quai\.)/d; /^      RELEASE: .*:\?/d' docker-compose.prod.yml >bench.yml
   # A stack has no tmpfs. Without IPVS in the kernel there are no virtual addresses: names resolve to the tasks,
   # and ports are published by the tasks themselves.

@@ -94,8 +94,8 @@ def remove_release(rehearsal: Rehearsal, tag: str) -> None:
     """Remove the image and the files of a release that is not live: the next deploy pulls it."""
     server = rehearsal.server
     expect(tag != server.setting("IMAGE_TAG"), f"{tag} is live: its removal would break the server")
-    image = f"{server.image}:{tag}"
-    server.exec(f"docker image rm --force {image} >/dev/null 2>&1 || true; rm -rf {DIR}/releases/{tag}")
+    images = f"{server.image}:{tag} {server.image}:{tag}-front"
+    server.exec(f"docker image rm --force {images} >/dev/null 2>&1 || true; rm -rf {DIR}/releases/{tag}")
     server.exec(f"mkdir -p {DIR}/releases/{'f' * 40}")  # the folder of an old release: the next deploy prunes it
 
 

@@ -17,6 +17,7 @@ from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import runner_environment
 from tests.rehearsal.server import DIR
+from tests.rehearsal.variants import push_release
 
 UNKNOWN_COMMIT = "0" * 40
 
@@ -49,7 +50,7 @@ def push_short_lived_release(rehearsal: Rehearsal) -> str:
     image = f"{server.image}:{tag}"
     options = ("--quiet", "--build-arg", f"BASE={rehearsal.bases['PYTHON_IMAGE']}", "--tag", image, "--file", "-")
     run("docker", "build", *options, str(ROOT / "scripts"), input=FIRST_RELEASE + write_compose_file(compose))
-    run("docker", "push", "--quiet", image)
+    push_release(image, rehearsal.bases["FRONT_IMAGE"])
     return tag
 
 
