@@ -3,12 +3,26 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from server import state
 from server.compose import Project
 from server.engine import Container
-from server.repair import Live, release_containers
 from server.settings import Settings
 from server.state import say
+
+
+class Live(NamedTuple):
+    """The live release; all empty if there is none. It has no containers if they were removed by hand."""
+
+    deploy_id: str
+    tag: str
+    containers: tuple[Container, ...]
+
+    @property
+    def front(self) -> str:
+        """The network name that only its front has, unlike `front`; NO_FRONT if it has no containers."""
+        return state.FRONT_PREFIX + self.deploy_id if self.containers else state.NO_FRONT
 
 
 @dataclass
@@ -61,11 +75,6 @@ class Attempt:
         """The full name of its image."""
         return self.settings.release_image(self.tag)
 
-    def find_containers(self) -> list[Container]:
-        """Return the containers of this release: those with this deploy id."""
-        containers = release_containers(self.settings)
-        return [container for container in containers if container.deploy_id == self.project.deploy_id]
-
     def for_live_release(self) -> "Attempt":
-        """Return a copy of this attempt with the deploy id of the live release, whose containers it then finds."""
+        """Return a copy of this attempt with the deploy id of the live release."""
         return replace(self, project=replace(self.project, deploy_id=self.live.deploy_id))

@@ -2,18 +2,16 @@
 
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from server import diagnostics, engine, history, release, repair, roles, rollout, settings, state
-from server.attempt import Attempt, Steps
+from server import engine, history, orchestrator, release, settings, state
+from server.attempt import Attempt, Live, Steps
 from server.compose import Project
 from server.engine import EngineError
 from server.errors import Interrupted, Refused, UsageError
 from server.follow import ignore_signals
-from server.repair import Live
 from server.settings import Settings
 from server.state import say
 
@@ -46,7 +44,7 @@ def _begin(directory: Path, tag: str, actor: str, steps: Steps) -> Attempt:
         say("IMAGE_TAG and DEPLOY_ID in .env are older than the last deploy: this command corrects them")
     state.end_orphans(directory)
     steps.begin("repair")
-    live = repair.repair(directory, current)
+    live = orchestrator.choose(current).clean_up(directory, current)
     # If a first deploy was killed after the switch, .env names no release yet.
     tag = tag or current.image_tag or ("" if current.deploy_id else live.tag)
     if not tag:
@@ -101,11 +99,12 @@ def _execute(attempt: Attempt, refuse_older: bool) -> int:
     Return the exit code.
     """
     live_attempt, outcome, is_live = attempt, history.LIVE, False
+    chosen = orchestrator.choose(attempt.settings)
     try:
-        if rollout.keep_live(attempt):
+        if chosen.keep_live(attempt):
             live_attempt = attempt.for_live_release()
         else:
-            outcome = rollout.roll_out(attempt, refuse_older)
+            outcome = chosen.roll_out(attempt, refuse_older)
         try:
             settings.write_release(attempt.directory, attempt.tag, live_attempt.project.deploy_id)
         except OSError as error:
@@ -136,23 +135,11 @@ def _finish(attempt: Attempt, outcome: str) -> None:
         _record(attempt, outcome, "")
     attempt.steps.begin("clean up")
     state.link_current(directory, attempt.tag)
-    problem = repair.keep_only(directory, current, deploy_id)
-    rollout.start_former_services(attempt)
-    _rename_containers(attempt)
+    problem = orchestrator.choose(current).finish(attempt)
     release.prune(directory, current, attempt.tag)
     history.notify(directory, current)
     if problem:
         raise Refused(problem)
-
-
-def _rename_containers(attempt: Attempt) -> None:
-    """Name the containers <project>-<service>-1, -2 and so on: Compose always counts up."""
-    numbers = Counter[str]()
-    for container in attempt.find_containers():
-        numbers[container.service] += 1
-        name = f"{attempt.settings.project}-{container.service}-{numbers[container.service]}"
-        if container.name != name:
-            engine.rename(container.id, name)
 
 
 def _record(attempt: Attempt, outcome: str, reason: str) -> None:
@@ -206,6 +193,7 @@ def _describe_live(attempt: Attempt, *, is_known: bool) -> str:
 def _restore(attempt: Attempt) -> dict[str, Exception]:
     """Restore what was live, and show why the new release failed. Return what could not be restored, and why."""
     directory, live, problems = attempt.directory, attempt.live, dict[str, Exception]()
+    chosen = orchestrator.choose(attempt.settings)
 
     def restore(what: str, action: Callable[[], object]) -> None:
         try:
@@ -213,15 +201,13 @@ def _restore(attempt: Attempt) -> dict[str, Exception]:
         except Exception as problem:
             problems[what] = problem
 
-    restore("the upstream file", lambda: repair.move_upstream(directory, live.front))
+    restore("the requests", lambda: chosen.withdraw(attempt))
     try:
-        created = attempt.find_containers()
-        started = [found for found in created if found.state != "created" or found.service in roles.SERVING]
-        diagnostics.show(directory, started)
+        chosen.diagnose(attempt)
     except Exception as problem:
         say(f"no diagnostics: {problem}")
     restore(".env", lambda: settings.write_release(directory, live.tag, live.deploy_id))
     before = replace(attempt.settings, deploy_id=live.deploy_id)
     state.end_orphans(directory)  # a process that was being started when a signal arrived still runs
-    restore("the containers", lambda: repair.repair(directory, before))
+    restore("the containers", lambda: chosen.clean_up(directory, before))
     return problems

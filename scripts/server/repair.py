@@ -3,26 +3,13 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from server import compose, engine, release, roles, state
+from server.attempt import Live
 from server.engine import Container
 from server.settings import Settings
 
 DRAIN_SECONDS = 1  # for requests on their way to the previous front
-
-
-class Live(NamedTuple):
-    """The live release; all empty if there is none. It has no containers if they were removed by hand."""
-
-    deploy_id: str
-    tag: str
-    containers: tuple[Container, ...]
-
-    @property
-    def front(self) -> str:
-        """The network name that only its front has, unlike `front`; NO_FRONT if it has no containers."""
-        return state.FRONT_PREFIX + self.deploy_id if self.containers else state.NO_FRONT
 
 
 def release_containers(settings: Settings) -> list[Container]:

@@ -1,26 +1,35 @@
-"""The rollout: prepare, migrate, start next to the current release, verify, switch, watch."""
+"""The rollout with Docker Compose: migrate, start next to the current release, verify, switch, watch."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from server import compose, engine, health, history, migrations, release, roles, state
-from server.attempt import Attempt
+from server import commands, compose, diagnostics, engine, health, history, migrations, repair, roles, state
+from server.attempt import Attempt, Live
 from server.engine import Container
 from server.errors import Refused
+from server.plan import Plan, prepare
 from server.settings import Settings
 from server.state import say
 
+STATUS = "table {{.Names}}\t{{.Status}}\t{{.Image}}"
 
-@dataclass(frozen=True)
-class Plan:
-    """What `_prepare` found. `replicas` is the number of containers of each service of the release."""
 
-    services: dict[str, Any]
-    replicas: dict[str, int]
-    outcome: str
-    has_same_migrations: bool
+def find_live(directory: Path, settings: Settings) -> Live:
+    """Return the live release."""
+    return repair.find_live(repair.release_containers(settings), settings.deploy_id, state.upstream(directory))
+
+
+def clean_up(directory: Path, settings: Settings) -> Live:
+    """Keep the live release, remove what an interrupted deploy left, and return the live release."""
+    return repair.repair(directory, settings)
+
+
+def find_containers(attempt: Attempt) -> list[Container]:
+    """Return the containers of this release: those with this deploy id."""
+    containers = repair.release_containers(attempt.settings)
+    return [container for container in containers if container.deploy_id == attempt.project.deploy_id]
 
 
 def keep_live(attempt: Attempt) -> bool:
@@ -65,13 +74,15 @@ def keep_live(attempt: Attempt) -> bool:
 
 def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     """Run all steps up to, not including, the write of .env. Return the outcome. Raises Refused."""
-    plan = _prepare(attempt, refuse_older)
+    plan = prepare(attempt, refuse_older)
+    if attempt.live.containers:
+        compose.require_same_networks(attempt.project, plan.configuration, attempt.live.tag)
     serving = _start(attempt, plan)
     attempt.steps.begin("wait", "until healthy")
     health.wait_until_healthy(serving, attempt.settings)
     workers = _start_workers(attempt)
     attempt.steps.begin("verify")
-    containers = attempt.find_containers()
+    containers = find_containers(attempt)
     target = health.make_target(containers, attempt.settings, attempt.tag)
     front = _verify(containers, plan.services, target)
     attempt.steps.begin("switch")
@@ -80,40 +91,6 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     attempt.steps.begin("watch")
     health.watch(serving + workers, front, target, attempt.settings)
     return plan.outcome
-
-
-def _prepare(attempt: Attempt, refuse_older: bool) -> Plan:
-    """Pull, check and unpack; nothing that is running is changed."""
-    directory, settings = attempt.directory, attempt.settings
-    attempt.steps.begin("pull", attempt.image)
-    image = release.pull(directory, settings, attempt.tag)
-    live_image, outcome = _find_live_image(attempt), history.LIVE
-    if release.is_older(image, live_image):
-        if refuse_older:
-            raise Refused(
-                f"{attempt.tag} ({release.describe_order(image)}) is older than the live release "
-                f"({release.describe_order(live_image)}): to roll back, set IMAGE_TAG in .env and run deploy.sh"
-            )
-        outcome = history.ROLLBACK
-    release.unpack(directory, settings, attempt.tag)
-    configuration = compose.configuration(attempt.project)
-    services = configuration["services"]
-    replicas = roles.release_services(services, attempt.image)
-    if attempt.live.containers:
-        compose.require_same_networks(attempt.project, configuration, attempt.live.tag)
-    compose.pull_missing(attempt.project, services)
-    if not roles.labels(services["api"]).get(roles.HEALTH_PATH_LABEL, "unknown"):
-        say("no health path: any status below 500 on / counts as healthy, which only proves that the process answers")
-    return Plan(services, replicas, outcome, release.has_same_migrations(image, live_image))
-
-
-def _find_live_image(attempt: Attempt) -> Any | None:
-    """Return the inspect data of the live release's image; None if there is none."""
-    live = attempt.live
-    ids = [container.image_id for container in live.containers if container.service == "api"]
-    if not ids and not live.tag:
-        return None
-    return engine.image(ids[0] if ids else attempt.settings.release_image(live.tag))
 
 
 def _start(attempt: Attempt, plan: Plan) -> list[str]:
@@ -145,17 +122,6 @@ def _start(attempt: Attempt, plan: Plan) -> list[str]:
     return created
 
 
-def start_former_services(attempt: Attempt) -> None:
-    """Start services that belonged to the previous release, and are now services that a deploy does not replace."""
-    former = {container.service for container in attempt.live.containers} - {
-        container.service for container in attempt.find_containers()
-    }
-    if former:
-        others = roles.other_services(compose.configuration(attempt.project)["services"])
-        existing = engine.containers(attempt.settings.project)
-        compose.start_missing(attempt.project, [name for name in others if name in former], existing)
-
-
 def _create_and_start(attempt: Attempt, plan: Plan) -> list[str]:
     """Create the containers of all services of the release, and start those of the API and the front."""
     attempt.steps.begin("start")
@@ -169,7 +135,7 @@ def _create(attempt: Attempt, replicas: Mapping[str, int]) -> None:
     result = compose.run(attempt.project, "up", "--no-start", "--no-deps", "--no-recreate", *scale, *replicas)
     if result.code:
         raise Refused("Compose cannot create the new containers: see above")
-    created = Counter(container.service for container in attempt.find_containers())
+    created = Counter(container.service for container in find_containers(attempt))
     if created != replicas:
         raise Refused(
             f"expected new containers with the label quai.deploy: {_describe(replicas)}; found: {_describe(created)}; "
@@ -183,7 +149,7 @@ def _describe(replicas: Mapping[str, int]) -> str:
 
 def _start_services(attempt: Attempt, services: Collection[str]) -> list[str]:
     """Start the new containers of these services, and return their ids."""
-    created = [container.id for container in attempt.find_containers() if container.service in services]
+    created = [container.id for container in find_containers(attempt) if container.service in services]
     engine.in_parallel(engine.start, created)
     return created
 
@@ -193,7 +159,7 @@ def _start_workers(attempt: Attempt) -> list[str]:
 
     Singletons start later, when the previous ones have ended.
     """
-    containers = attempt.find_containers()
+    containers = find_containers(attempt)
     later = roles.singletons([*containers, *attempt.live.containers])
     names = sorted({container.service for container in containers} - later - set(roles.SERVING))
     if not names:
@@ -224,3 +190,59 @@ def _verify(containers: Sequence[Container], services: Mapping[str, Any], target
         raise Refused("there is no container of the service front")
     health.verify(front, target)
     return front
+
+
+def finish(attempt: Attempt) -> str:
+    """Remove the previous release. Return which singletons cannot be started, and why; empty if all were."""
+    problem = repair.keep_only(attempt.directory, attempt.settings, attempt.project.deploy_id)
+    _start_former_services(attempt)
+    _rename_containers(attempt)
+    return problem
+
+
+def _start_former_services(attempt: Attempt) -> None:
+    """Start services that belonged to the previous release, and are now services that a deploy does not replace."""
+    former = {container.service for container in attempt.live.containers} - {
+        container.service for container in find_containers(attempt)
+    }
+    if former:
+        others = roles.other_services(compose.configuration(attempt.project)["services"])
+        existing = engine.containers(attempt.settings.project)
+        compose.start_missing(attempt.project, [name for name in others if name in former], existing)
+
+
+def _rename_containers(attempt: Attempt) -> None:
+    """Name the containers <project>-<service>-1, -2 and so on: Compose always counts up."""
+    numbers = Counter[str]()
+    for container in find_containers(attempt):
+        numbers[container.service] += 1
+        name = f"{attempt.settings.project}-{container.service}-{numbers[container.service]}"
+        if container.name != name:
+            engine.rename(container.id, name)
+
+
+def withdraw(attempt: Attempt) -> None:
+    """Send requests to the release that was live."""
+    repair.move_upstream(attempt.directory, attempt.live.front)
+
+
+def diagnose(attempt: Attempt) -> None:
+    """Show why the new release failed."""
+    created = find_containers(attempt)
+    started = [found for found in created if found.state != "created" or found.service in roles.SERVING]
+    diagnostics.show(attempt.directory, started)
+
+
+def apply_services(project: compose.Project, names: Sequence[str]) -> None:
+    """Recreate those services that have changed settings. Raises Refused."""
+    if compose.run(project, "up", "--detach", "--no-deps", "--wait", *names).code:
+        raise Refused("some services are not healthy: see above")
+
+
+def show_containers(directory: Path, settings: Settings) -> None:
+    """Print all containers of the project, and whether a deploy is running."""
+    upstream = state.upstream(directory)
+    if upstream.startswith(state.FRONT_PREFIX):
+        state.say(f"requests go to {upstream}: a deploy is running; if not, 'sudo {directory}/deploy.sh' cleans up")
+    project = f"label=com.docker.compose.project={settings.project}"
+    commands.docker(directory, "ps", "--all", "--filter", project, "--format", STATUS)

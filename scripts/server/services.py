@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from server import compose, engine, history, roles, state
+from server import compose, engine, history, orchestrator, roles, state
 from server.compose import Project
 from server.errors import Interrupted, Refused, UsageError
-from server.repair import repair
 
 
 def apply(directory: Path) -> int:
@@ -17,14 +16,14 @@ def apply(directory: Path) -> int:
         with state.lock(directory, "services"):
             current = history.read_settings(directory)
             state.end_orphans(directory)
-            live = repair(directory, current)
+            chosen = orchestrator.choose(current)
+            live = chosen.clean_up(directory, current)
             if not live.containers:
                 raise Refused("no release is live: deploy one, which also starts these services")
             project = Project(directory, current, live.tag, live.deploy_id)
             names = roles.other_services(compose.configuration(project)["services"])
             state.say(f"applying the settings of {', '.join(names)}")
-            if compose.run(project, "up", "--detach", "--no-deps", "--wait", *names).code:
-                raise Refused("some services are not healthy: see above")
+            chosen.apply_services(project, names)
     except (Refused, UsageError, Interrupted, engine.EngineError, OSError) as error:
         state.say(f"failed: {error}")
         return 1

@@ -2,25 +2,20 @@
 
 from pathlib import Path
 
-from server import commands, history, state
-from server.repair import find_live, release_containers
+from server import history, orchestrator
 from server.settings import Settings
 from server.state import say
-
-TABLE = "table {{.Names}}\t{{.Status}}\t{{.Image}}"
 
 
 def show(directory: Path, settings: Settings) -> int:
     """Print the status and return the exit code. Raises EngineError."""
-    upstream = state.upstream(directory)
-    deploy_id, tag, containers = find_live(release_containers(settings), settings.deploy_id, upstream)
+    chosen = orchestrator.choose(settings)
+    deploy_id, tag, containers = chosen.find_live(directory, settings)
     entry = history.find_live_entry(directory, deploy_id)
     stopped = [container.name for container in containers if not container.is_running]
     say(f"live: {tag or 'nothing'}" + (f" since {entry.time}, by {entry.by}" if tag and entry else ""))
     if stopped:
         say(f"not running: {', '.join(stopped)}; to start the release again, run 'sudo {directory}/deploy.sh'")
-    if upstream.startswith(state.FRONT_PREFIX):
-        say(f"requests go to {upstream}: a deploy is running; if not, 'sudo {directory}/deploy.sh' cleans up")
     if settings.is_stale:
         say(
             f"IMAGE_TAG and DEPLOY_ID in .env are older than the last deploy: 'sudo {directory}/deploy.sh' "
@@ -28,8 +23,7 @@ def show(directory: Path, settings: Settings) -> int:
         )
     if settings.image_tag not in ("", tag):
         say(f"IMAGE_TAG in .env is '{settings.image_tag}': to make that live, run 'sudo {directory}/deploy.sh'")
-    project = f"label=com.docker.compose.project={settings.project}"
-    commands.docker(directory, "ps", "--all", "--filter", project, "--format", TABLE)
+    chosen.show_containers(directory, settings)
     say(f"last attempt: {history.last_line(directory) or 'none'}")
     candidates = history.rollback_candidates(directory, tag or settings.image_tag, settings.keep_releases)
     if settings.is_stale:

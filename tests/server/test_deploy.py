@@ -96,7 +96,7 @@ def test_refused_release_never_replaces_a_stopped_one(directory, containers, cap
 def test_error_in_the_diagnostics_does_not_stop_the_revert(directory, containers, monkeypatch, capsys):
     containers += [container("100", OLD, "api"), container("100", OLD, "front")]
     containers.started = True
-    monkeypatch.setattr(deploy.diagnostics, "show", lambda *_: {}["Health"])
+    monkeypatch.setattr(rollout.diagnostics, "show", lambda *_: {}["Health"])
     assert run(directory) == 1
     assert [one.tag for one in containers] == [OLD, OLD]
     assert "no diagnostics: 'Health'" in capsys.readouterr().out
@@ -199,7 +199,7 @@ def test_status_of_an_env_from_before_the_last_deploy(directory, containers, mon
     """IMAGE_TAG names the release to roll back to already, so a command that sets it would change nothing."""
     containers += [container("200", NEW, service) for service in ("api", "front")]
     save_old_env(directory)
-    monkeypatch.setattr(status.commands, "docker", lambda *_: None)
+    monkeypatch.setattr(rollout.commands, "docker", lambda *_: None)
     status.show(directory, history.read_settings(directory))
     output = capsys.readouterr().out
     assert output.startswith(f"==> live: {NEW} since ")
@@ -243,7 +243,7 @@ def test_status_of_a_killed_first_deploy_does_not_offer_to_deploy_nothing(direct
     write_env_without_a_release(directory)
     containers += [container("200", NEW, "api"), container("200", NEW, "front")]
     state.write_upstream(directory, "front-200")
-    monkeypatch.setattr(status.commands, "docker", lambda *_: None)
+    monkeypatch.setattr(rollout.commands, "docker", lambda *_: None)
     status.show(directory, read(directory))
     output = capsys.readouterr().out
     assert f"live: {NEW}\n" in output
@@ -255,7 +255,7 @@ def test_status_without_containers_does_not_offer_the_current_release_as_a_rollb
 ):
     append(directory, id="90", tag=THIRD)
     append(directory, id="100", tag=OLD)
-    monkeypatch.setattr(status.commands, "docker", lambda *_: None)
+    monkeypatch.setattr(rollout.commands, "docker", lambda *_: None)
     status.show(directory, read(directory))
     output = capsys.readouterr().out
     assert f"IMAGE_TAG={THIRD}/" in output
@@ -359,5 +359,5 @@ def test_nothing_is_pruned_when_the_revert_failed(directory, containers, monkeyp
     assert run(directory) == 1
     assert (directory / "releases" / NEW).is_dir()
     output = capsys.readouterr().out
-    assert "not reverted: the upstream file (no space left on device)" in output
+    assert "not reverted: the requests (no space left on device)" in output
     assert output.endswith(f"state unknown; last known live: {OLD}\n")

@@ -2,10 +2,9 @@
 
 import pytest
 from server import deploy, engine, roles, rollout, state
-from server.attempt import Attempt, Steps
+from server.attempt import Attempt, Live, Steps
 from server.compose import Project
 from server.errors import Refused
-from server.repair import Live
 
 from tests.server.conftest import NEW, OLD, container
 

@@ -54,11 +54,11 @@ MUTANTS = (
         "    if False:\n        missing",
         invalid_input,
     ),
-    ("the commit order", "rollout", "if release.is_older(image, live_image):", "if False:", commit_order),
+    ("the commit order", "plan", "if release.is_older(image, live_image):", "if False:", commit_order),
     (
         "the no-op for the live release",
         "deploy",
-        "if rollout.keep_live(attempt):",
+        "if chosen.keep_live(attempt):",
         "if False:",
         commit_order,
     ),
@@ -114,9 +114,9 @@ MUTANTS = (
     ),
     (
         "the diagnostics",
-        "deploy",
-        "        diagnostics.show(directory, started)\n",
-        "        pass\n",
+        "rollout",
+        "    diagnostics.show(attempt.directory, started)\n",
+        "    pass\n",
         faulty_releases,
     ),
     (
@@ -203,7 +203,7 @@ MUTANTS = (
     ),
     ("the pruning", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", pruning),
     ("the late write of .env", "rollout", '    attempt.steps.begin("switch")\n', EARLY_WRITE, reboots),
-    ("the container names", "deploy", "    _rename_containers(attempt)\n", "", pruning),
+    ("the container names", "rollout", "    _rename_containers(attempt)\n", "", pruning),
     ("the upstream between deploys", "repair", '    state.write_upstream(directory, "front")\n', "", pruning),
     (
         "the label of one-shot containers",
