@@ -16,6 +16,7 @@ from scripts.runner.settings import COMPOSE_FILE
 RELEASE_DOCKERFILE = ROOT / "scripts/runner/release.Dockerfile"
 # Files of a release that the server needs, and where they are in /release.
 RELEASE_FILES = {"scripts/deploy.sh": "deploy.sh", "scripts/front/Caddyfile": "front/Caddyfile"}
+SWARM_FILE = "docker-compose.swarm.yml"  # a project that runs on one server may have removed it
 MIGRATION_FOLDERS = {"migrations", "alembic"}  # of Django, Alembic and Flask-Migrate
 
 
@@ -73,7 +74,8 @@ def stage_release(folder: Path, epoch: int) -> None:
     """Write the files of /release to the folder `release` in `folder`, with fixed modes and times."""
     release = folder / "release"
     shutil.copytree("scripts/server", release / "server", ignore=shutil.ignore_patterns("__pycache__"))
-    for source, name in {project.compose_file(): COMPOSE_FILE, **RELEASE_FILES}.items():
+    swarm = {SWARM_FILE: SWARM_FILE} if Path(SWARM_FILE).exists() else {}
+    for source, name in {project.compose_file(): COMPOSE_FILE, **swarm, **RELEASE_FILES}.items():
         (release / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source, release / name)
     for path in [release, *release.rglob("*")]:

@@ -25,21 +25,23 @@ def run(
     environment: Mapping[str, str] | None = None,
     *,
     seconds: float = COMMAND_SECONDS,
+    input: IO[bytes] | None = None,
     output: IO[bytes] | None = None,
     capture: bool = False,
     meanwhile: Callable[[], None] | None = None,
 ) -> Result:
     """Run a command in `directory`; its output goes to the log of the deploy.
 
-    With `output`, its standard output goes there instead; with `capture`, both streams are captured. `meanwhile` is
-    called several times a second and may raise to end the command. Raises TimedOut after `seconds`.
+    It reads `input`, by default nothing. With `output`, its standard output goes there instead; with `capture`, both
+    streams are captured. `meanwhile` is called several times a second and may raise to end the command. Raises
+    TimedOut after `seconds`.
     """
     pipe = subprocess.PIPE if capture else None
     with subprocess.Popen(
         command,
         cwd=directory,
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=input or subprocess.DEVNULL,
         stdout=output if pipe is None else pipe,
         stderr=pipe,
         text=True,

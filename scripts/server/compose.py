@@ -2,15 +2,18 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from server import commands, engine
 from server.errors import Interrupted, Refused
-from server.settings import Settings, inherited_environment
+from server.settings import SWARM, Settings, inherited_environment
 
+COMPOSE_FILE, SWARM_FILE = "docker-compose.prod.yml", "docker-compose.swarm.yml"
 ONE_SHOT_LABEL = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
 # The plugin is run directly: it is faster than `docker compose`, and killing it leaves no orphan.
 PLUGINS = (
@@ -35,6 +38,11 @@ class Project:
         """The folder of the release's files."""
         return self.directory / "releases" / self.tag
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of its compose files."""
+        return (COMPOSE_FILE, SWARM_FILE) if self.settings.engine == SWARM else (COMPOSE_FILE,)
+
     def environment(self) -> Mapping[str, str]:
         """Return the environment of Compose: the caller's variables could override .env, so few are passed on."""
         return {**inherited_environment(), "IMAGE_TAG": self.tag, "DEPLOY_ID": self.deploy_id}
@@ -43,18 +51,25 @@ class Project:
 def run(
     project: Project,
     *arguments: str,
+    file: IO[bytes] | None = None,
     seconds: float = commands.COMMAND_SECONDS,
     output: IO[bytes] | None = None,
     capture: bool = False,
     meanwhile: Callable[[], None] | None = None,
 ) -> commands.Result:
-    """Run a Compose command for the project; see commands.run."""
+    """Run a Compose command for the project, or for another compose file of it; see commands.run."""
+    names = ["-"] if file else [str(project.release / name) for name in project.files]
     options = ("--progress", "quiet", "--project-directory", str(project.directory))
-    file = ("--file", str(project.release / "docker-compose.prod.yml"))
-    command = [*_command(), *options, *file, *arguments]
-    environment = project.environment()
+    files = (word for name in names for word in ("--file", name))
     return commands.run(
-        command, project.directory, environment, seconds=seconds, output=output, capture=capture, meanwhile=meanwhile
+        [*_command(), *options, *files, *arguments],
+        project.directory,
+        project.environment(),
+        seconds=seconds,
+        input=file,
+        output=output,
+        capture=capture,
+        meanwhile=meanwhile,
     )
 
 
@@ -72,6 +87,10 @@ def configuration(project: Project) -> dict[str, Any]:
     Raises Refused if the file and .env do not match. Only the name of a missing variable is shown:
     another message may quote a line of .env, with a secret in it.
     """
+    if absent := [name for name in project.files if not (project.release / name).is_file()]:
+        raise Refused(
+            f"this release has no {absent[0]}, so it cannot run with ENGINE={project.settings.engine} in .env"
+        )
     result = run(project, "config", "--format", "json", capture=True)
     if result.code:
         missing = [line for line in result.error.splitlines() if "required variable" in line]
@@ -86,7 +105,7 @@ def require_same_networks(project: Project, new: Mapping[str, Any], live_tag: st
 
     Compose recreates a changed network, and stops everything that is attached to it.
     """
-    file = "docker-compose.prod.yml"
+    file = COMPOSE_FILE
     live = Project(project.directory, project.settings, live_tag, project.deploy_id)
     if (
         not (live.release / file).exists()
@@ -148,13 +167,42 @@ def run_one_shot(
     meanwhile: Callable[[], None] | None = None,
 ) -> int:
     """Run a one-shot service of the release and return its exit code. Raises TimedOut after MIGRATE_SECONDS."""
-    seconds, label = project.settings.migrate_seconds, f"{ONE_SHOT_LABEL}={project.deploy_id}"
-    command = ("run", "--rm", "-T", "--no-deps", "--label", label, service)
+    seconds = project.settings.migrate_seconds
     try:
-        return run(project, *command, seconds=seconds, output=output, meanwhile=meanwhile).code
+        with one_shot_file(project) as file:
+            command = one_shot_command(project, service)
+            return run(project, *command, file=file, seconds=seconds, output=output, meanwhile=meanwhile).code
     except (Refused, Interrupted):
         end_one_shots(project.settings)
         raise
+
+
+def one_shot_command(project: Project, *words: str) -> tuple[str, ...]:
+    """Return the arguments of Compose that run a one-shot: options, a service and its arguments."""
+    return ("run", "--rm", "-T", "--no-deps", "--label", f"{ONE_SHOT_LABEL}={project.deploy_id}", *words)
+
+
+@contextmanager
+def one_shot_file(project: Project) -> Iterator[IO[bytes] | None]:
+    """Provide the compose file for one-shots; None for the release's own. On Swarm, the networks are the stack's."""
+    if project.settings.engine != SWARM:
+        yield None
+        return
+    found = configuration(project)
+    found["networks"] = {
+        name: {"external": True, "name": network["name"]} for name, network in found.get("networks", {}).items()
+    }
+    with private_file(found) as file:
+        yield file
+
+
+@contextmanager
+def private_file(content: Any) -> Iterator[IO[bytes]]:
+    """Provide a file without a name, because it contains secrets, with this content as JSON."""
+    with tempfile.TemporaryFile() as file:
+        file.write(json.dumps(content).encode())
+        file.seek(0)
+        yield file
 
 
 def end_one_shots(settings: Settings) -> None:

@@ -206,6 +206,11 @@ def untag(name: str) -> None:
     _tolerate((404, 409), "DELETE", f"/images/{quote(name)}")
 
 
+def remove_service(service: str) -> None:
+    """Remove a service of Swarm, with its tasks; a missing one is ignored."""
+    _tolerate((404,), "DELETE", f"/services/{service}")
+
+
 def rename(container: str, name: str) -> None:
     """Give a container another name. Raises EngineError if the name is taken."""
     request("POST", f"/containers/{container}/rename", {"name": name})

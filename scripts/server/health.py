@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from server import engine, roles
 from server.errors import Refused
-from server.probe import Site, parse_site, probe
+from server.probe import Response, Site, parse_site, probe
 from server.settings import Settings
 
 FRONT_PORT = 8080
@@ -82,7 +82,12 @@ def verify(container: engine.Container, target: Target) -> None:
 def find_problem(name: str, address: str, target: Target) -> str:
     """Return why a front, or the proxy, does not return a response of this release; empty if it does."""
     path = VERSION_PATH if target.health_path is None else target.health_path
-    response = probe(address, FRONT_PORT, path, target.site)
+    return describe_problem(name, probe(address, FRONT_PORT, path, target.site), target)
+
+
+def describe_problem(name: str, response: Response, target: Target) -> str:
+    """Return why this response of a front, or the proxy, is not one of this release; empty if it is."""
+    path = VERSION_PATH if target.health_path is None else target.health_path
     if not response.is_ready:
         hint = f" (api has no label {roles.HEALTH_PATH_LABEL})" if target.health_path is None else ""
         return f"{path or '/'} of {name} {response}{hint}"

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from server import rollout
+from server import rollout, swarm
 from server.attempt import Attempt, Live
 from server.compose import Project
-from server.settings import Settings
+from server.settings import SWARM, Settings
 
 
 class Orchestrator(Protocol):
@@ -43,4 +43,4 @@ class Orchestrator(Protocol):
 
 def choose(settings: Settings) -> Orchestrator:
     """Return the orchestrator of this server."""
-    return rollout
+    return swarm if settings.engine == SWARM else rollout

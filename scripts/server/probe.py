@@ -1,15 +1,19 @@
 """Requests a path of the application as a user's browser does: with the site's host, and as HTTPS if the site is.
 
-The deploy program imports this module. It is also the health check of the API's container, which may have another
-Python version: `python probe.py HOST PORT HEALTH_PATH SITE_ADDRESS` exits with 0 if the application is ready;
-otherwise it prints the reason and exits with 1.
+The deploy program imports this module. It is also a program in the API's container, which may have another Python
+version. `python probe.py HOST PORT HEALTH_PATH SITE_ADDRESS`, the health check, exits with 0 if the application is
+ready; otherwise it prints the reason and exits with 1. With `--all` as a fifth argument, it requests each address of
+the host, and prints the responses as JSON.
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import re
+import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 PROBE_SECONDS = 10  # time limit of each connection, request and read of a probe
@@ -68,8 +72,22 @@ def probe(address: str, port: int, health_path: str, site: Site) -> Response:
         connection.close()
 
 
-def main(host: str, port: str, health_path: str, site_address: str) -> int:
+def probe_all(host: str, port: int, health_path: str, site: Site) -> dict[str, Response]:
+    """Probe each address of a host at the same time; empty if it has none."""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except OSError:
+        return {}
+    with ThreadPoolExecutor(len(found)) as pool:
+        sent = {one: pool.submit(probe, one, port, health_path, site) for one in found}
+    return {one: probing.result() for one, probing in sent.items()}
+
+
+def main(host: str, port: str, health_path: str, site_address: str, option: str = "") -> int:
     """Probe the API of this container, and return the exit code of the health check."""
+    if option == "--all":
+        print(json.dumps(probe_all(host, int(port), health_path, parse_site(site_address))))
+        return 0
     response = probe(host, int(port), health_path, parse_site(site_address))
     if not response.is_ready:
         print(f"{health_path or '/'} {response}")

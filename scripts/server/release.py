@@ -140,13 +140,11 @@ def prune(directory: Path, settings: Settings, live: str) -> None:
 
     Images in use are kept. If the engine is unavailable, nothing is removed. A failure does not fail the deploy.
     """
-    keep = {live, state.current_tag(directory)}
     releases = directory / "releases"
     try:
-        candidates = history.rollback_candidates(directory, live, settings.keep_releases)
-        if not candidates:
-            return  # the log may have been lost: keep everything that a rollback may need
-        keep |= set(candidates)
+        keep = kept_tags(directory, settings, live)
+        if not keep:
+            return
         for folder in releases.glob("*.new"):
             shutil.rmtree(folder, ignore_errors=True)
         for name in sorted(engine.tags(settings.image) | {folder.name for folder in releases.iterdir()}):
@@ -156,6 +154,12 @@ def prune(directory: Path, settings: Settings, live: str) -> None:
                 _remove_folder(releases / name)
     except (engine.EngineError, OSError) as error:
         state.say(f"old releases were not pruned: {error}")
+
+
+def kept_tags(directory: Path, settings: Settings, live: str) -> set[str]:
+    """Return the live release and those that a rollback may need; empty if the log was lost: keep everything then."""
+    candidates = history.rollback_candidates(directory, live, settings.keep_releases)
+    return {live, state.current_tag(directory), *candidates} if candidates else set()
 
 
 def _remove_folder(folder: Path) -> None:

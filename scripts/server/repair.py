@@ -61,16 +61,26 @@ def repair(directory: Path, settings: Settings) -> Live:
     live = find_live(containers, settings.deploy_id, state.upstream(directory))
     if live.containers and state.upstream(directory).startswith(state.FRONT_PREFIX):
         move_upstream(directory, live.front)
-    engine.remove_now(release.unpack_name(settings))
-    compose.end_one_shots(settings)
-    (directory / "backups/new").unlink(missing_ok=True)
+    remove_leftovers(directory, settings)
     # Only a message: the release to be deployed may correct it.
     if problem := keep_only(directory, settings, live.deploy_id):
         state.say(problem)
     live = find_live(release_containers(settings), live.deploy_id, "")  # again: singletons may have been started
-    if live.tag != state.current_tag(directory) and (directory / "releases" / live.tag / "deploy.sh").exists():
-        state.link_current(directory, live.tag)
+    link_current(directory, live.tag)
     return live
+
+
+def remove_leftovers(directory: Path, settings: Settings) -> None:
+    """Remove what an interrupted deploy left of its preparation: containers, and a partial dump."""
+    engine.remove_now(release.unpack_name(settings))
+    compose.end_one_shots(settings)
+    (directory / "backups/new").unlink(missing_ok=True)
+
+
+def link_current(directory: Path, live: str) -> None:
+    """Link releases/current to the live release, unless its files are missing."""
+    if live != state.current_tag(directory) and (directory / "releases" / live / "deploy.sh").exists():
+        state.link_current(directory, live)
 
 
 def keep_only(directory: Path, settings: Settings, deploy_id: str) -> str:

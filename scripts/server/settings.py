@@ -12,7 +12,9 @@ from server.state import CHILD_MARK, replace
 
 COMMIT = "[0-9a-f]{40}"
 INHERITED_VARIABLES = rf"PATH|HOME|USER|LC_ALL|TMPDIR|DOCKER_\w+|{CHILD_MARK}"
+COMPOSE, SWARM = "compose", "swarm"  # values of ENGINE: what runs the containers
 DEFAULTS = {
+    "ENGINE": COMPOSE,
     "API_REPLICAS": "1",
     "KEEP_RELEASES": "5",
     "MIN_FREE_MB": "1024",
@@ -39,6 +41,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 class Settings:
     """What the deploy program reads from .env. Times are in seconds, sizes in MiB."""
 
+    engine: str
     project: str
     image: str
     image_tag: str
@@ -127,6 +130,7 @@ def read(directory: Path) -> Settings:
 
     number("API_REPLICAS")  # only Compose uses it, but its message would not name the setting
     return Settings(
+        engine=value("ENGINE", f"{COMPOSE}|{SWARM}", f"{COMPOSE} or {SWARM}"),
         project=value("COMPOSE_PROJECT_NAME", "[a-z0-9][a-z0-9_-]*", "a name in lower case"),
         image=value("IMAGE", r"\S+", "the name of an image"),
         image_tag=values["IMAGE_TAG"],

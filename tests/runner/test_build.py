@@ -135,7 +135,7 @@ def test_this_repository_has_the_files_of_a_release(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     build.stage_release(tmp_path, 0)
     assert {path.name for path in (tmp_path / "release").iterdir()} == {
-        *("docker-compose.prod.yml", "deploy.sh", "front", "server"),
+        *("docker-compose.prod.yml", "docker-compose.swarm.yml", "deploy.sh", "front", "server"),
     }
 
 

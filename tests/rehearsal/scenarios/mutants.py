@@ -94,8 +94,8 @@ MUTANTS = (
     (
         "the verification",
         "health",
-        "    response = probe(address, FRONT_PORT, path, target.site)\n",
-        "    return ''\n",
+        "    if not response.is_ready:\n        hint",
+        "    return ''\n    if not response.is_ready:\n        hint",
         faulty_releases,
     ),
     (
@@ -197,11 +197,11 @@ MUTANTS = (
     (
         "the kept rollback candidates",
         "release",
-        "        keep |= set(candidates)\n",
-        "",
+        "{live, state.current_tag(directory), *candidates} if",
+        "{live, state.current_tag(directory)} if",
         pruning,
     ),
-    ("the pruning", "release", "    keep = {live, state.current_tag(directory)}\n", "    return\n", pruning),
+    ("the pruning", "release", "        if not keep:\n", "        if True:\n", pruning),
     ("the late write of .env", "rollout", '    attempt.steps.begin("switch")\n', EARLY_WRITE, reboots),
     ("the container names", "rollout", "    _rename_containers(attempt)\n", "", pruning),
     ("the upstream between deploys", "repair", '    state.write_upstream(directory, "front")\n', "", pruning),

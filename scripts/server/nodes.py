@@ -1,0 +1,115 @@
+"""The machines of a Swarm: images are pulled and pruned on each one, and problems are described."""
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from server import commands, engine, stack
+from server.compose import Project
+from server.errors import Refused
+from server.settings import Settings
+
+JOB_LABEL = "quai.job"  # a label of services that run once on each node
+POLL_SECONDS = 0.2
+ENDED = ("complete", "failed", "rejected")  # states of a task
+SOCKET = "/var/run/docker.sock"
+PRUNE_PROGRAM = "/release/server/prune_node.py"
+
+
+def is_available(node: Mapping[str, Any]) -> bool:
+    """Return whether a node runs tasks: it is connected, and not drained or paused."""
+    return bool(node["Status"]["State"] == "ready" and node["Spec"]["Availability"] == "active")
+
+
+def pull(project: Project, images: Collection[str]) -> None:
+    """Pull these images on each available node. Raises Refused with the nodes that cannot."""
+    for task in _run(project, "pull", images, ["--entrypoint", "true"], []):
+        if task.state == "rejected":  # a task whose image is there may fail: not all images have this command
+            raise Refused(f"the node {task.node} cannot pull the release: {task.error}")
+
+
+def prune(project: Project, image: str, keep: Iterable[str]) -> list[str]:
+    """Remove the releases' images on each available node, except those with the digests to keep.
+
+    `image` is the release whose program does it. Images in use are kept. Returns problems.
+    """
+    mount = f"type=bind,source={SOCKET},target={SOCKET}"
+    options = ["--user", "0", "--mount", mount, "--entrypoint", "python3"]
+    command = ["-IS", PRUNE_PROGRAM, project.settings.image, *sorted(keep)]
+    return [str(task) for task in _run(project, "prune", [image], options, command) if task.state != "complete"]
+
+
+def _run(
+    project: Project, name: str, images: Collection[str], options: Collection[str], command: Collection[str]
+) -> list[stack.Task]:
+    """Run a command in a container of each image on each available node. Return the ended tasks. Raises Refused."""
+    label = f"{JOB_LABEL}={project.settings.project}"
+    try:
+        for number, image in enumerate(sorted(images)):
+            words = [
+                *("service", "create", "--detach", "--quiet", "--mode", "global-job", "--restart-condition", "none"),
+                *("--with-registry-auth", "--no-resolve-image", "--label", label),
+                *("--name", f"{project.settings.project}-{name}-{number}", *options),
+            ]
+            result = commands.docker(project.directory, *words, stack.pinned(image), *command, capture=True)
+            if result.code:
+                raise Refused(f"Swarm does not accept the job {name}: {result.error.strip()}")
+        return _wait(label, name)
+    finally:
+        end_jobs(project.settings)
+
+
+def _wait(label: str, name: str) -> list[stack.Task]:
+    """Return the tasks of the jobs when they have ended on each available node. Raises Refused after a time limit."""
+    deadline = time.monotonic() + commands.COMMAND_SECONDS
+    while True:
+        jobs = stack.find_services(label)
+        tasks = stack.find_tasks(label, jobs)
+        ended = {(task.service, task.node_id) for task in tasks if task.state in ENDED}
+        available = {node["ID"]: node for node in engine.get("/nodes") if is_available(node)}
+        missing = [node for one, node in available.items() if any((job, one) not in ended for job in jobs)]
+        if not missing:
+            return tasks
+        if time.monotonic() > deadline:
+            slow = ", ".join(map(stack.host_name, missing))
+            raise Refused(f"{slow}: the job {name} took more than {commands.COMMAND_SECONDS} s")
+        time.sleep(POLL_SECONDS)
+
+
+def end_jobs(settings: Settings) -> None:
+    """Remove the jobs of deploys. Raises EngineError."""
+    for job in stack.find_services(f"{JOB_LABEL}={settings.project}").values():
+        engine.remove_service(job["ID"])
+
+
+def show(directory: Path, settings: Settings) -> None:
+    """Print the nodes, the tasks of the stack, and what is not where it should be."""
+    commands.docker(directory, "node", "ls", "--format", "table {{.Hostname}}\t{{.Status}}\t{{.Availability}}")
+    tasks = "table {{.Name}}\t{{.Node}}\t{{.CurrentState}}\t{{.Image}}"
+    commands.docker(directory, "stack", "ps", settings.project, "--filter", "desired-state=running", "--format", tasks)
+    for problem in find_problems(settings):
+        print(f"==> {problem}", flush=True)
+
+
+def find_problems(settings: Settings) -> list[str]:
+    """Return what is not where it should be: nodes that run no tasks, missing tasks, updates that did not complete."""
+    problems, listed = [], stack.tasks(settings)
+    for node in engine.get("/nodes"):
+        if not is_available(node):
+            state = f"{node['Status']['State']}, {node['Spec']['Availability']}"
+            problems.append(f"the node {stack.host_name(node)} runs no tasks: {state}")
+    for name, service in stack.services(settings).items():
+        desired = service["ServiceStatus"]["DesiredTasks"]
+        running = sum(task.is_running for task in listed if task.service == name)
+        update = (service.get("UpdateStatus") or {}).get("State", "completed")
+        if running < desired or not desired:
+            failed = [task for task in listed if task.service == name and task.error]
+            problems.append(f"{running} of {desired} tasks of {name} run{f': {failed[0]}' if failed else ''}")
+        if update not in ("completed", "rollback_completed"):
+            problems.append(f"the update of {name} has not completed: {update}")
+    releases = {task.deploy_id for task in listed if task.is_running and task.deploy_id}
+    if len(releases) > 1:
+        what = ", ".join(f"{task.service} of {task.tag[:7]}" for task in listed if task.is_running and task.deploy_id)
+        problems.append(f"tasks of {len(releases)} releases run: {what}; a deploy is running, or deploy.sh cleans up")
+    return problems
