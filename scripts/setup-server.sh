@@ -8,6 +8,7 @@ readonly HERE
 usage() {
   cat <<'TEXT'
 Usage: sudo scripts/setup-server.sh --image IMAGE [options]
+       sudo scripts/setup-server.sh --swarm ADDRESS | --join ADDRESS --token TOKEN   (several machines; --swarm --help)
 
 Run it on the server, in a clone of the repository.
 
@@ -248,6 +249,7 @@ TEXT
 
 main() {
   local image site host port user group dir new_key home key
+  case ${1-} in --swarm | --join) exec "$HERE/swarm.sh" "$@" ;; esac
   read_options "$@"
   ((EUID == 0)) || fail "run as root: sudo scripts/setup-server.sh ..."
   [[ -f $(template) && -f $HERE/deploy.sh && -d $HERE/server ]] || fail "run it from a clone of the repository: .env.prod, scripts/deploy.sh or scripts/server is missing"

@@ -34,7 +34,7 @@ def test_certificate_is_checked(signed_by, host, message, tmp_path):
     authorities, server = {name: create_certificate(tmp_path, name) for name in ("ca", "other")}, FaultyServer()
     url = serve_tls(server, authorities[signed_by], host)
     with server:
-        traffic = Traffic(url, REQUESTS, 100, tmp_path / "requests.jsonl", ca=authorities["ca"])
+        traffic = Traffic([url], REQUESTS, 100, tmp_path / "requests.jsonl", ca=authorities["ca"])
         traffic.start()
         wait_for("requests", lambda: Summary.read(traffic.records).requests)
         records = traffic.stop().records

@@ -108,7 +108,7 @@ def test_lost_and_duplicated_notes_are_found(server, tmp_path):
 def test_refused_connections_are_failures(tmp_path):
     with FaultyServer() as server:
         port = server.server_port
-    traffic = Traffic(f"http://127.0.0.1:{port}", REQUESTS, 500, tmp_path / "requests.jsonl")
+    traffic = Traffic([f"http://127.0.0.1:{port}"], REQUESTS, 500, tmp_path / "requests.jsonl")
     traffic.start()
     time.sleep(0.05)
     summary = traffic.stop()
@@ -116,7 +116,7 @@ def test_refused_connections_are_failures(tmp_path):
 
 
 def test_early_exit_of_the_load_generator_is_an_error(server, tmp_path):
-    traffic = Traffic(server.url, REQUESTS, 50, tmp_path / "requests.jsonl", seconds=0.01)
+    traffic = Traffic([server.url], REQUESTS, 50, tmp_path / "requests.jsonl", seconds=0.01)
     traffic.start()
     deadline = time.monotonic() + 10
     while traffic.running and time.monotonic() < deadline:
@@ -138,13 +138,13 @@ def test_early_exit_of_the_load_generator_is_an_error(server, tmp_path):
 )
 def test_load_is_sent_to_loopback_only(url, tmp_path):
     with pytest.raises(ValueError, match="loopback"):
-        Traffic(url, REQUESTS, 1, tmp_path / "requests.jsonl")
+        Traffic([url], REQUESTS, 1, tmp_path / "requests.jsonl")
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1", "https://example.org", "https://localhost.example"])
 def test_certificate_must_be_for_localhost(url, tmp_path):
     with pytest.raises(ValueError, match="https://localhost"):
-        Traffic(url, REQUESTS, 1, tmp_path / "requests.jsonl", ca=tmp_path / "ca.pem")
+        Traffic([url], REQUESTS, 1, tmp_path / "requests.jsonl", ca=tmp_path / "ca.pem")
 
 
 def test_requests_of_the_command_line_are_sent(server, tmp_path):
@@ -217,7 +217,7 @@ def test_load_without_writes_skips_them(server, tmp_path):
 def test_secrets_are_not_in_the_arguments_or_records(server, tmp_path):
     secret = uuid.uuid4().hex
     load = [Request(f"/?key={secret}", headers={"Authorization": secret})]
-    traffic = Traffic(server.url, load, 200, tmp_path / "requests.jsonl")
+    traffic = Traffic([server.url], load, 200, tmp_path / "requests.jsonl")
     traffic.start()
     wait_for("a request", lambda: server.received)
     commands = ""

@@ -31,10 +31,11 @@ from tests.rehearsal.report import (
     write_report,
 )
 from tests.rehearsal.repository import Repository, find_missing_file, find_top, read_project
-from tests.rehearsal.scenarios import SCENARIOS, kill_matrix, scenarios_for, soak
+from tests.rehearsal.scenarios import kill_matrix, scenarios_for, soak
 from tests.rehearsal.scenarios.endurance import count_kills
 from tests.rehearsal.scenarios.mutants import MUTANTS, mutation_tests
 from tests.rehearsal.server import Server, use_docker_config
+from tests.rehearsal.swarm.cluster import Cluster
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -54,6 +55,12 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         choices=app_names(),
         metavar="NAME",
         help=f"rehearse the applications in tests/apps, each on a server of its own: {', '.join(app_names())}",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("compose", "swarm"),
+        default="compose",
+        help="compose: one server (default); swarm: three machines of a Docker Swarm",
     )
     parser.add_argument("--rate", type=float, default=120, help="requests per second (default: 120)")
     selection = parser.add_mutually_exclusive_group()
@@ -101,7 +108,9 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     is_sample = options.apps is None and source == ROOT
     if options.mutants is not None and not is_sample:
         parser.error("--mutants tests the deploy program with the sample: omit --repository and --apps")
-    scenarios = [scenario.__name__ for scenario in scenarios_for(sample=is_sample)]
+    if options.mutants is not None and options.engine == "swarm":
+        parser.error("--mutants tests the deploy program on one server: omit --engine")
+    scenarios = [scenario.__name__ for scenario in scenarios_for(options.engine, sample=is_sample)]
     checks = [name for name, *_ in MUTANTS]
     for option, names, known in (("--only", options.only, scenarios), ("--mutants", options.mutants or [], checks)):
         for name in names:
@@ -145,13 +154,14 @@ def rehearse_repository(options: argparse.Namespace) -> int:
     stand_ins = any(image.startswith(PREFIX) for image in bases.values())
     with tempfile.TemporaryDirectory(prefix="quai-") as folder:
         use_docker_config(Path(folder, "docker"))
-        server = Server(bases, Path(folder), read_project(options.repository))
+        kind = Cluster if options.engine == "swarm" else Server
+        server = kind(bases, Path(folder), read_project(options.repository))
         try:
             return rehearse(server, application, bases, stand_ins, options)
         finally:
             if options.keep:
                 print(f"rehearsal: kept: {server.url}, docker exec -it {server.name} bash")
-                print(f"rehearsal: to remove it: docker rm -fv {server.name}-registry {server.name}")
+                print(f"rehearsal: to remove it: docker rm -fv {server.name}-registry {' '.join(server.machines)}")
             else:
                 server.close()
 
@@ -176,10 +186,10 @@ def rehearse(
     given = {"kills": options.kills, "soak": options.soak, "part": options.part, "mutants": options.mutants or None}
     given = {name: value for name, value in given.items() if value is not None}
     rehearsal = Rehearsal(server, repository, application, bases, options.rate, seed=options.seed, **given)
-    scenarios, names = scenarios_for(sample=options.repository == ROOT), options.only
+    scenarios, names = scenarios_for(options.engine, sample=options.repository == ROOT), options.only
     for chosen, scenario in ((options.kills, kill_matrix), (options.soak, soak), (options.mutants, mutation_tests)):
         if chosen is not None:
-            scenarios, names = (SCENARIOS[0], scenario), [scenario.__name__]
+            scenarios, names = (scenarios[0], scenario), [scenario.__name__]
     rehearsal.run_scenarios(scenarios, names)
     summary = rehearsal.end_traffic()
     if options.mutants is not None:  # requests may fail here; they do not count

@@ -92,7 +92,7 @@ APPLICATION = Application("/healthz", REQUESTS)
 
 def send_load(server, folder, requests=100, rate=1000, load=REQUESTS, **options) -> Summary:
     """Send requests until the server has received this many."""
-    traffic = Traffic(options.pop("url", server.url), load, rate, folder / "requests.jsonl", **options)
+    traffic = Traffic([options.pop("url", server.url)], load, rate, folder / "requests.jsonl", **options)
     traffic.start()
     deadline = time.monotonic() + 20
     while len(server.received) < requests and time.monotonic() < deadline:

@@ -17,6 +17,7 @@ from tests.rehearsal.report import count_replacements, last_deploy_seconds
 from tests.rehearsal.repository import STEP, Repository
 from tests.rehearsal.running import RunningCommand
 from tests.rehearsal.server import DIR, Server
+from tests.rehearsal.swarm.cluster import Cluster
 from tests.rehearsal.traffic import RELEASE_HEADER, Summary, Traffic
 
 TRAFFIC_LIMIT = 8 * 3600.0  # seconds
@@ -192,6 +193,8 @@ class Rehearsal:
         self._expect_live_tag(commit)
         self.expect_only_release(commit)
         expect(f"live: {commit}" in self.server.ssh("status").stdout, f"status does not report {commit} as live")
+        if isinstance(self.server, Cluster):
+            return
         before = self.server.containers()
         self.server.compose("up --detach")
         expect(self.server.containers() == before, "a plain 'docker compose up -d' changed the containers")
@@ -202,7 +205,9 @@ class Rehearsal:
 
     def expect_only_release(self, commit: str) -> None:
         """Expect that the server runs this release and nothing else, as if no deploy had been interrupted."""
-        problem = find_problem(read_production(self.server), commit)
+        server = self.server
+        is_cluster = isinstance(server, Cluster)
+        problem = server.find_problem(commit) if is_cluster else find_problem(read_production(server), commit)
         expect(not problem, problem)
         self._expect_live_tag(commit)
 
@@ -216,7 +221,7 @@ class Rehearsal:
         expect(before == after, f"{cause} changed production: {before} became {after}")
 
     def _production(self) -> tuple:
-        files = f"cat {DIR}/.env {DIR}/releases/upstream; readlink {DIR}/releases/current"
+        files = f"cat {DIR}/.env; cat {DIR}/releases/upstream 2>/dev/null || true; readlink {DIR}/releases/current"
         return self.live_tag(), self.server.containers(), self.server.exec(files)
 
     def prepare(self) -> None:
@@ -229,7 +234,7 @@ class Rehearsal:
         """Return a load with new credentials, whose records are written to a file with this name."""
         client, file = Client(self.server, self.application, self.commits["first"]), self.server.folder / name
         return Traffic(
-            self.server.url, client.fill_requests(), self.rate, file, TRAFFIC_LIMIT, writes=writes, ca=self.server.ca
+            self.server.urls, client.fill_requests(), self.rate, file, TRAFFIC_LIMIT, writes=writes, ca=self.server.ca
         )
 
     def start_traffic(self, *, writes: bool = True) -> None:

@@ -73,6 +73,13 @@ class Server:
         self.ca: Path | None = None  # for an https:// URL: the certificate of the authority
         self.variables: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
+        self.machines = [self.name]
+        self.start_options: tuple[str, ...] = ()  # of `docker run`
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs that get requests, in turn."""
+        return [self.url]
 
     @property
     def image(self) -> str:
@@ -95,6 +102,7 @@ class Server:
         run(
             *("docker", "run", "--detach", "--privileged", "--name", self.name, "--hostname", "server"),
             "--tmpfs=/run:exec",  # empty after a reboot
+            *self.start_options,
             *(f"--publish=127.0.0.1:{host}:{container}" for host, container in ports),
             image,
         )
@@ -283,6 +291,16 @@ class Server:
     def compose(self, command: str) -> str:
         """Run docker compose on the server, in the directory of .env."""
         return self.exec(f"cd {DIR} && docker compose {command}")
+
+    def environment(self, service: str) -> list[str]:
+        """Return NAME=VALUE of the environment of a service."""
+        form = "{{json .Config.Env}}"
+        return json.loads(self.exec(f"docker inspect --format '{form}' {self.project}-{service}-1"))
+
+    def memory_limit(self, service: str) -> int:
+        """Return the memory limit of a service, in bytes."""
+        form = "{{.HostConfig.Memory}}"
+        return int(self.exec(f"docker inspect --format '{form}' {self.project}-{service}-1"))
 
     def containers(self) -> list[str]:
         """Return name, image and id of all containers of the server; a container that is recreated gets a new id."""

@@ -128,7 +128,7 @@ class Traffic:
 
     def __init__(
         self,
-        base_url: str,
+        base_urls: Sequence[str],
         requests: Sequence[Request],
         rate: float,
         records: Path,
@@ -142,13 +142,15 @@ class Traffic:
 
         Only `${id}` is replaced in the requests. ValueError for a URL that `connect` does not accept.
         """
-        connect(base_url, ca)
+        for url in base_urls:
+            connect(url, ca)
         self.records = records.resolve()
         self._requests = json.dumps([asdict(request) for request in requests])
-        options = {"--base-url": base_url, "--rate": rate, "--seconds": seconds, "--records": self.records}
+        options = {"--rate": rate, "--seconds": seconds, "--records": self.records}
         options |= {"--ca": ca, "--version-path": version_path}
         self._command = [sys.executable, "-m", "tests.rehearsal.traffic", *([] if writes else ["--read-only"])]
         self._command += [word for name, value in options.items() if value for word in (name, str(value))]
+        self._command += [f"--base-url={url}" for url in base_urls]
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -237,8 +239,8 @@ def generate(options: argparse.Namespace) -> None:
     stopping, numbers, records = threading.Event(), itertools.count(), deque()
     parent, start = os.getppid(), time.monotonic()
 
-    def work() -> None:
-        connection = connect(options.base_url, options.ca)
+    def work(worker: int) -> None:
+        connection = connect(options.base_url[worker % len(options.base_url)], options.ca)
         for number in numbers:
             due = start + number / options.rate
             if stopping.wait(max(0.0, due - time.monotonic())):
@@ -247,7 +249,7 @@ def generate(options: argparse.Namespace) -> None:
             records.append(send(connection, request, due, options.version_path))
 
     with options.records.open("w") as file, ThreadPoolExecutor(options.workers) as pool:
-        workers = [pool.submit(work) for _ in range(options.workers)]
+        workers = [pool.submit(work, worker) for worker in range(options.workers)]
         while not stopping.is_set() and not all(worker.done() for worker in workers):
             signalled = signal.sigtimedwait(signals, 0.2)
             if signalled or os.getppid() != parent or time.monotonic() - start > options.seconds:
@@ -269,7 +271,12 @@ def main() -> None:
         epilog='stdin: the requests, for example [{"path": "/"}, {"path": "/orders", "method": "POST", "headers": {}, '
         '"body": "${id}", "status": 201, "counted": "orders"}]. They are sent in turn. ${id} becomes a new UUID.',
     )
-    parser.add_argument("--base-url", required=True, help="URL of the server, on a loopback address")
+    parser.add_argument(
+        "--base-url",
+        required=True,
+        action="append",
+        help="URL of the server, on a loopback address; of several, each connection uses one",
+    )
     parser.add_argument("--ca", type=Path, help="certificate of the authority, for https://localhost")
     parser.add_argument("--records", required=True, type=Path, help="file to write, one JSON line per request")
     parser.add_argument("--rate", type=float, default=150, help="requests per second (default: %(default)s)")
@@ -281,7 +288,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        connect(options.base_url, options.ca)
+        for url in options.base_url:
+            connect(url, options.ca)
         requests = [Request(**one) for one in json.load(sys.stdin)]
     except (OSError, ValueError, TypeError) as error:
         parser.error(str(error))

@@ -131,7 +131,7 @@ class Bench:
         requests = sample_requests(self.releases["this"][0], self.server.setting("API_TOKEN"))
         file = self.server.folder / "requests.jsonl"
         # The header of the front does not tell which API answered: other strategies keep the front.
-        traffic = Traffic(self.server.url, requests, self.rate, file, version_path="/version")
+        traffic = Traffic([self.server.url], requests, self.rate, file, version_path="/version")
 
         def stop() -> tuple[Summary, list[str]]:
             summary = traffic.stop()

@@ -46,6 +46,7 @@ from tests.rehearsal.scenarios.surroundings import (
     unwritable_env_file,
     webhooks,
 )
+from tests.rehearsal.swarm.scenarios import first_deploy_to_swarm
 
 # A scenario may need a release of an earlier one.
 SCENARIOS = (
@@ -90,6 +91,16 @@ SCENARIOS = (
     kill_matrix,
     soak,
 )
+SWARM_SCENARIOS = (
+    first_deploy_to_swarm,
+    code_change,
+    compose_change,
+    unhealthy_release,
+    roll_back,
+    roll_forward,
+    commit_order,
+    roll_back_under_load,
+)
 # These know the sample, and run only when it is rehearsed.
 SAMPLE = (
     page_change,
@@ -104,6 +115,7 @@ SAMPLE = (
 )
 
 
-def scenarios_for(*, sample: bool) -> list[Callable[[Rehearsal], None]]:
-    """Return the scenarios of the sample, or of any other application."""
-    return [scenario for scenario in SCENARIOS if sample or scenario not in SAMPLE]
+def scenarios_for(engine: str = "compose", *, sample: bool) -> list[Callable[[Rehearsal], None]]:
+    """Return the scenarios of the sample, or of any other application, on one server or on a Swarm."""
+    scenarios = SWARM_SCENARIOS if engine == "swarm" else SCENARIOS
+    return [scenario for scenario in scenarios if sample or scenario not in SAMPLE]

@@ -69,13 +69,12 @@ def code_change(rehearsal: Rehearsal) -> None:
 def compose_change(rehearsal: Rehearsal) -> None:
     """A change of docker-compose.prod.yml."""
     server = rehearsal.server
-    proxy_prefix = f"{server.project}-proxy-"
-    proxy = [line for line in server.containers() if proxy_prefix in line]
+    proxy = [line for line in server.containers() if "proxy" in line.split()[0]]
     rehearsal.change_compose_file(limit_memory("500M"))
     rehearsal.merge_and_expect_live("compose", "Change the memory limit")
-    memory = server.exec(f"docker inspect --format '{{{{.HostConfig.Memory}}}}' {server.project}-api-1")
-    expect(memory == str(500 * 2**20), f"the memory limit is {memory}")
-    expect(proxy == [line for line in server.containers() if proxy_prefix in line], "the proxy was recreated")
+    memory = server.memory_limit("api")
+    expect(memory == 500 * 2**20, f"the memory limit is {memory}")
+    expect(proxy == [line for line in server.containers() if "proxy" in line.split()[0]], "the proxy was recreated")
 
 
 def unhealthy_release(rehearsal: Rehearsal) -> None:
@@ -123,8 +122,7 @@ def commit_order(rehearsal: Rehearsal) -> None:
     with server.settings(API_PORT=str(port + 1)):
         rehearsal.deploy_by_hand()
         rehearsal.expect_live("forward")
-        found = server.exec(f"docker exec {server.project}-front-1 printenv API_PORT")
-        expect(found == str(port + 1), "a changed setting was not applied")
+        expect(f"API_PORT={port + 1}" in server.environment("front"), "a changed setting was not applied")
     rehearsal.deploy_by_hand()
     rehearsal.expect_live("forward")
 

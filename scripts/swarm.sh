@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# The part of setup-server.sh that makes several machines one Docker Swarm. Idempotent.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly HERE
+
+usage() {
+  cat <<'TEXT'
+Usage: sudo scripts/setup-server.sh --swarm ADDRESS
+       sudo scripts/setup-server.sh --join ADDRESS --token TOKEN [--address OWN]
+
+  --swarm ADDRESS  make this server the main machine of a Docker Swarm: the other machines reach it at ADDRESS
+  --join ADDRESS   add this machine to the Swarm of the main machine at ADDRESS
+  --token TOKEN    the secret that --swarm prints on the main machine
+  --address OWN    address at which the other machines reach this one, if it has several
+
+Both install Docker from system packages if it is missing, and turn live-restore off, which Swarm does not
+support. --swarm prints the command for the other machines. --join creates no user, no key and no settings.
+TEXT
+}
+
+say() { printf '==> %s\n' "$*"; }
+fail() { printf 'setup-server.sh: %s\n' "$*" >&2; exit 2; }
+
+swarm_state() { docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}'; }
+
+# Swarm restarts the tasks of a machine itself.
+turn_live_restore_off() {
+  local pids file=/etc/docker/daemon.json
+  [[ $(docker info --format '{{.LiveRestoreEnabled}}') == true ]] || return 0
+  [[ $(tr -d ' \n' <"$file") == '{"live-restore":true}' ]] ||
+    fail "Swarm does not support live-restore: set it to false in $file, run 'systemctl reload docker', then this command again"
+  echo '{"live-restore": false}' >"$file"
+  read -ra pids < <(pidof dockerd)
+  kill -HUP "${pids[@]}" # reload the configuration
+  until [[ $(docker info --format '{{.LiveRestoreEnabled}}') == false ]]; do sleep 0.2; done
+}
+
+make_main() {
+  local node
+  case $(swarm_state) in
+    inactive*) docker swarm init --advertise-addr "$swarm" >/dev/null ;;
+    'active true') ;;
+    *) fail "this machine is in a Swarm, but not its manager: run this on the manager, or 'docker swarm leave' here" ;;
+  esac
+  node=$(docker info --format '{{.Swarm.NodeID}}')
+  docker node update --label-add quai.main=true --label-add quai.proxy=true "$node" >/dev/null
+  cat <<TEXT
+
+This server is the main machine of a Swarm: it keeps the database, the schedulers, the certificates and deploy.sh.
+
+On each other machine, in a clone of the repository:
+
+sudo scripts/setup-server.sh --join $swarm --token $(docker swarm join-token --quiet worker)
+
+Between the machines, and for no others, open the ports 2377/tcp (on this server), 7946/tcp, 7946/udp and 4789/udp.
+Then follow docs/swarm.md: set ENGINE=swarm in .env, and deploy.
+TEXT
+}
+
+join_swarm() {
+  [[ $token ]] || fail "--join requires --token: 'docker swarm join-token worker' on the main machine prints it"
+  case $(swarm_state) in
+    inactive*) docker swarm join ${address:+--advertise-addr "$address"} --token "$token" "$join:2377" >/dev/null ;;
+    active*) say "this machine is in a Swarm already" ;;
+    *) fail "this machine cannot reach its Swarm: open the ports 2377/tcp (on the main machine), 7946/tcp, 7946/udp and 4789/udp, or run 'docker swarm leave' and this command again" ;;
+  esac
+  say "this machine runs tasks of the Swarm; on the main machine, 'deploy.sh status' lists it"
+}
+
+main() {
+  local swarm='' join='' token='' address=''
+  if [[ " $* " == *' --help '* ]]; then usage; return; fi
+  while (($#)); do
+    case $1 in
+      --swarm | --join | --token | --address) [[ ${2-} ]] || fail "$1 requires a value; see setup-server.sh --swarm --help" ;;
+      *) fail "unknown option '$1'; see setup-server.sh --swarm --help" ;;
+    esac
+    [[ $2 =~ ^[A-Za-z0-9][A-Za-z0-9._:-]*$ ]] || fail "the value of $1 is not an address or a token: '$2'"
+    printf -v "${1#--}" '%s' "$2" # sets the local variable with the name of the option
+    shift 2
+  done
+  [[ $swarm && ! $join || $join && ! $swarm ]] || fail "expected either --swarm or --join; see setup-server.sh --swarm --help"
+  ((EUID == 0)) || fail "run as root: sudo scripts/setup-server.sh ..."
+  "$HERE/engine.sh"
+  turn_live_restore_off
+  if [[ $swarm ]]; then make_main; else join_swarm; fi
+}
+
+main "$@"

@@ -1,0 +1,1 @@
+"""The rehearsal of several machines with Docker Swarm."""

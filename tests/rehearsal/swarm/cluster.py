@@ -1,0 +1,169 @@
+"""Three throwaway machines of a Docker Swarm. The first one is a server as in the rehearsal of one machine."""
+
+import json
+import re
+import secrets
+import shlex
+from pathlib import Path
+from typing import Any
+
+from scripts.runner.process import run
+from tests.rehearsal.production import RELEASE_LABEL
+from tests.rehearsal.server import DIR, Server, free_port, wait_for
+
+MACHINES = 3
+IMAGE_OF_MACHINES = "quai-rehearsal/server"
+SERVICE_LABEL = "com.docker.swarm.service.name"
+# The registry is on the first machine, as localhost; this lets another machine reach it by the same name.
+FORWARD = """
+sysctl -qw net.ipv4.conf.all.route_localnet=1
+iptables -t nat -A OUTPUT -p tcp -d 127.0.0.1 --dport {port} -j DNAT --to-destination {main}:{port}
+iptables -t nat -A POSTROUTING -p tcp -d {main} --dport {port} -j MASQUERADE
+exec server-start
+"""
+STATE = f"""
+cd {DIR}
+printf '%s\\n' "tag=$(sed -n 's/^IMAGE_TAG=//p' .env)" "deploy_id=$(sed -n 's/^DEPLOY_ID=//p' .env)"
+printf '%s\\n' "link=$(readlink releases/current)"
+find . -name '*.new' -o -path './backups/new'
+docker ps --all --filter label=quai.one-shot --format 'one-shot {{{{.Names}}}}'
+docker service ls --filter label=quai.job --format 'job {{{{.Name}}}}'
+"""
+
+
+class Cluster(Server):
+    """The first machine, on which deploys run, and further ones. Requests go to the first two."""
+
+    def __init__(self, bases: dict[str, str], folder: Path, project: str) -> None:
+        super().__init__(bases, folder, project)
+        third, fourth = secrets.randbelow(50) + 200, secrets.randbelow(250)
+        self.subnet = f"10.{third}.{fourth}"
+        self.machines = [self.name, *(f"{self.name}-{number}" for number in range(2, MACHINES + 1))]
+        self.node_port = free_port()  # the HTTP port of the second machine
+        self.start_options = ("--network", self.name, "--ip", self.address(0))
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs of the machines that get requests. With HTTPS, only the first has the certificate."""
+        return [self.url] if self.ca else [self.url, f"http://127.0.0.1:{self.node_port}"]
+
+    def address(self, number: int) -> str:
+        """Return the address of a machine; the first has the number 0."""
+        return f"{self.subnet}.{number + 11}"
+
+    def start(self) -> None:
+        """Start all machines and the registry."""
+        run("docker", "network", "create", "--subnet", f"{self.subnet}.0/24", self.name)
+        super().start()
+        for number in range(1, MACHINES):
+            self.start_machine(number)
+
+    def start_machine(self, number: int) -> None:
+        """Start one of the further machines."""
+        command = FORWARD.format(port=self.registry_port, main=self.address(0))
+        published = ("--publish", f"127.0.0.1:{self.node_port}:80") if number == 1 else ()
+        run(
+            *("docker", "run", "--detach", "--privileged", "--name", self.machines[number]),
+            *("--hostname", f"node{number + 1}", "--tmpfs=/run:exec", "--network", self.name),
+            *("--ip", self.address(number), *published, IMAGE_OF_MACHINES, "bash", "-euo", "pipefail", "-c", command),
+        )
+        ready = ("docker", "exec", self.machines[number], "docker", "version")
+        wait_for(f"the engine of {self.machines[number]}", lambda: run(*ready))
+
+    def set_up(self, repository: Path) -> None:
+        """Follow docs/server.md and docs/swarm.md."""
+        super().set_up(repository)
+        setup = f"/root/quai/scripts/setup-server.sh --swarm {self.address(0)}"
+        self.exec(setup)
+        [self.join] = re.findall(r"^sudo (.+ --join .+)$", self.exec(setup), re.MULTILINE)
+        for number in range(1, MACHINES):
+            self.add_machine(number, repository)
+        self.exec("docker node update --label-add quai.proxy=true node2")
+        self.set(ENGINE="swarm", API_REPLICAS="3")
+
+    def add_machine(self, number: int, repository: Path) -> None:
+        """Run the command that setup-server.sh printed on one of the further machines, twice."""
+        run("docker", "exec", self.machines[number], "mkdir", "-p", "/root/quai")
+        run("docker", "cp", f"{repository}/scripts", f"{self.machines[number]}:/root/quai/scripts")
+        for _ in range(2):
+            run("docker", "exec", "--workdir", "/root/quai", self.machines[number], *shlex.split(self.join))
+
+    def close(self) -> None:
+        """Remove all machines, the registry and the network."""
+        for machine in self.machines[1:]:
+            run("docker", "rm", "--force", "--volumes", machine)
+        super().close()
+        run("docker", "network", "rm", self.name)
+
+    def compose(self, command: str) -> str:
+        """Run `exec -T SERVICE COMMAND` of docker compose in a container of a service on the first machine."""
+        found = re.fullmatch(r"exec -T (\S+) (.+)", command, re.DOTALL)
+        if not found:
+            raise ValueError(f"this command of docker compose is not known on Swarm: {command}")
+        containers = f"docker ps --quiet --filter label={SERVICE_LABEL}={self.project}_{found[1]}"
+        return self.exec(f"docker exec $({containers} | head -n 1) {found[2]}")
+
+    def services(self) -> dict[str, Any]:
+        """Return the inspect data of the services of the stack, by their names in the compose file."""
+        listed = self.exec(
+            f"docker service ls --quiet --filter label=com.docker.stack.namespace={self.project}"
+        ).split()
+        inspected = json.loads(self.exec(f"docker service inspect {' '.join(listed)}")) if listed else []
+        return {one["Spec"]["Name"].removeprefix(f"{self.project}_"): one for one in inspected}
+
+    def environment(self, service: str) -> list[str]:
+        """Return NAME=VALUE of the environment of a service."""
+        return self.services()[service]["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"]
+
+    def memory_limit(self, service: str) -> int:
+        """Return the memory limit of a service, in bytes."""
+        return self.services()[service]["Spec"]["TaskTemplate"]["Resources"]["Limits"]["MemoryBytes"]
+
+    def running(self) -> list[str]:
+        """Return service, node and image of each task that runs, sorted."""
+        filters = "--filter desired-state=running"
+        form = "{{.Name}} {{.Node}} {{.Image}} {{.CurrentState}}"
+        lines = self.exec(f"docker stack ps {self.project} {filters} --format '{form}' || true").splitlines()
+        tasks = [line.split()[:4] for line in lines]
+        return sorted(
+            f"{name.removeprefix(self.project + '_').partition('.')[0]} {node} {image} {state}"
+            for name, node, image, state in tasks
+        )
+
+    def containers(self) -> list[str]:
+        """Return service, image and deploy id of the services, and how many of their tasks run."""
+        services, running = self.services(), [line.split() for line in self.running()]
+        return sorted(
+            f"{name} {service['Spec']['TaskTemplate']['ContainerSpec']['Image']} {deploy_id(service)} "
+            f"{sum(one[0] == name and one[3] == 'Running' for one in running)}"
+            for name, service in services.items()
+        )
+
+    def find_problem(self, commit: str) -> str:
+        """Return how the Swarm differs from one that runs this release and nothing else; empty if it does not."""
+        lines = self.exec(STATE).splitlines()
+        values = dict(line.partition("=")[::2] for line in lines[:3])
+        if values["tag"] != commit or values["link"] != commit:
+            return f"expected the release {commit}, found {values}"
+        if leftovers := lines[3:]:
+            return f"an interrupted deploy left {leftovers}"
+        running = [line.split() for line in self.running()]
+        for name, service in self.services().items():
+            if RELEASE_LABEL not in labels(service):
+                continue
+            own = [one for one in running if one[0] == name]
+            wrong = [one for one in own if one[3] != "Running" or not re.search(rf":{commit}(-front)?(@|$)", one[2])]
+            replicas = service["Spec"]["Mode"].get("Replicated", {}).get("Replicas", len(own))
+            if wrong or len(own) != replicas or deploy_id(service) != values["deploy_id"]:
+                return f"expected {replicas} tasks of {name} of {commit} and deploy {values['deploy_id']}, found {own}"
+        return ""
+
+
+def labels(service: Any) -> dict[str, str]:
+    """Return the labels of the containers of a service."""
+    return service["Spec"]["TaskTemplate"]["ContainerSpec"].get("Labels") or {}
+
+
+def deploy_id(service: Any) -> str:
+    """Return the id of the deploy of a service; empty if it is not part of a release."""
+    return labels(service).get(RELEASE_LABEL, "")
