@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from server import commands, compose, engine, roles
@@ -55,19 +56,23 @@ class Task(NamedTuple):
         return f"{self.service} on {self.node}: {self.error or self.state}{code}"
 
 
-def convert(name: str, service: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a service of a resolved compose file as `docker stack deploy` accepts it, with the rules of releases."""
+def convert(name: str, service: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Return a service of a resolved compose file as `docker stack deploy` accepts it, with the rules of releases.
+
+    `directory` is that of .env. Its folder releases is not mounted: it exists on this server only.
+    """
     found = {key: value for key, value in service.items() if key not in UNSUPPORTED and value is not None}
     tmpfs = service.get("tmpfs") or []
     folders = [folder.partition(":")[0] for folder in ([tmpfs] if isinstance(tmpfs, str) else tmpfs)]
-    volumes = [json.loads(json.dumps(volume)) for volume in service.get("volumes") or []]
-    for volume in volumes:
-        volume.get("bind", {}).pop("create_host_path", None)
+    volumes = [
+        {key: value for key, value in volume.items() if key != "bind"}
+        for volume in service.get("volumes") or []
+        if volume.get("source") != str(directory / "releases")
+    ]
     volumes += [{"type": "tmpfs", "target": folder, "tmpfs": {"mode": SHARED_FOLDER}} for folder in folders]
     found["volumes"] = volumes
     found["ports"] = [
-        {key: int(value) if key == "published" else value for key, value in port.items()}
-        for port in service.get("ports") or []
+        {**port, "published": int(port["published"]), "mode": "host"} for port in service.get("ports") or []
     ]
     found["image"] = pinned(service["image"])
     deploy = {"endpoint_mode": "dnsrr", "restart_policy": RESTART, **(service.get("deploy") or {})}
@@ -100,7 +105,7 @@ def apply(project: Project, configuration: Mapping[str, Any], names: Collection[
     Swarm does the work afterwards: the exit code says only that it accepted the services.
     """
     stack = {
-        "services": {name: convert(name, configuration["services"][name]) for name in names},
+        "services": {name: convert(name, configuration["services"][name], project.directory) for name in names},
         "networks": configuration.get("networks", {}),
         "volumes": configuration.get("volumes", {}),
     }
