@@ -41,7 +41,8 @@ def check_burst(health_path: str, site: Site, commit: str) -> str:
 def read_front_keep_alive() -> float | None:
     """Return how many seconds the front keeps idle connections to the API, 0 for none; None if that is unknown."""
     longest = None
-    for value in re.findall(r"^\s*keepalive\s+(\S+)", CADDYFILE.read_text(), re.MULTILINE):
+    # The value, or the default in {$KEEPALIVE:3s}.
+    for value in re.findall(r"^\s*keepalive\s+(?:\{\$\w+:)?([^\s}]+)", CADDYFILE.read_text(), re.MULTILINE):
         parts = re.findall(DURATION, value)
         if value not in ("off", "".join(number + unit for number, unit in parts)):
             return None

@@ -170,7 +170,7 @@ def run_one_shot(
     seconds = project.settings.migrate_seconds
     try:
         with one_shot_file(project) as file:
-            command = one_shot_command(project, service)
+            command = one_shot_command(project, "--rm", service)
             return run(project, *command, file=file, seconds=seconds, output=output, meanwhile=meanwhile).code
     except (Refused, Interrupted):
         end_one_shots(project.settings)
@@ -179,19 +179,18 @@ def run_one_shot(
 
 def one_shot_command(project: Project, *words: str) -> tuple[str, ...]:
     """Return the arguments of Compose that run a one-shot: options, a service and its arguments."""
-    return ("run", "--rm", "-T", "--no-deps", "--label", f"{ONE_SHOT_LABEL}={project.deploy_id}", *words)
+    return ("run", "-T", "--no-deps", "--label", f"{ONE_SHOT_LABEL}={project.deploy_id}", *words)
 
 
 @contextmanager
 def one_shot_file(project: Project) -> Iterator[IO[bytes] | None]:
-    """Provide the compose file for one-shots; None for the release's own. On Swarm, the networks are the stack's."""
+    """Provide the compose file for one-shots; None for the release's own. On Swarm, they use the stack's networks."""
     if project.settings.engine != SWARM:
         yield None
         return
     found = configuration(project)
-    found["networks"] = {
-        name: {"external": True, "name": network["name"]} for name, network in found.get("networks", {}).items()
-    }
+    for kind in ("networks", "volumes"):
+        found[kind] = {name: {"external": True, "name": one["name"]} for name, one in found.get(kind, {}).items()}
     with private_file(found) as file:
         yield file
 

@@ -19,6 +19,7 @@ MAIN_NODE = "node.labels.quai.main == true"  # the machine with the database's v
 POLL_SECONDS = 0.2
 # For the services of a release; docker-compose.swarm.yml takes precedence.
 ROLLING = {"order": "start-first", "failure_action": "rollback", "monitor": "5s"}
+BATCHES = 3  # a third of the tasks is replaced at a time
 STOP_FIRST = {"order": "stop-first", "failure_action": "pause", "monitor": "5s"}
 RESTART = {"condition": "any", "delay": "1s"}
 # `docker stack deploy` rejects or ignores these.
@@ -81,7 +82,9 @@ def convert(name: str, service: Mapping[str, Any], directory: Path) -> dict[str,
         placement = deploy.get("placement") or {}
         deploy["placement"] = {**placement, "constraints": [*placement.get("constraints", []), MAIN_NODE]}
     elif roles.RELEASE_LABEL in roles.labels(service):
-        deploy = {"update_config": ROLLING, "rollback_config": {"order": "start-first"}, **deploy}
+        parallel = {"parallelism": math.ceil(deploy.get("replicas", 1) / BATCHES)}
+        rollback = {"order": "start-first", **parallel}
+        deploy = {"update_config": {**ROLLING, **parallel}, "rollback_config": rollback, **deploy}
     found["deploy"] = {**deploy, "labels": {**(deploy.get("labels") or {}), HASH: digest(name, service)}}
     return found
 

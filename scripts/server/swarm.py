@@ -1,7 +1,7 @@
 """The rollout with Docker Swarm: Swarm replaces the tasks of api, workers and front; each service is verified."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,24 +106,32 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
         if migrations.check_pending(project, plan.services):
             migrations.migrate(project, plan.services)
     attempt.steps.begin("start", "api")
-    stack.apply(project, configuration, ["api"])
-    attempt.steps.begin("wait", "until Swarm has replaced each task")
-    stack.wait_until_updated(project, ["api"])
+    _update(attempt, configuration, ["api"])
     if workers := _workers(plan):
         attempt.steps.begin("workers", ", ".join(workers))
-        stack.apply(project, configuration, workers)
-        stack.wait_until_updated(project, workers)
+        _update(attempt, configuration, workers)
     target = _make_target(attempt, plan.services)
     with prober.start(project) as container:
         attempt.steps.begin("verify")
         prober.verify_front(project, container, target)
         attempt.steps.begin("switch")
-        stack.apply(project, configuration, ["front"])
-        stack.wait_until_updated(project, ["front"])
+        _update(attempt, configuration, ["front"])
         prober.verify_proxies(container, target)
         attempt.steps.begin("watch")
         _watch(attempt, container, target)
     return plan.outcome
+
+
+def _update(attempt: Attempt, configuration: Mapping[str, Any], names: Collection[str]) -> None:
+    """Update services, and wait until Swarm has replaced their tasks. Raises Refused, and shows the log of a task."""
+    stack.apply(attempt.project, configuration, names)
+    if attempt.steps.name == "start":
+        attempt.steps.begin("wait", "until Swarm has replaced each task")
+    try:
+        stack.wait_until_updated(attempt.project, names)
+    except Refused:
+        _show_failed(attempt, names)
+        raise
 
 
 def _workers(plan: Plan) -> list[str]:
@@ -153,6 +161,7 @@ def _watch(attempt: Attempt, container: str, target: health.Target) -> None:
         time.sleep(health.WATCH_INTERVAL)
         own = [task for task in stack.tasks(attempt.settings) if task.deploy_id == attempt.project.deploy_id]
         if failed := [task for task in own if task.has_failed]:
+            _show_failed(attempt, [failed[0].service])
             raise Refused(f"the {failed[0].service} has failed after the switch: {failed[0]}")
         if any(prober.probe(container, "proxy", target).values()):
             prober.verify_proxies(container, target)
@@ -180,11 +189,15 @@ def _task_labels(service: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def diagnose(attempt: Attempt) -> None:
-    """Show the log and the error of the newest task that failed, of each service of the new release."""
-    shown: set[str] = set()
-    for task in stack.tasks(attempt.settings):
-        if task.deploy_id == attempt.project.deploy_id and not task.is_running and task.service not in shown:
-            shown.add(task.service)
+    """Nothing more: `_update` and `_watch` show why a service failed while its tasks exist."""
+
+
+def _show_failed(attempt: Attempt, names: Collection[str]) -> None:
+    """Show the log of the newest task of each service that failed, or else of one that is not running."""
+    tasks = [task for task in stack.tasks(attempt.settings) if task.deploy_id == attempt.project.deploy_id]
+    for name in names:
+        own = [task for task in tasks if task.service == name and not task.is_running]
+        for task in sorted(own, key=lambda task: not task.has_failed)[:1]:
             say(f"last log lines of {task}:")
             words = ("service", "logs", "--raw", "--tail", diagnostics.LOG_LINES, task.id)
             commands.run(["docker", *words], attempt.directory, seconds=LOG_SECONDS)
