@@ -171,14 +171,15 @@ def wait_until_updated(
 ) -> None:
     """Return when all tasks of these services run as they were applied. Raises Refused, with why, if they do not.
 
-    Swarm rolls back a service whose new tasks fail. If no further task starts within `seconds` (HEALTH_SECONDS), the
-    update has failed, too. Tasks of a release that is not new may have failed long ago.
+    Swarm rolls back a service whose new tasks fail. If for `seconds` (HEALTH_SECONDS) no further task starts, and no
+    node dies, the update has failed, too. Tasks of a release that is not new may have failed long ago.
     """
     limit = seconds or project.settings.health_seconds
-    deadline, fewest = time.monotonic() + limit, math.inf
+    deadline, before = time.monotonic() + limit, (math.inf, 0)
     while missing := _count_missing(project, names, is_new):
-        if sum(missing.values()) < fewest:
-            deadline, fewest = time.monotonic() + limit, sum(missing.values())
+        now = (sum(missing.values()), sum(node["Status"]["State"] == "ready" for node in engine.get("/nodes")))
+        if now[0] < before[0] or now[1] != before[1]:  # Swarm moves the tasks of a dead node to others
+            deadline, before = time.monotonic() + limit, now
         if time.monotonic() > deadline:
             raise Refused(f"the {next(iter(missing))} was not healthy within {limit:g} s (HEALTH_SECONDS in .env)")
         time.sleep(POLL_SECONDS)
