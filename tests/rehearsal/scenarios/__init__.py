@@ -46,7 +46,16 @@ from tests.rehearsal.scenarios.surroundings import (
     unwritable_env_file,
     webhooks,
 )
-from tests.rehearsal.swarm.scenarios import first_deploy_to_swarm
+from tests.rehearsal.swarm.scenarios import (
+    faulty_releases_on_swarm,
+    first_deploy_to_swarm,
+    manager_restarted,
+    network_cut,
+    node_added,
+    node_drained,
+    node_killed,
+    workers_on_swarm,
+)
 
 # A scenario may need a release of an earlier one.
 SCENARIOS = (
@@ -100,6 +109,15 @@ SWARM_SCENARIOS = (
     roll_forward,
     commit_order,
     roll_back_under_load,
+    faulty_releases_on_swarm,
+    workers_on_swarm,
+    node_drained,
+    node_added,
+    node_killed,
+    network_cut,
+    manager_restarted,
+    kill_matrix,
+    soak,
 )
 # These know the sample, and run only when it is rehearsed.
 SAMPLE = (

@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ class Cluster(Server):
         self.exec("docker node update --label-add quai.proxy=true node2")
         self.set(ENGINE="swarm", API_REPLICAS="3")
 
+    def push_base_images(self) -> None:
+        """Push the images of the services, and set them in .env."""
+        super().push_base_images()
+        self.set(HEALTH_SECONDS="40")  # Swarm takes up to 20 s to notice that a machine died
+
     def add_machine(self, number: int, repository: Path) -> None:
         """Run the command that setup-server.sh printed on one of the further machines, twice."""
         run("docker", "exec", self.machines[number], "mkdir", "-p", "/root/quai")
@@ -88,12 +94,25 @@ class Cluster(Server):
         for _ in range(2):
             run("docker", "exec", "--workdir", "/root/quai", self.machines[number], *shlex.split(self.join))
 
+    def remove_machine(self, number: int) -> None:
+        """Remove one of the further machines, and its node."""
+        run("docker", "rm", "--force", "--volumes", self.machines[number])
+        down = f"docker node inspect node{number + 1} --format '{{{{.Status.State}}}}'"
+        wait_for("the node to be down", lambda: self.exec(down) == "down", 90)
+        self.exec(f"docker node rm node{number + 1}")
+
+    def cut_off(self, number: int, seconds: float) -> None:
+        """Cut the network between the first machine and another one, and restore it after this time."""
+        rules = (f"INPUT -s {self.address(0)} -j DROP", f"OUTPUT -d {self.address(0)} -j DROP")
+        cut, restore = ("; ".join(f"iptables {option} {rule}" for rule in rules) for option in ("-I", "-D"))
+        script = f"{cut}; sleep {seconds}; {restore}"
+        run("docker", "exec", "--detach", self.machines[number], "bash", "-c", script)
+
     def close(self) -> None:
         """Remove all machines, the registry and the network."""
-        for machine in self.machines[1:]:
-            run("docker", "rm", "--force", "--volumes", machine)
+        subprocess.run(["docker", "rm", "--force", "--volumes", *self.machines[1:]], capture_output=True, check=False)
         super().close()
-        run("docker", "network", "rm", self.name)
+        subprocess.run(["docker", "network", "rm", self.name], capture_output=True, check=False)
 
     def compose(self, command: str) -> str:
         """Run `exec -T SERVICE COMMAND` of docker compose in a container of a service on the first machine."""

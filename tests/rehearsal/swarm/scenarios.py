@@ -1,6 +1,19 @@
-"""Deploys to a Swarm of three machines, under load."""
+"""Deploys to a Swarm of three machines, under load, while machines die, are drained, added, restarted or cut off."""
 
+import time
+
+from scripts.runner.process import run
+from tests.rehearsal.edits import CRASH, ERROR_SERVER, WORKER, add_worker, run_python
+from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
+from tests.rehearsal.server import wait_for
+from tests.rehearsal.swarm.cluster import Cluster
+from tests.rehearsal.traffic import is_failed
+from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused
+
+LAST = 2  # the number of the machine that gets no requests
+NODE_LIMIT = 90  # seconds until Swarm has noticed that a machine died or came back
+CUT_SECONDS = 30
 
 
 def first_deploy_to_swarm(rehearsal: Rehearsal) -> None:
@@ -8,5 +21,158 @@ def first_deploy_to_swarm(rehearsal: Rehearsal) -> None:
     server = rehearsal.server
     server.add_settings(rehearsal.application.settings)
     rehearsal.merge_and_expect_live("first", "The application")
+    server.use_https()
     rehearsal.prepare()
     rehearsal.start_traffic()
+
+
+def faulty_releases_on_swarm(rehearsal: Rehearsal) -> None:
+    """Releases that crash, answer 500, or have a faulty front are refused, with the log of the task."""
+    expect_refused(rehearsal, "crashes", "boom\n", CRASH)
+    expect_refused(rehearsal, "answers 500", "not healthy within", run_python(ERROR_SERVER))
+    crash = run_python("raise SystemExit('boom')", "rehearsal-worker")
+    worker = add_worker("rehearsal-worker", WORKER)
+    expect_refused(rehearsal, "a worker crashes", "Swarm has", worker, crash)
+    caddyfile = "RUN echo '{' >>/release/front/Caddyfile"
+    expect_refused(rehearsal, "broken Caddyfile", "the front has exited", caddyfile, last_step="verify")
+    caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
+    expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile, last_step="verify")
+    no_file = "RUN rm /release/docker-compose.swarm.yml"
+    expect_refused(rehearsal, "no file for Swarm", "has no docker-compose.swarm.yml", no_file, last_step="pull")
+    deploy_and_expect_live(rehearsal, "good after faulty releases")
+
+
+def workers_on_swarm(rehearsal: Rehearsal) -> None:
+    """A worker and a scheduler are replaced with the release; the scheduler stops first, on the main machine."""
+    edits = add_worker("rehearsal-worker", WORKER), add_worker("rehearsal-scheduler", WORKER, single=True)
+    deploy_and_expect_live(rehearsal, "with a scheduler", *edits)
+    deploy_and_expect_live(rehearsal, "with the next scheduler", *edits)
+    nodes = {line.split()[1] for line in rehearsal.server.running() if line.startswith("rehearsal-scheduler ")}
+    expect(nodes == {"server"}, f"the scheduler runs on {nodes}")
+    form = "{{.DesiredState}} {{.CurrentState}}"
+    tasks = rehearsal.server.exec(f"docker service ps {rehearsal.server.project}_rehearsal-scheduler --format '{form}'")
+    expect(tasks.count("Running Running") == 1, f"the tasks of the scheduler: {tasks}")
+    deploy_and_expect_live(rehearsal, "without a scheduler")
+    left = [name for name in rehearsal.server.services() if name.startswith("rehearsal-")]
+    expect(not left, f"services of the previous release are left: {left}")
+
+
+def count_in_flight(rehearsal: Rehearsal, began: float, ended: float) -> None:
+    """Count the failed requests that were in flight between these times apart: a machine that dies cannot answer them.
+
+    A request sent after that must not fail.
+    """
+    with rehearsal.without_traffic():
+        lost = [one for one in rehearsal.records if is_failed(one) and one["at"] <= ended]
+        lost = [one for one in lost if one["at"] + one["seconds"] >= began]
+        rehearsal.records = [one for one in rehearsal.records if one not in lost]
+    rehearsal.run["in_flight"] = rehearsal.run.get("in_flight", 0) + len(lost)
+    say(f"{len(lost)} requests were in flight to the machine when it died or was cut off, and failed")
+
+
+def node_killed(rehearsal: Rehearsal) -> None:
+    """A machine dies during a deploy; the release goes live on the others, and the machine comes back."""
+    server, name = rehearsal.server, "a machine dies"
+    tag = build_variant(rehearsal, name)
+    with rehearsal.start_deploy(tag) as deploy:
+        deploy.read_until("==> wait")
+        began = time.time()
+        run("docker", "kill", server.machines[LAST])
+        ended = time.time()
+        done = deploy.finish()
+    count_in_flight(rehearsal, began, ended)
+    expect_live_or_repeat(rehearsal, name, done.returncode)
+    expect("the node node3 runs no tasks: down" in server.ssh("status").stdout, "status does not name the machine")
+    run("docker", "start", server.machines[LAST])
+    wait_until_ready(server, "node3")
+    deploy_and_expect_live(rehearsal, "after the machine came back")
+
+
+def expect_live_or_repeat(rehearsal: Rehearsal, name: str, code: int) -> None:
+    """Expect that a deploy went live, or was refused and goes live when it is repeated."""
+    if code:
+        say(f"{name}: refused; deploying again")
+        done = rehearsal.deploy_by_key(rehearsal.commits[name])
+        expect(done.returncode == 0, f"{name}: the repeated deploy was refused, too: {done.stdout}")
+    rehearsal.expect_live(name)
+
+
+def wait_until_ready(server: Cluster, node: str) -> None:
+    """Wait until a machine runs tasks again."""
+    form = "{{.Status.State}} {{.Spec.Availability}}"
+    command = f"docker node inspect {node} --format '{form}'"
+    wait_for(f"the machine {node}", lambda: server.exec(command) == "ready active", NODE_LIMIT)
+
+
+def node_drained(rehearsal: Rehearsal) -> None:
+    """A machine is drained during a deploy: its tasks move, and status names it."""
+    server, name = rehearsal.server, "a machine is drained"
+    tag = build_variant(rehearsal, name)
+    try:
+        with rehearsal.start_deploy(tag) as deploy:
+            deploy.read_until("==> wait")
+            server.exec("docker node update --availability drain node3")
+            done = deploy.finish()
+        expect_live_or_repeat(rehearsal, name, done.returncode)
+        found = [line for line in server.running() if line.split()[1] == "node3"]
+        expect(not found, f"tasks run on the drained machine: {found}")
+        expect("node3 runs no tasks: ready, drain" in server.ssh("status").stdout, "status does not name the machine")
+    finally:
+        server.exec("docker node update --availability active node3")
+    deploy_and_expect_live(rehearsal, "after the machine was activated")
+
+
+def node_added(rehearsal: Rehearsal) -> None:
+    """A machine leaves, and a new one joins during a deploy; the next deploy uses it."""
+    server, name = rehearsal.server, "a machine joins"
+    server.exec("docker node update --availability drain node3")
+    wait_for("the tasks of node3", lambda: not any(line.split()[1] == "node3" for line in server.running()))
+    server.remove_machine(LAST)
+    deploy_and_expect_live(rehearsal, "on two machines")
+    tag = build_variant(rehearsal, name)
+    with rehearsal.start_deploy(tag) as deploy:
+        deploy.read_until("==> wait")
+        server.start_machine(LAST)
+        server.add_machine(LAST, rehearsal.repository.folder)
+        done = deploy.finish()
+    expect_live_or_repeat(rehearsal, name, done.returncode)
+    deploy_and_expect_live(rehearsal, "on the new machine")
+    found = [line for line in server.running() if line.split()[1] == "node3"]
+    expect(bool(found), f"no task runs on the new machine: {server.running()}")
+
+
+def manager_restarted(rehearsal: Rehearsal) -> None:
+    """The main machine restarts during a deploy: the release of .env serves again, and the deploy can be repeated."""
+    server, name = rehearsal.server, "the main machine restarts"
+
+    def is_restored(tag: str) -> bool:
+        return not server.find_problem(tag) and rehearsal.live_tag() == tag
+
+    with rehearsal.without_traffic():  # the database is on this machine
+        for step in ("==> wait", "==> switch"):
+            live = server.setting("IMAGE_TAG")
+            tag = build_variant(rehearsal, f"{name} at {step}")
+            with rehearsal.start_deploy(tag) as deploy:
+                deploy.read_until(step)
+                run("docker", "restart", "--time", "0", server.name)
+            run("docker", "restart", "--time", "0", f"{server.name}-registry")
+            wait_for(f"the release of .env, after a restart at {step}", lambda live=live: is_restored(live), 180)
+            done = rehearsal.deploy_by_key(tag)
+            expect(done.returncode == 0, f"the deploy after a restart at {step} was refused: {done.stdout}")
+            rehearsal.expect_live(f"{name} at {step}")
+
+
+def network_cut(rehearsal: Rehearsal) -> None:
+    """The network between the main machine and another one is cut for 30 s during a deploy."""
+    server, name = rehearsal.server, "the network is cut"
+    tag = build_variant(rehearsal, name)
+    with rehearsal.start_deploy(tag) as deploy:
+        deploy.read_until("==> wait")
+        began = time.time()
+        server.cut_off(LAST, CUT_SECONDS)
+        ended = time.time()
+        done = deploy.finish()
+    count_in_flight(rehearsal, began, ended)
+    expect_live_or_repeat(rehearsal, name, done.returncode)
+    wait_until_ready(server, "node3")
+    deploy_and_expect_live(rehearsal, "after the network was cut")
