@@ -1,0 +1,194 @@
+"""The rollout on Docker Swarm: its order, what it goes back to, and what is live. No engine is needed."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from server import compose, engine, migrations, nodes, prober, release, repair, stack, swarm
+from server.attempt import Attempt, Live, Steps
+from server.compose import Project
+from server.errors import Refused
+from server.orchestrator import choose
+from server.plan import Plan
+
+from tests.server.conftest import NEW, OLD
+
+LABELS = {"quai.deploy": "200", "quai.tag": NEW}
+RELEASE = {"image": "quai:new", "labels": LABELS}
+SERVICES = {
+    "proxy": {"image": "caddy"},
+    "db": {"image": "postgres"},
+    "api": RELEASE,
+    "front": RELEASE | {"image": "quai:new-front"},
+    "worker": RELEASE,
+    "scheduler": RELEASE | {"labels": LABELS | {"quai.single": "true"}},
+    "migrate": {"image": "quai:new", "deploy": {"replicas": 0}},
+}
+REPLICAS = dict.fromkeys(("api", "front", "worker", "scheduler"), 1)
+
+
+def task(service, deploy_id, tag, state="running"):
+    return stack.Task("t", service, "node1", "n1", state, "running", "", 0, deploy_id, tag)
+
+
+def deployed(deploy_id="100", digest=""):
+    """Return a service of a release as the engine describes it."""
+    spec = {"TaskTemplate": {"ContainerSpec": {"Labels": {"quai.deploy": deploy_id} if deploy_id else {}}}}
+    return {"ID": "s", "Spec": spec | {"Labels": {stack.HASH: digest}}}
+
+
+@pytest.fixture
+def attempt(directory, settings):
+    live = Live("100", OLD, ())
+    return Attempt(Project(directory, replace(settings, engine="swarm"), NEW, "200"), "a person", live, Steps())
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the rollout does, in order; `refused` names services whose update is refused, and the deploy."""
+    found = SimpleNamespace(done=[], refused={}, services={}, tasks=[], proxies=[])
+
+    def wait(project, names, **_):
+        for name in names:
+            if found.refused.get(name) == project.deploy_id:
+                raise Refused(f"Swarm has rolled back the {name}")
+
+    def verify_proxies(container, target):
+        found.done.append("proxies")
+        if found.proxies:
+            raise Refused(found.proxies.pop())
+
+    def record(text):
+        return lambda *_, **__: found.done.append(text)
+
+    monkeypatch.setattr(swarm, "prepare", lambda *_: Plan({"services": SERVICES}, REPLICAS, "live", True))
+    monkeypatch.setattr(compose, "configuration", lambda project: {"services": SERVICES})
+    monkeypatch.setattr(nodes, "pull", record("pull"))
+    monkeypatch.setattr(nodes, "prune", lambda *_: found.done.append("prune") or [])
+    monkeypatch.setattr(stack, "apply", lambda one, _, names: found.done.append(f"{' '.join(names)} {one.deploy_id}"))
+    monkeypatch.setattr(stack, "wait_until_updated", wait)
+    monkeypatch.setattr(stack, "services", lambda _: found.services)
+    monkeypatch.setattr(stack, "tasks", lambda _: found.tasks)
+    monkeypatch.setattr(stack, "remove", lambda _, names: found.done.append(" ".join(["remove", *names])))
+    monkeypatch.setattr(migrations, "check_pending", lambda *_: True)
+    monkeypatch.setattr(migrations, "migrate", record("migrate"))
+    monkeypatch.setattr(prober, "start", lambda _: nullcontext("prober"))
+    monkeypatch.setattr(prober, "verify_front", record("one front"))
+    monkeypatch.setattr(prober, "verify_proxies", verify_proxies)
+    monkeypatch.setattr(swarm, "_watch", record("watch"))
+    monkeypatch.setattr(swarm, "_show_failed", lambda _, names: found.done.append(f"log of {' '.join(names)}"))
+    monkeypatch.setattr(swarm.roles, "release_services", lambda services, image: REPLICAS)
+    monkeypatch.setattr(
+        engine, "image", lambda name: {"RepoDigests": [f"{name.rpartition(':')[0]}@sha256:{name[-9:]}"]}
+    )
+    return found
+
+
+def test_the_setting_chooses(attempt, settings):
+    assert choose(attempt.settings) is swarm
+    assert choose(settings) is not swarm
+
+
+def test_each_service_is_updated_after_the_one_before(attempt, calls):
+    calls.services = {"proxy": deployed("")}
+    assert swarm.roll_out(attempt, True) == "live"
+    steps = ["pull", "db 200", "migrate", "api 200", "worker 200", "one front", "front 200", "proxies", "watch"]
+    assert calls.done == steps
+
+
+@pytest.mark.parametrize("refused", ["api", "worker", "front"])
+def test_nothing_is_updated_after_a_refused_service(attempt, calls, refused):
+    calls.refused = {refused: "200"}
+    with pytest.raises(Refused, match=f"rolled back the {refused}"):
+        swarm.roll_out(attempt, True)
+    assert calls.done[-2:] == [f"{refused} 200", f"log of {refused}"]
+
+
+def test_the_live_release_comes_back_in_the_reverse_order(attempt, calls):
+    calls.services = {name: deployed("200") for name in ("api", "front", "worker", "new-worker")} | {"db": deployed("")}
+    swarm.withdraw(attempt)
+    assert calls.done == ["front 100", "worker 100", "scheduler 100", "api 100", "remove new-worker"]
+
+
+def test_a_refused_first_deploy_leaves_no_release(attempt, calls):
+    calls.services = {"api": deployed("200"), "db": deployed("")}
+    swarm.withdraw(replace(attempt, live=Live("", "", ())))
+    assert calls.done == ["remove api"]
+
+
+def test_singletons_are_replaced_when_the_release_is_live(attempt, calls, monkeypatch):
+    monkeypatch.setattr(release, "kept_tags", lambda *_: {NEW, OLD})
+    calls.services = {"api": deployed("200"), "former": deployed("100"), "db": deployed("")}
+    assert swarm.finish(attempt) == ""
+    assert calls.done == ["scheduler 200", "remove former", "prune"]
+
+
+def test_a_singleton_that_fails_is_a_problem_of_a_release_that_is_live(attempt, calls, monkeypatch):
+    monkeypatch.setattr(release, "kept_tags", lambda *_: set())  # the log was lost: nothing is pruned
+    calls.refused = {"scheduler": "200"}
+    assert swarm.finish(attempt) == "Swarm has rolled back the scheduler"
+    assert calls.done == ["scheduler 200", "remove"]
+
+
+def live_services(**changed):
+    found = {name: deployed("100", stack.digest(name, SERVICES[name])) for name in REPLICAS}
+    return found | {name: deployed("100", digest) for name, digest in changed.items()} | {"db": {}, "proxy": {}}
+
+
+@pytest.mark.parametrize(("changed", "is_kept"), [({}, True), ({"api": "other"}, False), ({"scheduler": ""}, False)])
+def test_the_live_release_is_kept_if_nothing_has_changed(attempt, calls, changed, is_kept):
+    calls.services = live_services(**changed)
+    (attempt.directory / "releases" / NEW).mkdir()
+    assert swarm.keep_live(replace(attempt, live=Live("100", NEW, ()))) == is_kept
+    assert calls.done == ["proxies"] * is_kept
+
+
+def test_a_live_release_that_fails_a_check_is_deployed_again(attempt, calls, capsys):
+    calls.services, calls.proxies = live_services(), ["/healthz of proxy (10.0.1.2) returned 503"]
+    (attempt.directory / "releases" / NEW).mkdir()
+    assert not swarm.keep_live(replace(attempt, live=Live("100", NEW, ())))
+    assert "fails a check (/healthz of proxy (10.0.1.2) returned 503)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("deploy_id", "tasks", "expected"),
+    [
+        ("100", [task("api", "100", OLD), task("front", "100", OLD)], ("100", OLD, 2)),
+        # A deploy was killed: Swarm runs both, and .env decides.
+        ("100", [task("api", "200", NEW), task("front", "100", OLD)], ("100", OLD, 1)),
+        ("100", [task("api", "200", NEW), task("front", "200", NEW)], ("", "", 0)),
+        # A first deploy was killed after the front was updated, or before.
+        ("", [task("api", "200", NEW), task("front", "200", NEW)], ("200", NEW, 2)),
+        ("", [task("api", "200", NEW)], ("", "", 0)),
+        ("100", [task("api", "100", OLD, "starting")], ("", "", 0)),
+    ],
+)
+def test_what_is_live_after_a_killed_deploy(attempt, calls, deploy_id, tasks, expected):
+    calls.tasks = tasks
+    found = swarm.find_live(attempt.directory, replace(attempt.settings, deploy_id=deploy_id))
+    assert (found.deploy_id, found.tag, len(found.containers)) == expected
+
+
+@pytest.fixture
+def info(monkeypatch):
+    """The state of the engine's Swarm."""
+    found = {"LocalNodeState": "active", "ControlAvailable": True}
+    monkeypatch.setattr(engine, "get", lambda path, query=None: {"Swarm": found})
+    monkeypatch.setattr(engine, "containers", lambda project, *labels: [])
+    monkeypatch.setattr(repair, "remove_leftovers", lambda *_: None)
+    monkeypatch.setattr(nodes, "end_jobs", lambda _: None)
+    return found
+
+
+def test_a_server_without_a_swarm_is_refused(attempt, calls, info):
+    info |= {"LocalNodeState": "inactive", "ControlAvailable": False}
+    with pytest.raises(Refused, match=r"this server is no manager of a Swarm: see docs/swarm\.md"):
+        swarm.clean_up(attempt.directory, attempt.settings)
+
+
+def test_containers_of_compose_are_not_touched(attempt, calls, info, monkeypatch):
+    monkeypatch.setattr(engine, "containers", lambda project, *labels: ["quai-api-1"])
+    with pytest.raises(Refused, match=r"containers of Compose still run: .* sudo docker compose .* down$"):
+        swarm.clean_up(attempt.directory, attempt.settings)
+    assert calls.done == []
