@@ -50,6 +50,7 @@ from tests.rehearsal.swarm.scenarios import (
     faulty_releases_on_swarm,
     first_deploy_to_swarm,
     manager_restarted,
+    moving,
     network_cut,
     node_added,
     node_drained,
@@ -116,6 +117,7 @@ SWARM_SCENARIOS = (
     node_killed,
     network_cut,
     manager_restarted,
+    moving,
     kill_matrix,
     soak,
 )

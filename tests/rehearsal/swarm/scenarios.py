@@ -6,7 +6,7 @@ from scripts.runner.process import run
 from tests.rehearsal.edits import CRASH, ERROR_SERVER, WORKER, add_worker, run_python
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
-from tests.rehearsal.server import wait_for
+from tests.rehearsal.server import DIR, wait_for
 from tests.rehearsal.swarm.cluster import Cluster
 from tests.rehearsal.traffic import is_failed
 from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expect_refused
@@ -176,3 +176,24 @@ def network_cut(rehearsal: Rehearsal) -> None:
     expect_live_or_repeat(rehearsal, name, done.returncode)
     wait_until_ready(server, "node3")
     deploy_and_expect_live(rehearsal, "after the network was cut")
+
+
+def moving(rehearsal: Rehearsal) -> None:
+    """From the Swarm to one server and back, by the commands of docs/swarm.md: the data is kept."""
+    server = rehearsal.server
+    tag, stack = server.setting("IMAGE_TAG"), f"label=com.docker.stack.namespace={server.project}"
+    with rehearsal.without_traffic():  # each direction interrupts the site
+        server.exec(f"docker stack rm {server.project}")
+        left = f"docker ps --quiet --filter {stack}; docker network ls --quiet --filter {stack}"
+        wait_for("the end of the stack", lambda: not server.exec(left), NODE_LIMIT)
+        server.set(ENGINE="compose")
+        rehearsal.deploy_by_hand()
+        expect(rehearsal.live_tag() == tag, f"expected {tag} on one server, found {rehearsal.live_tag()}")
+        server.set(ENGINE="swarm")
+        done = server.run(f"{DIR}/deploy.sh")
+        message = "containers of Compose still run"
+        expect(done.returncode == 1 and message in done.stdout, f"not refused: {done.stdout}{done.stderr}")
+        expect(rehearsal.live_tag() == tag, "a refused move stopped the release")
+        server.exec(f"cd {DIR}; docker compose down")
+        rehearsal.deploy_by_hand()
+        rehearsal.expect_only_release(tag)
