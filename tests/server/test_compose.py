@@ -1,8 +1,12 @@
 """Which containers Compose may recreate, and its environment."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from server import commands, compose, state
 from server.compose import Project
+from server.errors import Refused
 
 from tests.server.conftest import OLD, container
 
@@ -43,3 +47,27 @@ def test_variables_of_the_caller_do_not_become_settings(directory, settings, mon
     assert "mine" not in environment.values()
     assert {"PATH", "DOCKER_HOST", state.CHILD_MARK} < environment.keys()
     assert (environment["IMAGE_TAG"], environment["DEPLOY_ID"]) == (OLD, "100")
+
+
+def test_a_swarm_adds_its_compose_file(directory, settings):
+    assert Project(directory, settings, OLD, "100").files == ("docker-compose.prod.yml",)
+    swarm = replace(settings, engine="swarm")
+    assert Project(directory, swarm, OLD, "100").files == ("docker-compose.prod.yml", "docker-compose.swarm.yml")
+
+
+def test_a_release_without_the_file_of_a_swarm_is_refused(directory, settings):
+    (directory / "releases" / OLD / "docker-compose.prod.yml").write_text("")
+    project = Project(directory, replace(settings, engine="swarm"), OLD, "100")
+    message = r"no docker-compose.swarm.yml, so it cannot run with ENGINE=swarm in .env"
+    with pytest.raises(Refused, match=message):
+        compose.configuration(project)
+
+
+def test_one_shots_of_a_swarm_use_its_networks_and_volumes(directory, settings, monkeypatch):
+    configuration = {"services": {}, "networks": {"data": {"name": "quai_data", "driver": "overlay", "internal": True}}}
+    monkeypatch.setattr(compose, "configuration", lambda _: configuration)
+    with compose.one_shot_file(Project(directory, settings, OLD, "100")) as file:
+        assert file is None
+    with compose.one_shot_file(Project(directory, replace(settings, engine="swarm"), OLD, "100")) as file:
+        assert json.load(file)["networks"] == {"data": {"external": True, "name": "quai_data"}}
+        assert not list(directory.glob("**/*json*"))  # it contains secrets

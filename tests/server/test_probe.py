@@ -1,12 +1,13 @@
 """Probes of an application, as the deploy program and the health check of the API's container send them."""
 
+import json
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from server.probe import Site, parse_site, probe
+from server.probe import Response, Site, main, parse_site, probe
 
 from tests.server.conftest import ROOT
 
@@ -95,3 +96,11 @@ def test_health_check_of_the_container(port, path, code, output):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert (done.returncode, done.stdout, done.stderr) == (code, output, "")
+
+
+def test_each_address_of_a_host_is_probed(port, capsys):
+    assert main("127.0.0.1", str(port), "/error", "https://shop.example.com", "--all") == 0
+    found = {address: Response(*values) for address, values in json.loads(capsys.readouterr().out).items()}
+    assert found == {"127.0.0.1": Response(503, "why", "2" * 40, False)}
+    assert main("host.invalid", str(port), "/", ":80", "--all") == 0
+    assert json.loads(capsys.readouterr().out) == {}
