@@ -61,15 +61,16 @@ class Cluster(Server):
 
     def start_machine(self, number: int) -> None:
         """Start one of the further machines."""
+        name = self.machines[number]
         command = FORWARD.format(port=self.registry_port, main=self.address(0))
         published = ("--publish", f"127.0.0.1:{self.node_port}:80") if number == 1 else ()
         run(
-            *("docker", "run", "--detach", "--privileged", "--name", self.machines[number]),
+            *("docker", "run", "--detach", "--privileged", "--name", name),
             *("--hostname", f"node{number + 1}", "--tmpfs=/run:exec", "--network", self.name),
             *("--ip", self.address(number), *published, IMAGE_OF_MACHINES, "bash", "-euo", "pipefail", "-c", command),
         )
-        ready = ("docker", "exec", self.machines[number], "docker", "version")
-        wait_for(f"the engine of {self.machines[number]}", lambda: run(*ready))
+        ready = "docker version >/dev/null 2>&1 && echo up || true"
+        wait_for(f"the engine of {name}", lambda: run("docker", "exec", name, "bash", "-c", ready))
 
     def set_up(self, repository: Path) -> None:
         """Follow docs/server.md and docs/swarm.md."""
