@@ -12,6 +12,7 @@ from server.settings import Settings
 
 JOB_LABEL = "quai.job"  # a label of services that run once on each node
 POLL_SECONDS = 0.2
+CREATION_SECONDS = 5  # within which Swarm creates the tasks of a job
 ENDED = ("complete", "failed", "rejected")  # states of a task
 SOCKET = "/var/run/docker.sock"
 PRUNE_PROGRAM = "/release/server/prune_node.py"
@@ -61,18 +62,22 @@ def _run(
 
 
 def _wait(label: str, name: str) -> list[stack.Task]:
-    """Return the tasks of the jobs when they have ended on each available node. Raises Refused after a time limit."""
-    deadline = time.monotonic() + commands.COMMAND_SECONDS
+    """Return the tasks of the jobs when they have ended on each available node. Raises Refused after a time limit.
+
+    Swarm gives no task to a node that becomes available after a job was created, for example after a restart.
+    """
+    began = time.monotonic()
     while True:
-        jobs = stack.find_services(label)
+        jobs, elapsed = stack.find_services(label), time.monotonic() - began
         tasks = stack.find_tasks(label, jobs)
-        ended = {(task.service, task.node_id) for task in tasks if task.state in ENDED}
-        available = {node["ID"]: node for node in engine.get("/nodes") if is_available(node)}
-        missing = [node for one, node in available.items() if any((job, one) not in ended for job in jobs)]
-        if not missing:
+        available = {node["ID"] for node in engine.get("/nodes") if is_available(node)}
+        known = {(task.service, task.node_id) for task in tasks}
+        is_complete = all((job, node) in known for job in jobs for node in available)
+        pending = [task for task in tasks if task.node_id in available and task.state not in ENDED]
+        if not pending and (is_complete or elapsed > CREATION_SECONDS):
             return tasks
-        if time.monotonic() > deadline:
-            slow = ", ".join(map(stack.host_name, missing))
+        if elapsed > commands.COMMAND_SECONDS:
+            slow = ", ".join(sorted({task.node for task in pending}))
             raise Refused(f"{slow}: the job {name} took more than {commands.COMMAND_SECONDS} s")
         time.sleep(POLL_SECONDS)
 

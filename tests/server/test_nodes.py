@@ -75,6 +75,12 @@ def test_a_node_that_does_not_end_is_named(project, swarm):
         nodes.pull(project, ["quai:1"])
 
 
+def test_a_node_that_becomes_available_later_has_no_task(project, swarm, monkeypatch):
+    monkeypatch.setattr(nodes, "CREATION_SECONDS", 0.1)
+    swarm.tasks = [task("quai-pull-0", "n1", "complete")]
+    nodes.pull(project, ["quai:1"])
+
+
 @pytest.mark.parametrize("state", [("down", "active"), ("ready", "drain"), ("ready", "pause")])
 def test_a_node_that_runs_no_tasks_pulls_nothing(project, swarm, state):
     swarm.states = swarm.states | {"n2": state}
