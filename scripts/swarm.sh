@@ -32,7 +32,7 @@ turn_live_restore_off() {
   [[ $(tr -d ' \n' <"$file") == '{"live-restore":true}' ]] ||
     fail "Swarm does not support live-restore: set it to false in $file, run 'systemctl reload docker', then this command again"
   echo '{"live-restore": false}' >"$file"
-  read -ra pids < <(pidof dockerd)
+  read -ra pids < <(pidof dockerd) || fail "dockerd is not running"
   kill -HUP "${pids[@]}" # reload the configuration
   until [[ $(docker info --format '{{.LiveRestoreEnabled}}') == false ]]; do sleep 0.2; done
 }

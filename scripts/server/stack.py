@@ -146,8 +146,8 @@ def find_tasks(label: str, found: Mapping[str, Any]) -> list[Task]:
 
 
 def host_name(node: Any) -> str:
-    """Return the host name of a node."""
-    return str(node["Description"]["Hostname"])
+    """Return the host name of a node; its id while it joins."""
+    return str(node["Description"].get("Hostname") or node["ID"])
 
 
 def _task(task: Any, names: Mapping[str, str], hosts: Mapping[str, str]) -> Task:

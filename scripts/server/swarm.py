@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,13 @@ def clean_up(directory: Path, settings: Settings) -> Live:
 
 def _require_manager() -> None:
     deadline = time.monotonic() + MANAGER_SECONDS
-    while not engine.get("/info")["Swarm"]["ControlAvailable"]:
-        if engine.get("/info")["Swarm"]["LocalNodeState"] == "inactive" or time.monotonic() > deadline:
+    while True:
+        state = {}
+        with suppress(engine.EngineError):  # the engine may be restarting
+            state = engine.get("/info")["Swarm"]
+        if state.get("ControlAvailable"):
+            return
+        if state.get("LocalNodeState") == "inactive" or time.monotonic() > deadline:
             raise Refused("ENGINE in .env is swarm, but this server is no manager of a Swarm: see docs/swarm.md")
         time.sleep(stack.POLL_SECONDS)
 
@@ -130,7 +136,8 @@ def _update(attempt: Attempt, configuration: Mapping[str, Any], names: Collectio
     try:
         stack.wait_until_updated(attempt.project, names)
     except Refused:
-        _show_failed(attempt, names)
+        with suppress(Refused, engine.EngineError):  # the node of the task may have died
+            _show_failed(attempt, names)
         raise
 
 
@@ -168,20 +175,34 @@ def _watch(attempt: Attempt, container: str, target: health.Target) -> None:
 
 
 def withdraw(attempt: Attempt) -> None:
-    """Go back to the release that was live, in the reverse order. After a refused first deploy, remove it."""
+    """Go back to the release that was live, in the reverse order. After a refused first deploy, remove it.
+
+    Services that Swarm has rolled back, or that were not updated yet, are left alone: `.env` may have changed.
+    """
     live, settings = attempt.live, attempt.settings
+    _require_manager()
     found = stack.services(settings)
-    deployed = [name for name, service in found.items() if roles.RELEASE_LABEL in _task_labels(service)]
+    ids = {name: _task_labels(service).get(roles.RELEASE_LABEL, "") for name, service in found.items()}
+    deployed = [name for name in found if ids[name]]
     if not live.tag:
         stack.remove(settings, deployed)
         return
-    project = Project(attempt.directory, settings, live.tag, live.deploy_id)
+    if all(ids[name] == live.deploy_id for name in deployed):
+        return
+    project, problems = Project(attempt.directory, settings, live.tag, live.deploy_id), []
     configuration = compose.configuration(project)
     names = roles.release_services(configuration["services"], settings.release_image(live.tag))
     for name in ("front", *(name for name in names if name not in roles.SERVING), "api"):
-        stack.apply(project, configuration, [name])
-        stack.wait_until_updated(project, [name], is_new=False)
+        if ids.get(name) == live.deploy_id:
+            continue
+        try:
+            stack.apply(project, configuration, [name])
+            stack.wait_until_updated(project, [name], is_new=False)
+        except Refused as error:  # the others must go back, too
+            problems.append(str(error))
     stack.remove(settings, [name for name in deployed if name not in names])
+    if problems:
+        raise Refused("; ".join(problems))
 
 
 def _task_labels(service: Mapping[str, Any]) -> Mapping[str, str]:

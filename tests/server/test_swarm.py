@@ -77,6 +77,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(prober, "verify_front", record("one front"))
     monkeypatch.setattr(prober, "verify_proxies", verify_proxies)
     monkeypatch.setattr(swarm, "_watch", record("watch"))
+    monkeypatch.setattr(engine, "get", lambda path: {"Swarm": {"ControlAvailable": True}})
     monkeypatch.setattr(swarm, "_show_failed", lambda _, names: found.done.append(f"log of {' '.join(names)}"))
     monkeypatch.setattr(swarm.roles, "release_services", lambda services, image: REPLICAS)
     monkeypatch.setattr(
@@ -109,6 +110,22 @@ def test_the_live_release_comes_back_in_the_reverse_order(attempt, calls):
     calls.services = {name: deployed("200") for name in ("api", "front", "worker", "new-worker")} | {"db": deployed("")}
     swarm.withdraw(attempt)
     assert calls.done == ["front 100", "worker 100", "scheduler 100", "api 100", "remove new-worker"]
+
+
+def test_a_refusal_before_any_update_touches_nothing(attempt, calls, monkeypatch):
+    """`.env` may have changed since the live release was deployed."""
+    calls.services = {name: deployed("100") for name in REPLICAS} | {"db": deployed("")}
+    swarm.withdraw(attempt)
+    calls.services["front"] = deployed("200")
+    swarm.withdraw(attempt)
+    assert calls.done == ["front 100", "remove"]
+
+
+def test_all_services_go_back_even_if_one_fails(attempt, calls):
+    calls.services, calls.refused = {name: deployed("200") for name in REPLICAS}, {"front": "100"}
+    with pytest.raises(Refused, match="rolled back the front"):
+        swarm.withdraw(attempt)
+    assert calls.done[-2:] == ["api 100", "remove"]
 
 
 def test_a_refused_first_deploy_leaves_no_release(attempt, calls):
