@@ -105,11 +105,10 @@ def require_same_networks(project: Project, new: Mapping[str, Any], live_tag: st
 
     Compose recreates a changed network, and stops everything that is attached to it.
     """
-    file = COMPOSE_FILE
     live = Project(project.directory, project.settings, live_tag, project.deploy_id)
     if (
-        not (live.release / file).exists()
-        or (live.release / file).read_bytes() == (project.release / file).read_bytes()
+        not (live.release / COMPOSE_FILE).exists()
+        or (live.release / COMPOSE_FILE).read_bytes() == (project.release / COMPOSE_FILE).read_bytes()
     ):
         return
     try:

@@ -201,7 +201,7 @@ def _restore(attempt: Attempt) -> dict[str, Exception]:
         except Exception as problem:
             problems[what] = problem
 
-    restore("the requests", lambda: chosen.withdraw(attempt))
+    restore("the switch", lambda: chosen.withdraw(attempt))
     try:
         chosen.diagnose(attempt)
     except Exception as problem:

@@ -5,16 +5,16 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from server import commands, engine, stack
+from server import commands, engine, release, stack
+from server.attempt import Attempt
 from server.compose import Project
 from server.errors import Refused
 from server.settings import Settings
+from server.state import say
 
 JOB_LABEL = "quai.job"  # a label of services that run once on each node
-POLL_SECONDS = 0.2
 CREATION_SECONDS = 5  # within which Swarm creates the tasks of a job
 ENDED = ("complete", "failed", "rejected")  # states of a task
-SOCKET = "/var/run/docker.sock"
 PRUNE_PROGRAM = "/release/server/prune_node.py"
 
 
@@ -35,10 +35,24 @@ def prune(project: Project, image: str, keep: Iterable[str]) -> list[str]:
 
     `image` is the release whose program does it. Images in use are kept. Returns problems.
     """
-    mount = f"type=bind,source={SOCKET},target={SOCKET}"
+    mount = f"type=bind,source={engine.SOCKET},target={engine.SOCKET}"
     options = ["--user", "0", "--mount", mount, "--entrypoint", "python3"]
     command = ["-IS", PRUNE_PROGRAM, project.settings.image, *sorted(keep)]
     return [str(task) for task in _run(project, "prune", [image], options, command) if task.state != "complete"]
+
+
+def prune_releases(attempt: Attempt) -> None:
+    """Remove the images of old releases on each node. A failure does not fail the deploy."""
+    settings = attempt.settings
+    tags = release.kept_tags(attempt.directory, settings, attempt.tag)
+    images = [f"{settings.release_image(tag)}{suffix}" for tag in tags for suffix in ("", release.FRONT_SUFFIX)]
+    digests = {stack.pinned(image).partition("@")[2] for image in images} - {""}
+    try:
+        problems = prune(attempt.project, attempt.image, digests) if digests else []
+    except (Refused, engine.EngineError) as error:
+        problems = [str(error)]
+    for problem in problems:
+        say(f"old releases were not pruned: {problem}")
 
 
 def _run(
@@ -79,7 +93,7 @@ def _wait(label: str, name: str) -> list[stack.Task]:
         if elapsed > commands.COMMAND_SECONDS:
             slow = ", ".join(sorted({task.node for task in pending}))
             raise Refused(f"{slow}: the job {name} took more than {commands.COMMAND_SECONDS} s")
-        time.sleep(POLL_SECONDS)
+        time.sleep(stack.POLL_SECONDS)
 
 
 def end_jobs(settings: Settings) -> None:
@@ -94,24 +108,25 @@ def show(directory: Path, settings: Settings) -> None:
     tasks = "table {{.Name}}\t{{.Node}}\t{{.CurrentState}}\t{{.Image}}"
     commands.docker(directory, "stack", "ps", settings.project, "--filter", "desired-state=running", "--format", tasks)
     for problem in find_problems(settings):
-        print(f"==> {problem}", flush=True)
+        say(problem)
 
 
 def find_problems(settings: Settings) -> list[str]:
     """Return what is not where it should be: nodes that run no tasks, missing tasks, updates that did not complete."""
-    problems, listed = [], stack.tasks(settings)
+    problems, services = [], stack.services(settings)
+    listed = stack.tasks(settings, services)
     for node in engine.get("/nodes"):
         if not is_available(node):
             state = f"{node['Status']['State']}, {node['Spec']['Availability']}"
             problems.append(f"the node {stack.host_name(node)} runs no tasks: {state}")
-    for name, service in stack.services(settings).items():
+    for name, service in services.items():
         desired = service["ServiceStatus"]["DesiredTasks"]
         running = sum(task.is_running for task in listed if task.service == name)
-        update = (service.get("UpdateStatus") or {}).get("State", "completed")
+        update = stack.update_state(service)
         if running < desired or not desired:
             failed = [task for task in listed if task.service == name and task.error]
             problems.append(f"{running} of {desired} tasks of {name} run{f': {failed[0]}' if failed else ''}")
-        if update not in ("completed", "rollback_completed"):
+        if update not in ("", "completed", "rollback_completed"):
             problems.append(f"the update of {name} has not completed: {update}")
     releases = {task.deploy_id for task in listed if task.is_running and task.deploy_id}
     if len(releases) > 1:

@@ -131,9 +131,24 @@ def find_services(label: str, prefix: str = "") -> dict[str, Any]:
     return {service["Spec"]["Name"].removeprefix(prefix): service for service in found}
 
 
-def tasks(settings: Settings) -> list[Task]:
-    """Return the tasks of the stack that Swarm still knows, newest first."""
-    return find_tasks(f"{NAMESPACE}={settings.project}", services(settings))
+def deploy_id(service: Mapping[str, Any]) -> str:
+    """Return the id of the deploy of a service; empty if it is not part of a release."""
+    return _labels(service["Spec"]["TaskTemplate"]).get(roles.RELEASE_LABEL, "")
+
+
+def _labels(template: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the labels of the containers of a task, or of the tasks of a service."""
+    return template["ContainerSpec"].get("Labels") or {}
+
+
+def update_state(service: Mapping[str, Any]) -> str:
+    """Return the state of the last update of a service; empty if it was not updated since it was created."""
+    return str((service.get("UpdateStatus") or {}).get("State", ""))
+
+
+def tasks(settings: Settings, found: Mapping[str, Any] | None = None) -> list[Task]:
+    """Return the tasks of the stack that Swarm still knows, newest first. `found` are its services, if known."""
+    return find_tasks(f"{NAMESPACE}={settings.project}", services(settings) if found is None else found)
 
 
 def find_tasks(label: str, found: Mapping[str, Any]) -> list[Task]:
@@ -151,7 +166,7 @@ def host_name(node: Any) -> str:
 
 
 def _task(task: Any, names: Mapping[str, str], hosts: Mapping[str, str]) -> Task:
-    labels, status = task["Spec"]["ContainerSpec"].get("Labels") or {}, task["Status"]
+    labels, status = _labels(task["Spec"]), task["Status"]
     return Task(
         id=task["ID"],
         service=names[task["ServiceID"]],
@@ -187,19 +202,19 @@ def wait_until_updated(
 
 def _count_missing(project: Project, names: Collection[str], is_new: bool) -> dict[str, int]:
     """Return the number of missing tasks of each service whose update has not completed. Raises Refused."""
-    found, listed, missing = services(project.settings), tasks(project.settings), {}
+    found = services(project.settings)
+    listed, missing = tasks(project.settings, found), {}
     for name in names:
-        labels = found[name]["Spec"]["TaskTemplate"]["ContainerSpec"].get("Labels") or {}
-        deploy_id = labels.get(roles.RELEASE_LABEL, "")
-        own = [task for task in listed if task.service == name and task.deploy_id == deploy_id]
-        update = (found[name].get("UpdateStatus") or {}).get("State", "")
+        current = deploy_id(found[name])
+        own = [task for task in listed if task.service == name and task.deploy_id == current]
+        update = update_state(found[name])
         failed = [task for task in listed if task.service == name and task.has_failed]
-        if deploy_id and deploy_id != project.deploy_id:
+        if current not in ("", project.deploy_id):
             raise Refused(f"Swarm has rolled back the {name}{_describe(failed)}")
         if update in ("paused", "rollback_paused"):
             raise Refused(f"Swarm has stopped the update of the {name}{_describe(failed)}")
         # Swarm restarts the failed tasks of a service that it does not update.
-        if is_new and deploy_id and not update and any(task.has_failed for task in own):
+        if is_new and current and not update and any(task.has_failed for task in own):
             raise Refused(f"the {name} has failed{_describe(failed)}")
         count = found[name]["ServiceStatus"]["DesiredTasks"] - sum(task.is_running for task in own)
         if count > 0 or update in ("updating", "rollback_started"):

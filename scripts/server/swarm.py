@@ -6,20 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from server import (
-    commands,
-    compose,
-    diagnostics,
-    engine,
-    health,
-    migrations,
-    nodes,
-    prober,
-    release,
-    repair,
-    roles,
-    stack,
-)
+from server import commands, compose, diagnostics, engine, health, migrations, nodes, prober, repair, roles, stack
 from server.attempt import Attempt, Live
 from server.compose import Project
 from server.engine import Container
@@ -182,7 +169,7 @@ def withdraw(attempt: Attempt) -> None:
     live, settings = attempt.live, attempt.settings
     _require_manager()
     found = stack.services(settings)
-    ids = {name: _task_labels(service).get(roles.RELEASE_LABEL, "") for name, service in found.items()}
+    ids = {name: stack.deploy_id(service) for name, service in found.items()}
     deployed = [name for name in found if ids[name]]
     if not live.tag:
         stack.remove(settings, deployed)
@@ -203,10 +190,6 @@ def withdraw(attempt: Attempt) -> None:
     stack.remove(settings, [name for name in deployed if name not in names])
     if problems:
         raise Refused("; ".join(problems))
-
-
-def _task_labels(service: Mapping[str, Any]) -> Mapping[str, str]:
-    return service["Spec"]["TaskTemplate"]["ContainerSpec"].get("Labels") or {}
 
 
 def diagnose(attempt: Attempt) -> None:
@@ -236,25 +219,11 @@ def finish(attempt: Attempt) -> str:
                 stack.wait_until_updated(project, [name], is_new=False, seconds=SINGLETON_SECONDS)
             except Refused as error:
                 problems.append(str(error))
-    deployed = stack.services(settings)
-    former = [name for name in deployed if name not in names and roles.RELEASE_LABEL in _task_labels(deployed[name])]
+    found = stack.services(settings)
+    former = [name for name in found if name not in names and stack.deploy_id(found[name])]
     stack.remove(settings, former)
-    _prune_nodes(attempt)
+    nodes.prune_releases(attempt)
     return "; ".join(problems)
-
-
-def _prune_nodes(attempt: Attempt) -> None:
-    """Remove the images of old releases on each node. A failure does not fail the deploy."""
-    settings = attempt.settings
-    tags = release.kept_tags(attempt.directory, settings, attempt.tag)
-    images = [f"{settings.release_image(tag)}{suffix}" for tag in tags for suffix in ("", release.FRONT_SUFFIX)]
-    digests = {stack.pinned(image).partition("@")[2] for image in images} - {""}
-    try:
-        problems = nodes.prune(attempt.project, attempt.image, digests) if digests else []
-    except (Refused, engine.EngineError) as error:
-        problems = [str(error)]
-    for problem in problems:
-        say(f"old releases were not pruned: {problem}")
 
 
 def apply_services(project: Project, names: Sequence[str]) -> None:

@@ -359,5 +359,5 @@ def test_nothing_is_pruned_when_the_revert_failed(directory, containers, monkeyp
     assert run(directory) == 1
     assert (directory / "releases" / NEW).is_dir()
     output = capsys.readouterr().out
-    assert "not reverted: the requests (no space left on device)" in output
+    assert "not reverted: the switch (no space left on device)" in output
     assert output.endswith(f"state unknown; last known live: {OLD}\n")

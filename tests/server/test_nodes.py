@@ -43,7 +43,7 @@ def swarm(monkeypatch):
     monkeypatch.setattr(engine, "remove_service", found.removed.append)
     monkeypatch.setattr(stack, "find_services", lambda label: {"quai-pull-0": {"ID": "j0"}})
     monkeypatch.setattr(stack, "find_tasks", lambda label, jobs: found.tasks)
-    monkeypatch.setattr(nodes, "POLL_SECONDS", 0)
+    monkeypatch.setattr(stack, "POLL_SECONDS", 0)
     monkeypatch.setattr(nodes.commands, "COMMAND_SECONDS", 0.2)
     return found
 
@@ -105,7 +105,7 @@ def test_problems_are_found(settings, swarm, monkeypatch):
     pending = task("db", "n1", "pending", "no suitable node")
     tasks = [running, running._replace(service="front", deploy_id="100"), pending]
     monkeypatch.setattr(stack, "services", lambda _: services)
-    monkeypatch.setattr(stack, "tasks", lambda _: tasks)
+    monkeypatch.setattr(stack, "tasks", lambda *_: tasks)
     found = nodes.find_problems(settings)
     assert found[0] == "the node node2 runs no tasks: down, active"
     assert found[1] == "1 of 2 tasks of api run"
