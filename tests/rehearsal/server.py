@@ -24,6 +24,7 @@ from tests.rehearsal.application import PLACEHOLDER
 
 DIR = "/srv/quai"
 REGISTRY_USER = "rehearsal"
+MACHINE_IMAGE = f"{PREFIX}/server"  # a machine before setup-server.sh
 
 
 def free_port() -> int:
@@ -91,11 +92,10 @@ class Server:
         import bcrypt  # here, so that unit tests without this dependency can import the module
 
         arguments = {name: self.bases[name] for name in ("DEBIAN_IMAGE", "REGISTRY_IMAGE")}
-        image = f"{PREFIX}/server"
         run(
             *("docker", "build", "--quiet", "--file", str(HERE / "server.Dockerfile"), "--target", "server"),
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
-            *("--tag", image, str(HERE)),
+            *("--tag", MACHINE_IMAGE, str(HERE)),
         )
         ports = ((self.http_port, 80), (self.https_port, 443), (self.ssh_port, 22))
         ports += ((self.registry_port, self.registry_port),)
@@ -104,7 +104,7 @@ class Server:
             "--tmpfs=/run:exec",  # empty after a reboot
             *self.start_options,
             *(f"--publish=127.0.0.1:{host}:{container}" for host, container in ports),
-            image,
+            MACHINE_IMAGE,
         )
         # The lowest cost of bcrypt: the registry checks the password with each request.
         password = bcrypt.hashpw(self.registry_password.encode(), bcrypt.gensalt(rounds=4)).decode()
@@ -294,13 +294,15 @@ class Server:
 
     def environment(self, service: str) -> list[str]:
         """Return NAME=VALUE of the environment of a service."""
-        form = "{{json .Config.Env}}"
-        return json.loads(self.exec(f"docker inspect --format '{form}' {self.project}-{service}-1"))
+        return self._inspect(service)["Config"]["Env"]
 
     def memory_limit(self, service: str) -> int:
         """Return the memory limit of a service, in bytes."""
-        form = "{{.HostConfig.Memory}}"
-        return int(self.exec(f"docker inspect --format '{form}' {self.project}-{service}-1"))
+        return self._inspect(service)["HostConfig"]["Memory"]
+
+    def _inspect(self, service: str) -> Any:
+        [found] = json.loads(self.exec(f"docker inspect {self.project}-{service}-1"))
+        return found
 
     def containers(self) -> list[str]:
         """Return name, image and id of all containers of the server; a container that is recreated gets a new id."""

@@ -10,10 +10,9 @@ from typing import Any
 
 from scripts.runner.process import run
 from tests.rehearsal.production import RELEASE_LABEL
-from tests.rehearsal.server import DIR, Server, free_port, wait_for
+from tests.rehearsal.server import DIR, MACHINE_IMAGE, Server, free_port, wait_for
 
 MACHINES = 3
-IMAGE_OF_MACHINES = "quai-rehearsal/server"
 SERVICE_LABEL = "com.docker.swarm.service.name"
 # The registry is on the first machine, as localhost; this lets another machine reach it by the same name.
 FORWARD = """
@@ -67,7 +66,7 @@ class Cluster(Server):
         run(
             *("docker", "run", "--detach", "--privileged", "--name", name),
             *("--hostname", f"node{number + 1}", "--tmpfs=/run:exec", "--network", self.name),
-            *("--ip", self.address(number), *published, IMAGE_OF_MACHINES, "bash", "-euo", "pipefail", "-c", command),
+            *("--ip", self.address(number), *published, MACHINE_IMAGE, "bash", "-euo", "pipefail", "-c", command),
         )
         ready = "docker version >/dev/null 2>&1 && echo up || true"
         wait_for(f"the engine of {name}", lambda: run("docker", "exec", name, "bash", "-c", ready))

@@ -1,6 +1,7 @@
 """Deploys to a Swarm of three machines, under load, while machines die, are drained, added, restarted or cut off."""
 
 import time
+from collections.abc import Callable
 
 from scripts.runner.process import run
 from tests.rehearsal.edits import CRASH, ERROR_SERVER, WORKER, add_worker, run_python
@@ -57,6 +58,26 @@ def workers_on_swarm(rehearsal: Rehearsal) -> None:
     expect(not left, f"services of the previous release are left: {left}")
 
 
+def deploy_during(rehearsal: Rehearsal, name: str, event: Callable[[], object]) -> tuple[float, float]:
+    """Deploy a variant during an event, and expect that it goes live: at once, or when it is repeated.
+
+    Return when the event began and ended.
+    """
+    tag = build_variant(rehearsal, name)
+    with rehearsal.start_deploy(tag) as deploy:
+        deploy.read_until("==> wait")
+        began = time.time()
+        event()
+        ended = time.time()
+        done = deploy.finish()
+    if done.returncode:
+        say(f"{name}: refused; deploying again")
+        done = rehearsal.deploy_by_key(tag)
+        expect(done.returncode == 0, f"{name}: the repeated deploy was refused, too: {done.stdout}")
+    rehearsal.expect_live(name)
+    return began, ended
+
+
 def count_in_flight(rehearsal: Rehearsal, began: float, ended: float) -> None:
     """Count the failed requests that were in flight between these times apart: a machine that dies cannot answer them.
 
@@ -72,29 +93,13 @@ def count_in_flight(rehearsal: Rehearsal, began: float, ended: float) -> None:
 
 def node_killed(rehearsal: Rehearsal) -> None:
     """A machine dies during a deploy; the release goes live on the others, and the machine comes back."""
-    server, name = rehearsal.server, "a machine dies"
-    tag = build_variant(rehearsal, name)
-    with rehearsal.start_deploy(tag) as deploy:
-        deploy.read_until("==> wait")
-        began = time.time()
-        run("docker", "kill", server.machines[LAST])
-        ended = time.time()
-        done = deploy.finish()
-    count_in_flight(rehearsal, began, ended)
-    expect_live_or_repeat(rehearsal, name, done.returncode)
+    server = rehearsal.server
+    times = deploy_during(rehearsal, "a machine dies", lambda: run("docker", "kill", server.machines[LAST]))
+    count_in_flight(rehearsal, *times)
     expect("the node node3 runs no tasks: down" in server.ssh("status").stdout, "status does not name the machine")
     run("docker", "start", server.machines[LAST])
     wait_until_ready(server, "node3")
     deploy_and_expect_live(rehearsal, "after the machine came back")
-
-
-def expect_live_or_repeat(rehearsal: Rehearsal, name: str, code: int) -> None:
-    """Expect that a deploy went live, or was refused and goes live when it is repeated."""
-    if code:
-        say(f"{name}: refused; deploying again")
-        done = rehearsal.deploy_by_key(rehearsal.commits[name])
-        expect(done.returncode == 0, f"{name}: the repeated deploy was refused, too: {done.stdout}")
-    rehearsal.expect_live(name)
 
 
 def wait_until_ready(server: Cluster, node: str) -> None:
@@ -106,14 +111,9 @@ def wait_until_ready(server: Cluster, node: str) -> None:
 
 def node_drained(rehearsal: Rehearsal) -> None:
     """A machine is drained during a deploy: its tasks move, and status names it."""
-    server, name = rehearsal.server, "a machine is drained"
-    tag = build_variant(rehearsal, name)
+    server, drain = rehearsal.server, "docker node update --availability drain node3"
     try:
-        with rehearsal.start_deploy(tag) as deploy:
-            deploy.read_until("==> wait")
-            server.exec("docker node update --availability drain node3")
-            done = deploy.finish()
-        expect_live_or_repeat(rehearsal, name, done.returncode)
+        deploy_during(rehearsal, "a machine is drained", lambda: server.exec(drain))
         found = [line for line in server.running() if line.split()[1] == "node3"]
         expect(not found, f"tasks run on the drained machine: {found}")
         expect("node3 runs no tasks: ready, drain" in server.ssh("status").stdout, "status does not name the machine")
@@ -124,18 +124,17 @@ def node_drained(rehearsal: Rehearsal) -> None:
 
 def node_added(rehearsal: Rehearsal) -> None:
     """A machine leaves, and a new one joins during a deploy; the next deploy uses it."""
-    server, name = rehearsal.server, "a machine joins"
+    server = rehearsal.server
+
+    def join() -> None:
+        server.start_machine(LAST)
+        server.add_machine(LAST, rehearsal.repository.folder)
+
     server.exec("docker node update --availability drain node3")
     wait_for("the tasks of node3", lambda: not any(line.split()[1] == "node3" for line in server.running()))
     server.remove_machine(LAST)
     deploy_and_expect_live(rehearsal, "on two machines")
-    tag = build_variant(rehearsal, name)
-    with rehearsal.start_deploy(tag) as deploy:
-        deploy.read_until("==> wait")
-        server.start_machine(LAST)
-        server.add_machine(LAST, rehearsal.repository.folder)
-        done = deploy.finish()
-    expect_live_or_repeat(rehearsal, name, done.returncode)
+    deploy_during(rehearsal, "a machine joins", join)
     deploy_and_expect_live(rehearsal, "on the new machine")
     found = [line for line in server.running() if line.split()[1] == "node3"]
     expect(bool(found), f"no task runs on the new machine: {server.running()}")
@@ -164,16 +163,9 @@ def manager_restarted(rehearsal: Rehearsal) -> None:
 
 def network_cut(rehearsal: Rehearsal) -> None:
     """The network between the main machine and another one is cut for 30 s during a deploy."""
-    server, name = rehearsal.server, "the network is cut"
-    tag = build_variant(rehearsal, name)
-    with rehearsal.start_deploy(tag) as deploy:
-        deploy.read_until("==> wait")
-        began = time.time()
-        server.cut_off(LAST, CUT_SECONDS)
-        ended = time.time()
-        done = deploy.finish()
-    count_in_flight(rehearsal, began, ended)
-    expect_live_or_repeat(rehearsal, name, done.returncode)
+    server = rehearsal.server
+    times = deploy_during(rehearsal, "the network is cut", lambda: server.cut_off(LAST, CUT_SECONDS))
+    count_in_flight(rehearsal, *times)
     wait_until_ready(server, "node3")
     deploy_and_expect_live(rehearsal, "after the network was cut")
 
