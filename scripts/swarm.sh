@@ -4,6 +4,7 @@ set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly HERE
+readonly POOL=10.213.0.0/16 # addresses of the networks between containers; Swarm's default, 10.0.0.0/8, is often taken
 
 usage() {
   cat <<'TEXT'
@@ -14,6 +15,8 @@ Usage: sudo scripts/setup-server.sh --swarm ADDRESS
   --join ADDRESS   add this machine to the Swarm of the main machine at ADDRESS
   --token TOKEN    the secret that --swarm prints on the main machine
   --address OWN    address at which the other machines reach this one, if it has several
+
+The networks between the containers get addresses of 10.213.0.0/16.
 
 Both install Docker from system packages if it is missing, and turn live-restore off, which Swarm does not
 support. --swarm prints the command for the other machines. --join creates no user, no key and no settings.
@@ -27,24 +30,35 @@ swarm_state() { docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.Control
 
 # Swarm restarts the tasks of a machine itself.
 turn_live_restore_off() {
-  local pids file=/etc/docker/daemon.json
+  local pids tries=0 file=/etc/docker/daemon.json
   [[ $(docker info --format '{{.LiveRestoreEnabled}}') == true ]] || return 0
   [[ $(tr -d ' \n' <"$file") == '{"live-restore":true}' ]] ||
     fail "Swarm does not support live-restore: set it to false in $file, run 'systemctl reload docker', then this command again"
   echo '{"live-restore": false}' >"$file"
   read -ra pids < <(pidof dockerd) || fail "dockerd is not running"
   kill -HUP "${pids[@]}" # reload the configuration
-  until [[ $(docker info --format '{{.LiveRestoreEnabled}}') == false ]]; do sleep 0.2; done
+  until [[ $(docker info --format '{{.LiveRestoreEnabled}}') == false ]]; do
+    ((++tries < 100)) || fail "Docker did not turn live-restore off within 20 s: restart it, then run this command again"
+    sleep 0.2
+  done
 }
 
 make_main() {
-  local node
+  local node main
   case $(swarm_state) in
-    inactive*) docker swarm init --advertise-addr "$swarm" >/dev/null ;;
+    inactive*)
+      ! ip -4 route | grep --quiet '^10\.213\.' ||
+        fail "this machine is in a network of $POOL: run 'docker swarm init --advertise-addr $swarm --default-addr-pool <a free network>', then this command again"
+      docker swarm init --advertise-addr "$swarm" --default-addr-pool "$POOL" >/dev/null
+      ;;
     'active true') ;;
+    locked*) fail "the Swarm is locked: run 'docker swarm unlock', then this command again" ;;
     *) fail "this machine is in a Swarm, but not its manager: run this on the manager, or 'docker swarm leave' here" ;;
   esac
   node=$(docker info --format '{{.Swarm.NodeID}}')
+  main=$(docker node ls --quiet --filter node.label=quai.main=true)
+  [[ $main == "$node" || ! $main ]] ||
+    fail "$(docker node inspect --format '{{.Description.Hostname}}' "$main") is the main machine of this Swarm: it has the database"
   docker node update --label-add quai.main=true --label-add quai.proxy=true "$node" >/dev/null
   cat <<TEXT
 
@@ -64,6 +78,7 @@ join_swarm() {
   case $(swarm_state) in
     inactive*) docker swarm join ${address:+--advertise-addr "$address"} --token "$token" "$join:2377" >/dev/null ;;
     active*) say "this machine is in a Swarm already" ;;
+    locked*) fail "this machine is a manager of a locked Swarm: run 'docker swarm unlock'" ;;
     *) fail "this machine cannot reach its Swarm: open the ports 2377/tcp (on the main machine), 7946/tcp, 7946/udp and 4789/udp, or run 'docker swarm leave' and this command again" ;;
   esac
   say "this machine runs tasks of the Swarm; on the main machine, 'deploy.sh status' lists it"
@@ -81,7 +96,8 @@ main() {
     printf -v "${1#--}" '%s' "$2" # sets the local variable with the name of the option
     shift 2
   done
-  [[ $swarm && ! $join || $join && ! $swarm ]] || fail "expected either --swarm or --join; see setup-server.sh --swarm --help"
+  [[ $swarm && ! $join$token$address || $join && ! $swarm ]] ||
+    fail "expected either --swarm ADDRESS or --join ADDRESS --token TOKEN; see setup-server.sh --swarm --help"
   ((EUID == 0)) || fail "run as root: sudo scripts/setup-server.sh ..."
   "$HERE/engine.sh"
   turn_live_restore_off

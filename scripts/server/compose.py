@@ -103,13 +103,11 @@ def configuration(project: Project) -> dict[str, Any]:
 def require_same_networks(project: Project, new: Mapping[str, Any], live_tag: str) -> None:
     """Raise Refused if the release changes a network of the live one.
 
-    Compose recreates a changed network, and stops everything that is attached to it.
+    Compose recreates a changed network, and stops everything that is attached to it. Swarm ignores the change.
     """
     live = Project(project.directory, project.settings, live_tag, project.deploy_id)
-    if (
-        not (live.release / COMPOSE_FILE).exists()
-        or (live.release / COMPOSE_FILE).read_bytes() == (project.release / COMPOSE_FILE).read_bytes()
-    ):
+    pairs = [(live.release / name, project.release / name) for name in project.files]
+    if any(not old.exists() for old, _ in pairs) or all(old.read_bytes() == new.read_bytes() for old, new in pairs):
         return
     try:
         before = configuration(live).get("networks", {})
@@ -119,9 +117,12 @@ def require_same_networks(project: Project, new: Mapping[str, Any], live_tag: st
         ) from None
     changed = [name for name, network in new.get("networks", {}).items() if before.get(name, network) != network]
     if changed:
+        stop = (
+            f"docker stack rm {project.settings.project}" if project.settings.engine == SWARM else "docker compose down"
+        )
         raise Refused(
             f"this release changes networks ({', '.join(changed)}), which would stop all containers on them: keep "
-            f"their definitions, or plan an interruption: 'docker compose down' in {project.directory}, then deploy"
+            f"their definitions, or plan an interruption: '{stop}' in {project.directory}, then deploy"
         )
 
 
@@ -187,9 +188,11 @@ def one_shot_file(project: Project) -> Iterator[IO[bytes] | None]:
     if project.settings.engine != SWARM:
         yield None
         return
-    found = configuration(project)
+    found, volumes = configuration(project), {volume["Name"] for volume in engine.get("/volumes")["Volumes"] or []}
     for kind in ("networks", "volumes"):
-        found[kind] = {name: {"external": True, "name": one["name"]} for name, one in found.get(kind, {}).items()}
+        for key, one in found.get(kind, {}).items():
+            if kind == "networks" or one["name"] in volumes:
+                found[kind][key] = {"external": True, "name": one["name"]}
     with private_file(found) as file:
         yield file
 

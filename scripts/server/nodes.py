@@ -5,16 +5,14 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from server import commands, engine, release, stack
+from server import commands, engine, release, stack, stackfile
 from server.attempt import Attempt
 from server.compose import Project
 from server.errors import Refused
 from server.settings import Settings
 from server.state import say
 
-JOB_LABEL = "quai.job"  # a label of services that run once on each node
 CREATION_SECONDS = 5  # within which Swarm creates the tasks of a job
-ENDED = ("complete", "failed", "rejected")  # states of a task
 PRUNE_PROGRAM = "/release/server/prune_node.py"
 
 
@@ -46,7 +44,7 @@ def prune_releases(attempt: Attempt) -> None:
     settings = attempt.settings
     tags = release.kept_tags(attempt.directory, settings, attempt.tag)
     images = [f"{settings.release_image(tag)}{suffix}" for tag in tags for suffix in ("", release.FRONT_SUFFIX)]
-    digests = {stack.pinned(image).partition("@")[2] for image in images} - {""}
+    digests = {stackfile.pinned(image).partition("@")[2] for image in images} - {""}
     try:
         problems = prune(attempt.project, attempt.image, digests) if digests else []
     except (Refused, engine.EngineError) as error:
@@ -59,7 +57,7 @@ def _run(
     project: Project, name: str, images: Collection[str], options: Collection[str], command: Collection[str]
 ) -> list[stack.Task]:
     """Run a command in a container of each image on each available node. Return the ended tasks. Raises Refused."""
-    label = f"{JOB_LABEL}={project.settings.project}"
+    label = f"{stack.JOB_LABEL}={project.settings.project}"
     try:
         for number, image in enumerate(sorted(images)):
             words = [
@@ -67,12 +65,12 @@ def _run(
                 *("--with-registry-auth", "--no-resolve-image", "--label", label),
                 *("--name", f"{project.settings.project}-{name}-{number}", *options),
             ]
-            result = commands.docker(project.directory, *words, stack.pinned(image), *command, capture=True)
+            result = commands.docker(project.directory, *words, stackfile.pinned(image), *command, capture=True)
             if result.code:
                 raise Refused(f"Swarm does not accept the job {name}: {result.error.strip()}")
         return _wait(label, name)
     finally:
-        end_jobs(project.settings)
+        stack.end_jobs(project.settings)
 
 
 def _wait(label: str, name: str) -> list[stack.Task]:
@@ -87,19 +85,13 @@ def _wait(label: str, name: str) -> list[stack.Task]:
         available = {node["ID"] for node in engine.get("/nodes") if is_available(node)}
         known = {(task.service, task.node_id) for task in tasks}
         is_complete = all((job, node) in known for job in jobs for node in available)
-        pending = [task for task in tasks if task.node_id in available and task.state not in ENDED]
+        pending = [task for task in tasks if task.node_id in available and task.state not in stack.ENDED]
         if not pending and (is_complete or elapsed > CREATION_SECONDS):
             return tasks
         if elapsed > commands.COMMAND_SECONDS:
             slow = ", ".join(sorted({task.node for task in pending}))
             raise Refused(f"{slow}: the job {name} took more than {commands.COMMAND_SECONDS} s")
         time.sleep(stack.POLL_SECONDS)
-
-
-def end_jobs(settings: Settings) -> None:
-    """Remove the jobs of deploys. Raises EngineError."""
-    for job in stack.find_services(f"{JOB_LABEL}={settings.project}").values():
-        engine.remove_service(job["ID"])
 
 
 def show(directory: Path, settings: Settings) -> None:
@@ -129,7 +121,9 @@ def find_problems(settings: Settings) -> list[str]:
         if update not in ("", "completed", "rollback_completed"):
             problems.append(f"the update of {name} has not completed: {update}")
     releases = {task.deploy_id for task in listed if task.is_running and task.deploy_id}
-    if len(releases) > 1:
+    if len(releases) > 1 or releases - {settings.deploy_id}:
         what = ", ".join(f"{task.service} of {task.tag[:7]}" for task in listed if task.is_running and task.deploy_id)
-        problems.append(f"tasks of {len(releases)} releases run: {what}; a deploy is running, or deploy.sh cleans up")
+        problems.append(
+            f"tasks of another release than that of .env run: {what}; a deploy is running, or deploy.sh cleans up"
+        )
     return problems

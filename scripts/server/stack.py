@@ -1,30 +1,21 @@
 """The stack of an application in Docker Swarm: converts its services, applies them, and waits for their tasks."""
 
-import hashlib
 import json
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from server import commands, compose, engine, roles
+from server import commands, compose, engine, roles, stackfile
 from server.compose import Project
 from server.errors import Refused
 from server.settings import Settings
 
 NAMESPACE = "com.docker.stack.namespace"  # a label of all services and tasks of a stack
-HASH = "quai.hash"  # a label of a service: the digest of its configuration
-MAIN_NODE = "node.labels.quai.main == true"  # the machine with the database's volume and the singletons
+JOB_LABEL = "quai.job"  # a label of services that a deploy creates for itself, and removes
 POLL_SECONDS = 0.2
-# For the services of a release; docker-compose.swarm.yml takes precedence.
-ROLLING = {"order": "start-first", "failure_action": "rollback", "monitor": "5s"}
-BATCHES = 3  # a third of the tasks is replaced at a time
-STOP_FIRST = {"order": "stop-first", "failure_action": "pause", "monitor": "5s"}
-RESTART = {"condition": "any", "delay": "1s"}
-# `docker stack deploy` rejects or ignores these.
-UNSUPPORTED = ("depends_on", "restart", "security_opt", "network_mode", "tmpfs", "scale")
-SHARED_FOLDER = 0o1777  # mode of a tmpfs: a task may run as any user
+ENDED = ("complete", "failed", "rejected", "shutdown", "orphaned", "remove")  # states of a task
+OUT_OF_SEQUENCE, UPDATE_TRIES = "update out of sequence", 3  # Swarm itself changed the service in the meantime
 
 
 class Task(NamedTuple):
@@ -40,6 +31,7 @@ class Task(NamedTuple):
     exit_code: int
     deploy_id: str
     tag: str
+    hash: str = ""
 
     @property
     def is_running(self) -> bool:
@@ -49,7 +41,12 @@ class Task(NamedTuple):
     @property
     def has_failed(self) -> bool:
         """Whether it ended, or could not start, without having been asked to stop."""
-        return self.state in ("failed", "rejected")
+        return self.state in ("failed", "rejected", "complete")
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether Swarm intends to run it, and it does not run."""
+        return self.desired == "running" and self.state != "running"
 
     def __str__(self) -> str:
         """What happened to it, for messages."""
@@ -57,67 +54,49 @@ class Task(NamedTuple):
         return f"{self.service} on {self.node}: {self.error or self.state}{code}"
 
 
-def convert(name: str, service: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Return a service of a resolved compose file as `docker stack deploy` accepts it, with the rules of releases.
-
-    `directory` is that of .env. Its folder releases is not mounted: it exists on this server only.
-    """
-    found = {key: value for key, value in service.items() if key not in UNSUPPORTED and value is not None}
-    tmpfs = service.get("tmpfs") or []
-    folders = [folder.partition(":")[0] for folder in ([tmpfs] if isinstance(tmpfs, str) else tmpfs)]
-    volumes = [
-        {key: value for key, value in volume.items() if key != "bind"}
-        for volume in service.get("volumes") or []
-        if volume.get("source") != str(directory / "releases")
-    ]
-    volumes += [{"type": "tmpfs", "target": folder, "tmpfs": {"mode": SHARED_FOLDER}} for folder in folders]
-    found["volumes"] = volumes
-    found["ports"] = [
-        {**port, "published": int(port["published"]), "mode": "host"} for port in service.get("ports") or []
-    ]
-    found["image"] = pinned(service["image"])
-    deploy = {"endpoint_mode": "dnsrr", "restart_policy": RESTART, **(service.get("deploy") or {})}
-    if roles.is_singleton(roles.labels(service)):
-        deploy["update_config"] = deploy["rollback_config"] = STOP_FIRST
-        placement = deploy.get("placement") or {}
-        deploy["placement"] = {**placement, "constraints": [*placement.get("constraints", []), MAIN_NODE]}
-    elif roles.RELEASE_LABEL in roles.labels(service):
-        parallel = {"parallelism": math.ceil(deploy.get("replicas", 1) / BATCHES)}
-        rollback = {"order": "start-first", **parallel}
-        deploy = {"update_config": {**ROLLING, **parallel}, "rollback_config": rollback, **deploy}
-    found["deploy"] = {**deploy, "labels": {**(deploy.get("labels") or {}), HASH: digest(name, service)}}
-    return found
-
-
-def digest(name: str, service: Mapping[str, Any]) -> str:
-    """Return the digest of a service of a resolved compose file."""
-    return hashlib.sha256(json.dumps([name, service], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def pinned(image: str) -> str:
-    """Return the name of an image with the digest that this node pulled, so that all nodes run the same."""
-    digests = (engine.image(image) or {}).get("RepoDigests") or []
-    repository = image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image
-    same = [digest.partition("@")[2] for digest in digests if digest.partition("@")[0] == repository]
-    return f"{image}@{same[0]}" if same and "@" not in image else image
-
-
-def apply(project: Project, configuration: Mapping[str, Any], names: Collection[str]) -> None:
+def apply(
+    project: Project, configuration: Mapping[str, Any], names: Collection[str], *, may_roll_back: bool = True
+) -> None:
     """Create or update these services of the stack, and leave the others alone. Raises Refused.
 
     Swarm does the work afterwards: the exit code says only that it accepted the services.
     """
-    stack = {
-        "services": {name: convert(name, configuration["services"][name], project.directory) for name in names},
-        "networks": configuration.get("networks", {}),
-        "volumes": configuration.get("volumes", {}),
-    }
     command = ("stack", "deploy", "--with-registry-auth", "--resolve-image=never", "--compose-file=-")
     words = ["docker", *command, project.settings.project]
-    with compose.private_file(stack) as file:
-        result = commands.run(words, project.directory, input=file, capture=True)
+    content = stackfile.build(configuration, names, project.directory, may_roll_back=may_roll_back)
+    for _ in range(UPDATE_TRIES):
+        with compose.private_file(content) as file:
+            result = commands.run(words, project.directory, input=file, capture=True)
+        if OUT_OF_SEQUENCE not in result.error:
+            break
     if result.code:
         raise Refused(f"Swarm does not accept {' and '.join(names)}: {result.error.strip()}")
+
+
+def create_networks(project: Project, configuration: Mapping[str, Any], image: str) -> None:
+    """Create the networks that the stack lacks: `docker stack deploy` creates those of its services only."""
+    networks = configuration.get("networks", {})
+    existing = {network["Name"] for network in engine.get("/networks")}
+    missing = [key for key, one in networks.items() if one["name"] not in existing and not one.get("external")]
+    if missing:
+        labels = {JOB_LABEL: project.settings.project}
+        service = {"image": image, "networks": missing, "deploy": {"replicas": 0, "labels": labels}}
+        apply(project, {**configuration, "services": {"networks": service}}, ["networks"])
+        end_jobs(project.settings)
+
+
+def end_jobs(settings: Settings) -> None:
+    """Remove the services that deploys created for themselves. Raises EngineError."""
+    for job in find_services(f"{JOB_LABEL}={settings.project}").values():
+        engine.remove_service(job["ID"])
+
+
+def roll_back(project: Project, name: str) -> None:
+    """Let Swarm return a service to what it was before its last update, with its settings of that time."""
+    words = ("service", "rollback", "--detach", "--quiet", f"{project.settings.project}_{name}")
+    result = commands.docker(project.directory, *words, capture=True)
+    if result.code:
+        raise Refused(f"Swarm does not roll back the {name}: {result.error.strip()}")
 
 
 def services(settings: Settings) -> dict[str, Any]:
@@ -131,9 +110,25 @@ def find_services(label: str, prefix: str = "") -> dict[str, Any]:
     return {service["Spec"]["Name"].removeprefix(prefix): service for service in found}
 
 
+def labels(service: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the labels of the containers of a service."""
+    return _labels(service["Spec"]["TaskTemplate"])
+
+
 def deploy_id(service: Mapping[str, Any]) -> str:
     """Return the id of the deploy of a service; empty if it is not part of a release."""
-    return _labels(service["Spec"]["TaskTemplate"]).get(roles.RELEASE_LABEL, "")
+    return labels(service).get(roles.RELEASE_LABEL, "")
+
+
+def previous_deploy_id(service: Mapping[str, Any]) -> str | None:
+    """Return the id of the deploy of a service before its last update; None if it was not updated."""
+    previous = service.get("PreviousSpec")
+    return _labels(previous["TaskTemplate"]).get(roles.RELEASE_LABEL, "") if previous else None
+
+
+def is_singleton(service: Mapping[str, Any]) -> bool:
+    """Return whether a deployed service has the label of singletons."""
+    return roles.is_singleton(labels(service))
 
 
 def _labels(template: Mapping[str, Any]) -> Mapping[str, str]:
@@ -178,25 +173,27 @@ def _task(task: Any, names: Mapping[str, str], hosts: Mapping[str, str]) -> Task
         exit_code=(status.get("ContainerStatus") or {}).get("ExitCode") or 0,
         deploy_id=labels.get(roles.RELEASE_LABEL, ""),
         tag=labels.get(roles.TAG_LABEL, ""),
+        hash=labels.get(stackfile.HASH, ""),
     )
 
 
-def wait_until_updated(
-    project: Project, names: Collection[str], *, is_new: bool = True, seconds: float | None = None
-) -> None:
+def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool = True) -> None:
     """Return when all tasks of these services run as they were applied. Raises Refused, with why, if they do not.
 
-    Swarm rolls back a service whose new tasks fail. If for `seconds` (HEALTH_SECONDS) no further task starts, and no
-    node dies, the update has failed, too. Tasks of a release that is not new may have failed long ago.
+    Swarm rolls back a service whose new tasks fail. If for HEALTH_SECONDS no further task starts, and no node dies,
+    the update has failed, too. Tasks of a release that is not new may have failed long ago.
     """
-    limit = seconds or project.settings.health_seconds
+    limit = project.settings.health_seconds
     deadline, before = time.monotonic() + limit, (math.inf, 0)
     while missing := _count_missing(project, names, is_new):
         now = (sum(missing.values()), sum(node["Status"]["State"] == "ready" for node in engine.get("/nodes")))
         if now[0] < before[0] or now[1] != before[1]:  # Swarm moves the tasks of a dead node to others
             deadline, before = time.monotonic() + limit, now
         if time.monotonic() > deadline:
-            raise Refused(f"the {next(iter(missing))} was not healthy within {limit:g} s (HEALTH_SECONDS in .env)")
+            name = next(iter(missing))
+            waiting = [task for task in tasks(project.settings) if task.service == name and task.is_waiting]
+            why = _describe([task for task in waiting if task.error])
+            raise Refused(f"the {name} was not healthy within {limit:g} s (HEALTH_SECONDS in .env){why}")
         time.sleep(POLL_SECONDS)
 
 
@@ -205,16 +202,17 @@ def _count_missing(project: Project, names: Collection[str], is_new: bool) -> di
     found = services(project.settings)
     listed, missing = tasks(project.settings, found), {}
     for name in names:
-        current = deploy_id(found[name])
-        own = [task for task in listed if task.service == name and task.deploy_id == current]
+        current, digest = deploy_id(found[name]), labels(found[name]).get(stackfile.HASH, "")
+        own = [task for task in listed if task.service == name and task.hash == digest]
         update = update_state(found[name])
         failed = [task for task in listed if task.service == name and task.has_failed]
         if current not in ("", project.deploy_id):
             raise Refused(f"Swarm has rolled back the {name}{_describe(failed)}")
         if update in ("paused", "rollback_paused"):
             raise Refused(f"Swarm has stopped the update of the {name}{_describe(failed)}")
-        # Swarm restarts the failed tasks of a service that it does not update.
-        if is_new and current and not update and any(task.has_failed for task in own):
+        # Swarm restarts the failed tasks of a service that it does not update, and a singleton is started anew.
+        is_restarted = not update or is_singleton(found[name])
+        if is_new and current and is_restarted and any(task.has_failed for task in own):
             raise Refused(f"the {name} has failed{_describe(failed)}")
         count = found[name]["ServiceStatus"]["DesiredTasks"] - sum(task.is_running for task in own)
         if count > 0 or update in ("updating", "rollback_started"):
@@ -224,6 +222,19 @@ def _count_missing(project: Project, names: Collection[str], is_new: bool) -> di
 
 def _describe(failed: Sequence[Task]) -> str:
     return f": {failed[0]}" if failed else ""
+
+
+def stop(project: Project, names: Collection[str], seconds: float) -> None:
+    """Stop all tasks of these services, each within its own grace period, and keep the services. Raises Refused."""
+    full = {f"{project.settings.project}_{name}=0" for name in names}
+    result = commands.docker(project.directory, "service", "scale", "--detach", *sorted(full), capture=True)
+    if result.code:
+        raise Refused(f"Swarm does not stop {' and '.join(names)}: {result.error.strip()}")
+    deadline = time.monotonic() + seconds
+    while left := [one for one in tasks(project.settings) if one.service in names and one.state not in ENDED]:
+        if time.monotonic() > deadline:
+            raise Refused(f"{left[0].service} on {left[0].node} has not ended within {seconds:g} s")
+        time.sleep(POLL_SECONDS)
 
 
 def remove(settings: Settings, names: Iterable[str]) -> None:

@@ -6,64 +6,40 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from server import commands, compose, diagnostics, engine, health, migrations, nodes, prober, repair, roles, stack
+from server import (
+    commands,
+    compose,
+    diagnostics,
+    engine,
+    health,
+    migrations,
+    nodes,
+    prober,
+    roles,
+    stack,
+    stackfile,
+    swarm_repair,
+)
 from server.attempt import Attempt, Live
 from server.compose import Project
-from server.engine import Container
 from server.errors import Refused
 from server.plan import Plan, prepare
 from server.probe import parse_site
 from server.settings import Settings
 from server.state import say
 
-MANAGER_SECONDS = 60  # how long a node may take to become a manager again after a reboot
 LOG_SECONDS = 20  # time limit of reading a task's log: its node may have died
-SINGLETON_SECONDS = 4 * 3600  # time limit of replacing a singleton: its job may take hours to end
+SINGLETON_SECONDS = 4 * 3600  # time limit of stopping a singleton: its job may take hours to end
 
 
 def find_live(directory: Path, settings: Settings) -> Live:
-    """Return the live release: the one that .env names, or after a killed first deploy the one of the front."""
-    running = [task for task in stack.tasks(settings) if task.is_running and task.deploy_id]
-    fronts = [task.deploy_id for task in running if task.service == "front"]
-    deploy_id = settings.deploy_id or next(iter(fronts), "")
-    own = [task for task in running if task.deploy_id == deploy_id]
-    if not own:
-        return Live("", "", ())
-    return Live(deploy_id, own[0].tag, tuple(map(_container, own)))
-
-
-def _container(task: stack.Task) -> Container:
-    name = f"{task.service} on {task.node}"
-    return Container(task.id, name, task.service, task.deploy_id, task.tag, task.state, "", "", "", {})
+    """Return the live release."""
+    return swarm_repair.find_live(settings)
 
 
 def clean_up(directory: Path, settings: Settings) -> Live:
     """Remove what an interrupted deploy left, and return the live release. Its services are left to `roll_out`."""
-    _require_manager()
-    if engine.containers(settings.project):
-        raise Refused(
-            f"ENGINE in .env is swarm, but containers of Compose still run: see 'From one server to several' in "
-            f"docs/swarm.md; to stop them, which interrupts the site: sudo docker compose --file "
-            f"{directory}/docker-compose.prod.yml --project-directory {directory} down"
-        )
-    repair.remove_leftovers(directory, settings)
-    nodes.end_jobs(settings)
-    live = find_live(directory, settings)
-    repair.link_current(directory, live.tag)
-    return live
-
-
-def _require_manager() -> None:
-    deadline = time.monotonic() + MANAGER_SECONDS
-    while True:
-        state = {}
-        with suppress(engine.EngineError):  # the engine may be restarting
-            state = engine.get("/info")["Swarm"]
-        if state.get("ControlAvailable"):
-            return
-        if state.get("LocalNodeState") == "inactive" or time.monotonic() > deadline:
-            raise Refused("ENGINE in .env is swarm, but this server is no manager of a Swarm: see docs/swarm.md")
-        time.sleep(stack.POLL_SECONDS)
+    return swarm_repair.clean_up(directory, settings)
 
 
 def keep_live(attempt: Attempt) -> bool:
@@ -73,13 +49,18 @@ def keep_live(attempt: Attempt) -> bool:
         return False
     configuration = compose.configuration(project)
     services, found = configuration["services"], stack.services(attempt.settings)
-    for name in roles.release_services(services, attempt.image):
-        if name not in found or found[name]["Spec"]["Labels"].get(stack.HASH) != stack.digest(name, services[name]):
+    names = roles.release_services(services, attempt.image)
+    applied = [name for name in names if name in found and _is_applied(found[name], name, services)]
+    for name in names:
+        if name not in found and not _is_singleton(name, services, found):
+            say(f"the {name} is not in the Swarm: deploying the release again")
+            return False
+        if name not in applied and not _is_singleton(name, services, found):  # `finish` replaces those
             say(f"the settings or the release of {name} have changed: replacing the release")
             return False
     _start_missing(project, configuration)
     try:
-        stack.wait_until_updated(project, roles.release_services(services, attempt.image), is_new=False)
+        stack.wait_until_updated(project, applied, is_new=False)
         with prober.start(project) as container:
             prober.verify_proxies(container, _make_target(attempt, services))
     except Refused as error:
@@ -88,19 +69,35 @@ def keep_live(attempt: Attempt) -> bool:
     return True
 
 
+def _is_applied(service: Mapping[str, Any], name: str, services: Mapping[str, Any]) -> bool:
+    """Return whether a deployed service has the settings that the compose file gives it."""
+    return stack.labels(service).get(stackfile.HASH) == stackfile.digest(name, services[name])
+
+
+def _is_singleton(name: str, services: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Return whether a service of the compose file is a singleton, or the deployed one: its tasks must end first."""
+    is_deployed = name in found and stack.is_singleton(found[name])
+    return is_deployed or roles.is_singleton(roles.labels(services[name]))
+
+
 def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     """Run all steps up to, not including, the write of .env. Return the outcome. Raises Refused."""
     plan = prepare(attempt, refuse_older)
     project, configuration = attempt.project, plan.configuration
+    others = roles.other_services(plan.services)
+    stackfile.check(project, configuration, [*plan.replicas, *others])
+    if attempt.live.tag:
+        compose.require_same_networks(project, configuration, attempt.live.tag)
     nodes.pull(project, {plan.services[name]["image"] for name in plan.replicas})
     _start_missing(project, configuration)
+    stack.create_networks(project, configuration, attempt.image)
     if "migrate" in plan.services:
         attempt.steps.begin("migrate")
         if migrations.check_pending(project, plan.services):
             migrations.migrate(project, plan.services)
     attempt.steps.begin("start", "api")
     _update(attempt, configuration, ["api"])
-    if workers := _workers(plan):
+    if workers := _workers(plan, stack.services(attempt.settings)):
         attempt.steps.begin("workers", ", ".join(workers))
         _update(attempt, configuration, workers)
     target = _make_target(attempt, plan.services)
@@ -128,10 +125,10 @@ def _update(attempt: Attempt, configuration: Mapping[str, Any], names: Collectio
         raise
 
 
-def _workers(plan: Plan) -> list[str]:
+def _workers(plan: Plan, found: Mapping[str, Any]) -> list[str]:
     """Return the services of a release that are replaced after the API. Singletons are replaced at the end."""
     names = [name for name in plan.replicas if name not in roles.SERVING]
-    return [name for name in names if not roles.is_singleton(roles.labels(plan.services[name]))]
+    return [name for name in names if not _is_singleton(name, plan.services, found)]
 
 
 def _start_missing(project: Project, configuration: Mapping[str, Any]) -> None:
@@ -166,28 +163,31 @@ def withdraw(attempt: Attempt) -> None:
 
     Services that Swarm has rolled back, or that were not updated yet, are left alone: `.env` may have changed.
     """
-    live, settings = attempt.live, attempt.settings
-    _require_manager()
+    live, settings, problems = attempt.live, attempt.settings, []
+    swarm_repair.require_manager()
     found = stack.services(settings)
-    ids = {name: stack.deploy_id(service) for name, service in found.items()}
-    deployed = [name for name in found if ids[name]]
+    deployed = [name for name in found if stack.deploy_id(found[name])]
     if not live.tag:
         stack.remove(settings, deployed)
         return
-    if all(ids[name] == live.deploy_id for name in deployed):
-        return
-    project, problems = Project(attempt.directory, settings, live.tag, live.deploy_id), []
-    configuration = compose.configuration(project)
-    names = roles.release_services(configuration["services"], settings.release_image(live.tag))
-    for name in ("front", *(name for name in names if name not in roles.SERVING), "api"):
-        if ids.get(name) == live.deploy_id:
-            continue
+    project = Project(attempt.directory, settings, live.tag, live.deploy_id)
+    changed = [name for name in deployed if stack.deploy_id(found[name]) != live.deploy_id]
+    # Swarm knows their settings before the last update. After a killed deploy, that may be another release.
+    known = [name for name in changed if stack.previous_deploy_id(found[name]) in ("", live.deploy_id)]
+    configuration = compose.configuration(project) if known != changed else {"services": {}}
+    for name in sorted(changed, key=lambda name: {"front": 0, "api": 2}.get(name, 1)):
         try:
-            stack.apply(project, configuration, [name])
+            if name in known:
+                stack.roll_back(project, name)
+            elif roles.RELEASE_LABEL in roles.labels(configuration["services"].get(name, {})):
+                stack.apply(project, configuration, [name], may_roll_back=False)
+            else:
+                stack.remove(settings, [name])
+                continue
             stack.wait_until_updated(project, [name], is_new=False)
         except Refused as error:  # the others must go back, too
             problems.append(str(error))
-    stack.remove(settings, [name for name in deployed if name not in names])
+    _start_missing(project, configuration)
     if problems:
         raise Refused("; ".join(problems))
 
@@ -209,21 +209,27 @@ def _show_failed(attempt: Attempt, names: Collection[str]) -> None:
 
 def finish(attempt: Attempt) -> str:
     """Replace singletons, remove services of previous releases, and prune images. Return a problem, or nothing."""
-    project, settings = attempt.project, attempt.settings
-    configuration, problems = compose.configuration(project), []
-    names = roles.release_services(configuration["services"], attempt.image)
-    for name in names:
-        if roles.is_singleton(roles.labels(configuration["services"][name])):
-            try:
-                stack.apply(project, configuration, [name])
-                stack.wait_until_updated(project, [name], is_new=False, seconds=SINGLETON_SECONDS)
-            except Refused as error:
-                problems.append(str(error))
-    found = stack.services(settings)
+    configuration, found = compose.configuration(attempt.project), stack.services(attempt.settings)
+    services, problem = configuration["services"], ""
+    names = roles.release_services(services, attempt.image)
     former = [name for name in found if name not in names and stack.deploy_id(found[name])]
-    stack.remove(settings, former)
+    new = [name for name in names if _is_singleton(name, services, found)]
+    new = [name for name in new if name not in found or not _is_applied(found[name], name, services)]
+    previous = [name for name in found if name in new or (name in former and stack.is_singleton(found[name]))]
+    try:
+        # Not left to Swarm: it waits at most one minute for the end of a previous task.
+        if previous:
+            say(f"waiting for the end of {', '.join(previous)}")
+            stack.stop(attempt.project, previous, SINGLETON_SECONDS)
+        if new:
+            stack.apply(attempt.project, configuration, new)
+            stack.wait_until_updated(attempt.project, new)
+    except Refused as error:
+        problem = str(error)
+    stack.remove(attempt.settings, former)
+    _start_missing(attempt.project, configuration)
     nodes.prune_releases(attempt)
-    return "; ".join(problems)
+    return problem
 
 
 def apply_services(project: Project, names: Sequence[str]) -> None:

@@ -111,7 +111,7 @@ def test_problems_are_found(settings, swarm, monkeypatch):
     assert found[1] == "1 of 2 tasks of api run"
     assert found[2] == "the update of api has not completed: paused"
     assert found[3] == "0 of 1 tasks of db run: db on node1: no suitable node"
-    assert found[4].startswith("tasks of 2 releases run: api of 2222222")
+    assert found[4].startswith("tasks of another release than that of .env run: api of 2222222")
 
 
 def test_old_digests_of_the_releases_are_found():

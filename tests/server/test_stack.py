@@ -1,4 +1,4 @@
-"""How services are given to Docker Swarm, and when their update has completed. No engine is needed."""
+"""When the update of a service in Docker Swarm has completed, and how it is stopped. No engine is needed."""
 
 import json
 from dataclasses import replace
@@ -21,73 +21,6 @@ def project(directory, settings):
 @pytest.fixture(autouse=True)
 def no_images(monkeypatch):
     monkeypatch.setattr(engine, "image", lambda name: None)
-
-
-def test_what_a_stack_does_not_accept_is_converted(directory):
-    service = {
-        "image": "quai:1",
-        "command": None,
-        "depends_on": {"db": {}},
-        "restart": "unless-stopped",
-        "security_opt": ["no-new-privileges:true"],
-        "tmpfs": ["/tmp", "/logs:uid=10001"],  # noqa: S108
-        "read_only": True,
-        "ports": [{"target": 80, "published": "8080", "protocol": "tcp", "mode": "ingress"}],
-        "volumes": [
-            {"type": "bind", "source": f"{directory}/releases", "target": "/live", "bind": {"create_host_path": True}},
-            {"type": "bind", "source": "/srv/media", "target": "/media", "bind": {"create_host_path": True}},
-        ],
-    }
-    found = stack.convert("proxy", service, directory)
-    assert {"command", "depends_on", "restart", "security_opt", "tmpfs"}.isdisjoint(found)
-    assert found["read_only"]
-    assert found["ports"] == [{"target": 80, "published": 8080, "protocol": "tcp", "mode": "host"}]
-    assert found["volumes"] == [
-        {"type": "bind", "source": "/srv/media", "target": "/media"},
-        {"type": "tmpfs", "target": "/tmp", "tmpfs": {"mode": 0o1777}},  # noqa: S108
-        {"type": "tmpfs", "target": "/logs", "tmpfs": {"mode": 0o1777}},
-    ]
-    assert found["deploy"]["endpoint_mode"] == "dnsrr"
-    assert "update_config" not in found["deploy"]  # not a service of the release
-
-
-@pytest.mark.parametrize(("replicas", "parallelism"), [(1, 1), (3, 1), (4, 2), (12, 4)])
-def test_a_third_of_a_release_is_replaced_at_a_time_and_rolled_back(directory, replicas, parallelism):
-    service = {"image": "quai:1", "labels": LABELS, "deploy": {"replicas": replicas}}
-    deploy = stack.convert("api", service, directory)["deploy"]
-    expected = {"order": "start-first", "failure_action": "rollback", "monitor": "5s", "parallelism": parallelism}
-    assert deploy["update_config"] == expected
-    assert deploy["rollback_config"] == {"order": "start-first", "parallelism": parallelism}
-
-
-def test_the_compose_file_takes_precedence(directory):
-    service = {"image": "quai:1", "labels": LABELS, "deploy": {"update_config": {"parallelism": 7}}}
-    assert stack.convert("api", service, directory)["deploy"]["update_config"] == {"parallelism": 7}
-
-
-def test_a_singleton_stops_first_and_stays_on_the_main_machine(directory):
-    """On another machine, a new one could start while the previous one still runs on a machine that is cut off."""
-    labels = LABELS | {"quai.single": "true"}
-    placement = {"constraints": ["node.labels.disk == ssd"]}
-    unsafe = {"update_config": {"order": "start-first"}, "placement": placement}
-    deploy = stack.convert("scheduler", {"image": "quai:1", "labels": labels, "deploy": unsafe}, directory)["deploy"]
-    assert deploy["update_config"]["order"] == deploy["rollback_config"]["order"] == "stop-first"
-    assert deploy["placement"]["constraints"] == ["node.labels.disk == ssd", "node.labels.quai.main == true"]
-
-
-@pytest.mark.parametrize(
-    ("name", "digests", "expected"),
-    [
-        ("localhost:5000/quai:1", ["localhost:5000/quai@sha256:a"], "localhost:5000/quai:1@sha256:a"),
-        ("localhost:5000/quai:1", ["mirror/quai@sha256:a"], "localhost:5000/quai:1"),
-        ("localhost:5000/quai", ["localhost:5000/quai@sha256:a"], "localhost:5000/quai@sha256:a"),
-        ("caddy:2@sha256:b", ["caddy@sha256:b"], "caddy:2@sha256:b"),
-        ("local:1", [], "local:1"),
-    ],
-)
-def test_all_nodes_run_the_digest_that_this_node_pulled(monkeypatch, name, digests, expected):
-    monkeypatch.setattr(engine, "image", lambda image: {"RepoDigests": digests})
-    assert stack.pinned(name) == expected
 
 
 def test_services_are_applied_without_the_others(project, monkeypatch):
@@ -115,9 +48,10 @@ class Swarm:
         self.task("running"), self.task("running")
 
     def task(self, state, deploy_id="200", error="", code=0):
+        labels = {"quai.deploy": deploy_id, "quai.hash": deploy_id}
         self.tasks.insert(0, {
             "ID": f"t{len(self.tasks)}", "ServiceID": "s1", "NodeID": "n1", "CreatedAt": f"2026-{len(self.tasks):02}",
-            "DesiredState": "running", "Spec": {"ContainerSpec": {"Labels": {"quai.deploy": deploy_id}}},
+            "DesiredState": "running", "Spec": {"ContainerSpec": {"Labels": labels}},
             "Status": {"State": state, "Err": error, "ContainerStatus": {"ExitCode": code}},
         })  # fmt: skip
 
@@ -126,7 +60,8 @@ class Swarm:
             return [{"ID": "n1", "Description": {"Hostname": "node1"}, "Status": {"State": self.nodes}}]
         if path == "/tasks":
             return list(self.tasks)
-        spec = {"Name": "quai_api", "TaskTemplate": {"ContainerSpec": {"Labels": self.labels}}}
+        labels = {"quai.hash": self.labels["quai.deploy"], **self.labels}
+        spec = {"Name": "quai_api", "TaskTemplate": {"ContainerSpec": {"Labels": labels}}}
         service = {"ID": "s1", "Spec": spec, "ServiceStatus": {"DesiredTasks": self.desired}}
         return [service | ({"UpdateStatus": {"State": self.update}} if self.update else {})]
 
@@ -162,6 +97,28 @@ def test_a_refused_update_is_reported_with_its_task(project, swarm, update, depl
         stack.wait_until_updated(project, ["api"])
 
 
+def test_a_task_that_ends_without_an_error_has_failed(project, swarm):
+    """Swarm starts it again and again."""
+    swarm.update = ""
+    swarm.task("complete")
+    with pytest.raises(Refused, match="the api has failed: api on node1: complete"):
+        stack.wait_until_updated(project, ["api"])
+
+
+def test_a_singleton_is_started_anew_so_each_failure_counts(project, swarm):
+    swarm.task("failed", error="boom")
+    stack.wait_until_updated(project, ["api"])
+    swarm.labels = swarm.labels | {"quai.single": "true"}
+    with pytest.raises(Refused, match="the api has failed: api on node1: boom"):
+        stack.wait_until_updated(project, ["api"])
+
+
+def test_changed_settings_of_another_service_are_awaited(project, swarm):
+    """Swarm writes the state of an update some time after it accepted the service."""
+    swarm.labels = {"quai.deploy": "", "quai.hash": "new"}
+    assert stack._count_missing(project, ["api"], False) == {"api": 2}
+
+
 def test_an_old_failure_does_not_matter_to_a_release_that_runs(project, swarm):
     swarm.update = ""
     swarm.task("failed", error="a reboot")
@@ -172,11 +129,13 @@ def test_an_old_failure_does_not_matter_to_a_release_that_runs(project, swarm):
 def test_an_update_that_makes_no_progress_is_refused(project, swarm, update, monkeypatch):
     swarm.update = update
     swarm.tasks.pop()
-    swarm.task("starting")
+    swarm.task("pending", error="no suitable node")
     times = iter(range(100))
     monkeypatch.setattr(stack.time, "monotonic", lambda: next(times) / 4)
     monkeypatch.setattr(stack.time, "sleep", lambda seconds: None)
-    with pytest.raises(Refused, match=r"the api was not healthy within 1 s \(HEALTH_SECONDS in .env\)"):
+    with pytest.raises(
+        Refused, match=r"not healthy within 1 s \(HEALTH_SECONDS in .env\): api on node1: no suitable node"
+    ):
         stack.wait_until_updated(project, ["api"])
 
 
@@ -200,5 +159,55 @@ def test_a_node_that_dies_extends_the_time_limit(project, swarm, monkeypatch):
 def test_tasks_of_another_release_do_not_count(project, swarm):
     assert stack._count_missing(project, ["api"], True) == {}
     for task in swarm.tasks:
-        task["Spec"]["ContainerSpec"]["Labels"] = {"quai.deploy": "100", "quai.tag": OLD}
+        task["Spec"]["ContainerSpec"]["Labels"] = {"quai.deploy": "100", "quai.tag": OLD, "quai.hash": "100"}
     assert stack._count_missing(project, ["api"], True) == {"api": 2}
+
+
+def test_a_change_by_swarm_in_the_meantime_is_repeated(project, monkeypatch):
+    results = [commands.Result(1, "", "update out of sequence"), commands.Result(0, "", "")]
+    monkeypatch.setattr(stack.commands, "run", lambda *_, **__: results.pop(0))
+    stack.apply(project, {"services": {"api": {"image": "api"}}}, ["api"])
+    assert not results
+
+
+def test_an_error_of_swarm_is_not_repeated(project, monkeypatch):
+    results = [commands.Result(1, "", "no such network"), commands.Result(0, "", "")]
+    monkeypatch.setattr(stack.commands, "run", lambda *_, **__: results.pop(0))
+    with pytest.raises(Refused, match="Swarm does not accept api: no such network"):
+        stack.apply(project, {"services": {"api": {"image": "api"}}}, ["api"])
+
+
+def test_networks_that_no_service_of_the_stack_uses_yet_are_created(project, monkeypatch):
+    """A one-shot may be the first to use them, for example with a database outside of the stack."""
+    applied, networks = [], {"edge": {"name": "quai_edge"}, "data": {"name": "quai_data"}}
+    networks["shared"] = {"name": "shared", "external": True}
+    monkeypatch.setattr(engine, "get", lambda path, query=None: [{"Name": "quai_edge"}] if path == "/networks" else [])
+    monkeypatch.setattr(stack, "apply", lambda _, configuration, names: applied.append(configuration["services"]))
+    stack.create_networks(project, {"services": {}, "networks": networks}, "quai:1")
+    [[service]] = [list(services.values()) for services in applied]
+    assert service["networks"] == ["data"]
+    assert service["deploy"]["replicas"] == 0
+
+
+def test_a_service_is_stopped_when_its_tasks_have_ended(project, swarm, monkeypatch):
+    done, states = [], ["running", "shutdown"]
+
+    def docker(directory, *words, capture):
+        done.append(words)
+        return commands.Result(0, "", "")
+
+    def sleep(seconds):
+        for task in swarm.tasks:
+            task["Status"]["State"] = states[len(done) > 1]
+        done.append("poll")
+
+    monkeypatch.setattr(stack.commands, "docker", docker)
+    monkeypatch.setattr(stack.time, "sleep", sleep)
+    stack.stop(project, ["api"], 100)
+    assert done == [("service", "scale", "--detach", "quai_api=0"), "poll", "poll"]
+
+
+def test_a_service_that_does_not_stop_is_named(project, swarm, monkeypatch):
+    monkeypatch.setattr(stack.commands, "docker", lambda *_, **__: commands.Result(0, "", ""))
+    with pytest.raises(Refused, match="api on node1 has not ended within 0 s"):
+        stack.stop(project, ["api"], 0)

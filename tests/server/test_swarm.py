@@ -5,7 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from server import compose, engine, migrations, nodes, prober, release, repair, stack, swarm
+from server import compose, engine, migrations, nodes, prober, release, repair, stack, stackfile, swarm
 from server.attempt import Attempt, Live, Steps
 from server.compose import Project
 from server.errors import Refused
@@ -32,10 +32,15 @@ def task(service, deploy_id, tag, state="running"):
     return stack.Task("t", service, "node1", "n1", state, "running", "", 0, deploy_id, tag)
 
 
-def deployed(deploy_id="100", digest=""):
-    """Return a service of a release as the engine describes it."""
-    spec = {"TaskTemplate": {"ContainerSpec": {"Labels": {"quai.deploy": deploy_id} if deploy_id else {}}}}
-    return {"ID": "s", "Spec": spec | {"Labels": {stack.HASH: digest}}}
+def deployed(deploy_id="100", digest="", previous=None, single=False):
+    """Return a service of a release as the engine describes it; `previous` is the deploy id before its last update."""
+
+    def spec(one):
+        labels = {"quai.deploy": one} if one else {}
+        return {"TaskTemplate": {"ContainerSpec": {"Labels": labels | {stackfile.HASH: digest} | singleton}}}
+
+    singleton = {"quai.single": "true"} if single else {}
+    return {"ID": "s", "Spec": spec(deploy_id)} | ({} if previous is None else {"PreviousSpec": spec(previous)})
 
 
 @pytest.fixture
@@ -66,10 +71,19 @@ def calls(monkeypatch):
     monkeypatch.setattr(compose, "configuration", lambda project: {"services": SERVICES})
     monkeypatch.setattr(nodes, "pull", record("pull"))
     monkeypatch.setattr(nodes, "prune", lambda *_: found.done.append("prune") or [])
-    monkeypatch.setattr(stack, "apply", lambda one, _, names: found.done.append(f"{' '.join(names)} {one.deploy_id}"))
+    monkeypatch.setattr(
+        stack,
+        "apply",
+        lambda one, _, names, may_roll_back=True: found.done.append(f"{' '.join(names)} {one.deploy_id}"),
+    )
     monkeypatch.setattr(stack, "wait_until_updated", wait)
     monkeypatch.setattr(stack, "services", lambda _: found.services)
     monkeypatch.setattr(stack, "tasks", lambda _: found.tasks)
+    monkeypatch.setattr(stack, "roll_back", lambda _, name: found.done.append(f"{name} back"))
+    monkeypatch.setattr(stack, "stop", lambda _, names, seconds: found.done.append(" ".join(["stop", *names])))
+    monkeypatch.setattr(stack, "create_networks", record("networks"))
+    monkeypatch.setattr(stackfile, "check", record("check"))
+    monkeypatch.setattr(compose, "require_same_networks", record("same networks"))
     monkeypatch.setattr(stack, "remove", lambda _, names: found.done.append(" ".join(["remove", *names])))
     monkeypatch.setattr(migrations, "check_pending", lambda *_: True)
     monkeypatch.setattr(migrations, "migrate", record("migrate"))
@@ -94,8 +108,20 @@ def test_the_setting_chooses(attempt, settings):
 def test_each_service_is_updated_after_the_one_before(attempt, calls):
     calls.services = {"proxy": deployed("")}
     assert swarm.roll_out(attempt, True) == "live"
-    steps = ["pull", "db 200", "migrate", "api 200", "worker 200", "one front", "front 200", "proxies", "watch"]
-    assert calls.done == steps
+    prepared = ["check", "same networks", "pull", "db 200", "networks"]
+    steps = ["migrate", "api 200", "worker 200", "one front", "front 200", "proxies", "watch"]
+    assert calls.done == prepared + steps
+
+
+def test_a_scheduler_that_becomes_a_worker_is_replaced_at_the_end(attempt, calls, monkeypatch):
+    """Its previous task must end first."""
+    monkeypatch.setattr(release, "kept_tags", lambda *_: set())
+    calls.services = {"proxy": deployed(""), "db": deployed(""), "worker": deployed("100", single=True)}
+    swarm.roll_out(attempt, True)
+    assert "worker 200" not in calls.done
+    calls.done.clear()
+    assert swarm.finish(attempt) == ""
+    assert calls.done[:2] == ["stop worker", "worker scheduler 200"]
 
 
 @pytest.mark.parametrize("refused", ["api", "worker", "front"])
@@ -107,25 +133,45 @@ def test_nothing_is_updated_after_a_refused_service(attempt, calls, refused):
 
 
 def test_the_live_release_comes_back_in_the_reverse_order(attempt, calls):
-    calls.services = {name: deployed("200") for name in ("api", "front", "worker", "new-worker")} | {"db": deployed("")}
+    calls.services = {name: deployed("200", previous="100") for name in ("api", "front", "worker")}
+    calls.services |= {"db": deployed(""), "proxy": deployed(""), "new-worker": deployed("200")}
     swarm.withdraw(attempt)
-    assert calls.done == ["front 100", "worker 100", "scheduler 100", "api 100", "remove new-worker"]
+    assert calls.done == ["front back", "worker back", "remove new-worker", "api back"]
+
+
+def test_after_a_killed_deploy_the_files_of_the_live_release_are_applied(attempt, calls):
+    """Swarm knows one previous release only: the one that was killed."""
+    calls.services = {"api": deployed("200", previous="150"), "front": deployed("200", previous="100")}
+    calls.services |= {"db": deployed(""), "proxy": deployed("")}
+    swarm.withdraw(attempt)
+    assert calls.done == ["front back", "api 100"]
+
+
+def test_a_service_that_became_part_of_the_refused_release_comes_back(attempt, calls):
+    calls.services = {"db": deployed("200", previous=""), "proxy": deployed("200", previous="150")}
+    swarm.withdraw(attempt)
+    assert calls.done == ["db back", "remove proxy"]
+    del calls.services["proxy"]
+    calls.services["api"] = deployed("200", previous="150")
+    swarm.withdraw(attempt)
+    assert calls.done[-2:] == ["api 100", "proxy 100"]
 
 
 def test_a_refusal_before_any_update_touches_nothing(attempt, calls, monkeypatch):
     """`.env` may have changed since the live release was deployed."""
     calls.services = {name: deployed("100") for name in REPLICAS} | {"db": deployed("")}
     swarm.withdraw(attempt)
-    calls.services["front"] = deployed("200")
+    calls.services["front"] = deployed("200", previous="100")
     swarm.withdraw(attempt)
-    assert calls.done == ["front 100", "remove"]
+    assert calls.done == ["front back"]
 
 
 def test_all_services_go_back_even_if_one_fails(attempt, calls):
-    calls.services, calls.refused = {name: deployed("200") for name in REPLICAS}, {"front": "100"}
+    calls.services = {name: deployed("200", previous="100") for name in REPLICAS}
+    calls.refused = {"front": "100"}
     with pytest.raises(Refused, match="rolled back the front"):
         swarm.withdraw(attempt)
-    assert calls.done[-2:] == ["api 100", "remove"]
+    assert calls.done[-1] == "api back"
 
 
 def test_a_refused_first_deploy_leaves_no_release(attempt, calls):
@@ -136,24 +182,46 @@ def test_a_refused_first_deploy_leaves_no_release(attempt, calls):
 
 def test_singletons_are_replaced_when_the_release_is_live(attempt, calls, monkeypatch):
     monkeypatch.setattr(release, "kept_tags", lambda *_: {NEW, OLD})
-    calls.services = {"api": deployed("200"), "former": deployed("100"), "db": deployed("")}
+    calls.services = {"api": deployed("200"), "scheduler": deployed("100", single=True), "db": {}, "proxy": {}}
+    calls.services |= {"db": deployed(""), "proxy": deployed(""), "beat": deployed("100", single=True)}
+    calls.services["old-worker"] = deployed("100")
     assert swarm.finish(attempt) == ""
-    assert calls.done == ["scheduler 200", "remove former", "prune"]
+    assert calls.done == ["stop scheduler beat", "scheduler 200", "remove beat old-worker", "prune"]
+
+
+def test_a_singleton_that_has_not_changed_keeps_running(attempt, calls, monkeypatch):
+    monkeypatch.setattr(release, "kept_tags", lambda *_: set())
+    digest = stackfile.digest("scheduler", SERVICES["scheduler"])
+    calls.services = {"scheduler": deployed("200", digest, single=True), "db": deployed(""), "proxy": deployed("")}
+    assert swarm.finish(attempt) == ""
+    assert calls.done == ["remove"]
+
+
+def test_a_service_that_is_no_longer_part_of_a_release_is_started_again(attempt, calls, monkeypatch):
+    monkeypatch.setattr(release, "kept_tags", lambda *_: set())
+    digest = stackfile.digest("scheduler", SERVICES["scheduler"])
+    calls.services = {"scheduler": deployed("200", digest, single=True), "db": deployed("100"), "proxy": deployed("")}
+    monkeypatch.setattr(stack, "remove", lambda _, names: [calls.services.pop(name) for name in names])
+    assert swarm.finish(attempt) == ""
+    assert calls.done == ["db 200"]
 
 
 def test_a_singleton_that_fails_is_a_problem_of_a_release_that_is_live(attempt, calls, monkeypatch):
     monkeypatch.setattr(release, "kept_tags", lambda *_: set())  # the log was lost: nothing is pruned
     calls.refused = {"scheduler": "200"}
+    calls.services = {"db": deployed(""), "proxy": deployed("")}
     assert swarm.finish(attempt) == "Swarm has rolled back the scheduler"
     assert calls.done == ["scheduler 200", "remove"]
 
 
 def live_services(**changed):
-    found = {name: deployed("100", stack.digest(name, SERVICES[name])) for name in REPLICAS}
+    found = {name: deployed("100", stackfile.digest(name, SERVICES[name])) for name in REPLICAS}
     return found | {name: deployed("100", digest) for name, digest in changed.items()} | {"db": {}, "proxy": {}}
 
 
-@pytest.mark.parametrize(("changed", "is_kept"), [({}, True), ({"api": "other"}, False), ({"scheduler": ""}, False)])
+@pytest.mark.parametrize(
+    ("changed", "is_kept"), [({}, True), ({"api": "other"}, False), ({"worker": ""}, False), ({"scheduler": ""}, True)]
+)
 def test_the_live_release_is_kept_if_nothing_has_changed(attempt, calls, changed, is_kept):
     calls.services = live_services(**changed)
     (attempt.directory / "releases" / NEW).mkdir()
@@ -194,7 +262,7 @@ def info(monkeypatch):
     monkeypatch.setattr(engine, "get", lambda path, query=None: {"Swarm": found})
     monkeypatch.setattr(engine, "containers", lambda project, *labels: [])
     monkeypatch.setattr(repair, "remove_leftovers", lambda *_: None)
-    monkeypatch.setattr(nodes, "end_jobs", lambda _: None)
+    monkeypatch.setattr(stack, "end_jobs", lambda _: None)
     return found
 
 
