@@ -218,7 +218,7 @@ def rehearse(
         f"{summary.requests} requests at {summary.rate:.0f}/s, {summary.failed} failed; {describe_writes(run)}"
     )
     if "in_flight" in run:
-        print(f"rehearsal: {run['in_flight']} more requests failed, in flight to a machine that died or was cut off")
+        print(f"rehearsal: {run['in_flight']} more requests failed: in flight to a machine that died or was cut off")
     print("rehearsal: the timeline is in report.html")
     skipped = f", {results['not applicable']} not applicable" if results["not applicable"] else ""
     print(f"{results['passed']} passed, {results['FAILED']} failed{skipped}")

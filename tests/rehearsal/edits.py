@@ -231,4 +231,9 @@ COPY front /release/front
 
 def write_compose_file(compose: Compose) -> str:
     """Return the line of a Dockerfile that writes the compose file of a release."""
-    return f"COPY <<'END_OF_COMPOSE_FILE' /release/docker-compose.prod.yml\n{compose.text()}\nEND_OF_COMPOSE_FILE\n"
+    return write_file("docker-compose.prod.yml", compose.text())
+
+
+def write_file(name: str, text: str) -> str:
+    """Return the line of a Dockerfile that writes a file of a release."""
+    return f"COPY <<'END_OF_FILE' /release/{name}\n{text}\nEND_OF_FILE\n"

@@ -197,8 +197,7 @@ class Server:
         self.url = f"https://localhost:{self.https_port}"
         self.variables["PUBLIC_URL"] = self.url
         path = "/data/caddy/pki/authorities/local/root.crt"
-        command = f"docker exec {self.project}-proxy-1 cat {path}"
-        certificate = wait_for("the proxy's authority", lambda: self.exec(command))
+        certificate = wait_for("the proxy's authority", lambda: self.compose(f"exec -T proxy cat {path}"))
         self.ca, known = self.folder / "ca.pem", os.environ.get("SSL_CERT_FILE", "")
         others = Path(known).read_text() if known else ""
         self.ca.write_text(f"{certificate}\n{others}")

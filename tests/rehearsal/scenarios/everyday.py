@@ -4,6 +4,7 @@ import re
 import subprocess
 import time
 
+from scripts.runner.build import SWARM_FILE
 from scripts.runner.process import ROOT, run
 from scripts.runner.project import env_template
 from tests.rehearsal.edits import (
@@ -12,6 +13,7 @@ from tests.rehearsal.edits import (
     reduce_to_short_lived_api,
     require_setting,
     write_compose_file,
+    write_file,
 )
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
@@ -49,7 +51,9 @@ def push_short_lived_release(rehearsal: Rehearsal) -> str:
     reduce_to_short_lived_api(compose)
     image = f"{server.image}:{tag}"
     options = ("--quiet", "--build-arg", f"BASE={rehearsal.bases['PYTHON_IMAGE']}", "--tag", image, "--file", "-")
-    run("docker", "build", *options, str(ROOT / "scripts"), input=FIRST_RELEASE + write_compose_file(compose))
+    file = rehearsal.repository.folder / SWARM_FILE
+    swarm = write_file(SWARM_FILE, file.read_text()) if file.exists() else ""
+    run("docker", "build", *options, str(ROOT / "scripts"), input=FIRST_RELEASE + write_compose_file(compose) + swarm)
     push_release(image, rehearsal.bases["FRONT_IMAGE"])
     return tag
 

@@ -5,6 +5,8 @@ import re
 import secrets
 import shlex
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +103,22 @@ class Cluster(Server):
         wait_for("the node to be down", lambda: self.exec(down) == "down", 90)
         self.exec(f"docker node rm node{number + 1}")
 
-    def cut_off(self, number: int, seconds: float) -> None:
-        """Cut the network between the first machine and another one, and restore it after this time."""
-        rules = (f"INPUT -s {self.address(0)} -j DROP", f"OUTPUT -d {self.address(0)} -j DROP")
+    def cut_off(self, number: int, other: int, seconds: float) -> None:
+        """Cut the network between one of the further machines and another one, and restore it after this time."""
+        rules = (f"INPUT -s {self.address(other)} -j DROP", f"OUTPUT -d {self.address(other)} -j DROP")
         cut, restore = ("; ".join(f"iptables {option} {rule}" for rule in rules) for option in ("-I", "-D"))
         script = f"{cut}; sleep {seconds}; {restore}"
         run("docker", "exec", "--detach", self.machines[number], "bash", "-c", script)
+
+    @contextmanager
+    def without_registry(self, number: int) -> Iterator[None]:
+        """Reject what one of the further machines sends to the registry."""
+        rule = f"OUTPUT -p tcp -d {self.address(0)} --dport {self.registry_port} -j REJECT"
+        run("docker", "exec", self.machines[number], "iptables", "-I", *rule.split())
+        try:
+            yield
+        finally:
+            run("docker", "exec", self.machines[number], "iptables", "-D", *rule.split())
 
     def close(self) -> None:
         """Remove all machines, the registry and the network."""

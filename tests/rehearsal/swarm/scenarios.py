@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable
 
 from scripts.runner.process import run
-from tests.rehearsal.edits import CRASH, ERROR_SERVER, WORKER, add_worker, run_python
+from tests.rehearsal.edits import CRASH, ERROR_SERVER, WORKER, Compose, add_worker, run_python
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
+from tests.rehearsal.scenarios.endurance import GOOD_RELEASES
+from tests.rehearsal.scenarios.everyday import push_short_lived_release
 from tests.rehearsal.server import DIR, wait_for
 from tests.rehearsal.swarm.cluster import Cluster
 from tests.rehearsal.traffic import is_failed
@@ -15,14 +17,19 @@ from tests.rehearsal.variants import build_variant, deploy_and_expect_live, expe
 LAST = 2  # the number of the machine that gets no requests
 NODE_LIMIT = 90  # seconds until Swarm has noticed that a machine died or came back
 CUT_SECONDS = 30
+DEPLOYS = 20
 
 
 def first_deploy_to_swarm(rehearsal: Rehearsal) -> None:
-    """First deploy to an empty Swarm."""
+    """First deploy to an empty Swarm, after a refused attempt."""
     server = rehearsal.server
     server.add_settings(rehearsal.application.settings)
-    rehearsal.merge_and_expect_live("first", "The application")
+    done = rehearsal.deploy_by_key(push_short_lived_release(rehearsal))
+    expect(done.returncode == 1 and "==> still live: nothing" in done.stdout, f"not refused: {done.stdout}")
+    services = rehearsal.services()
+    expect(set(server.services()) == set(services.others), f"the refused release left {set(server.services())}")
     server.use_https()
+    rehearsal.merge_and_expect_live("first", "The application")
     rehearsal.prepare()
     rehearsal.start_traffic()
 
@@ -88,7 +95,7 @@ def count_in_flight(rehearsal: Rehearsal, began: float, ended: float) -> None:
         lost = [one for one in lost if one["at"] + one["seconds"] >= began]
         rehearsal.records = [one for one in rehearsal.records if one not in lost]
     rehearsal.run["in_flight"] = rehearsal.run.get("in_flight", 0) + len(lost)
-    say(f"{len(lost)} requests were in flight to the machine when it died or was cut off, and failed")
+    say(f"{len(lost)} requests failed: in flight to a machine that died or was cut off")
 
 
 def node_killed(rehearsal: Rehearsal) -> None:
@@ -162,12 +169,73 @@ def manager_restarted(rehearsal: Rehearsal) -> None:
 
 
 def network_cut(rehearsal: Rehearsal) -> None:
-    """The network between the main machine and another one is cut for 30 s during a deploy."""
-    server = rehearsal.server
-    times = deploy_during(rehearsal, "the network is cut", lambda: server.cut_off(LAST, CUT_SECONDS))
-    count_in_flight(rehearsal, *times)
+    """The network between two machines is cut for 30 s during a deploy: without, and with the main machine."""
+    server, cut = rehearsal.server, "the network between two machines is cut"
+    deploy_during(rehearsal, cut, lambda: server.cut_off(LAST, 1, CUT_SECONDS))
+    deploy_and_expect_live(rehearsal, "after the network between two machines was cut")
+    began, _ = deploy_during(rehearsal, f"{cut}, one is the main machine", lambda: server.cut_off(LAST, 0, CUT_SECONDS))
+    # The API of the machine that is cut off answers the others, without the database.
+    count_in_flight(rehearsal, began, began + CUT_SECONDS)
     wait_until_ready(server, "node3")
     deploy_and_expect_live(rehearsal, "after the network was cut")
+
+
+def node_cannot_pull(rehearsal: Rehearsal) -> None:
+    """A machine cannot pull the release: it is named, nothing is replaced, and the next deploy goes live."""
+    name, server = "not on each machine", rehearsal.server
+    tag = build_variant(rehearsal, name)
+    with rehearsal.expect_unchanged("a release that a machine cannot pull"), server.without_registry(LAST):
+        done = rehearsal.deploy_by_key(tag)
+    message = "refused: the node node3 cannot pull the release"
+    expect(done.returncode == 1 and message in done.stdout, f"not refused: {done.stdout}")
+    done = rehearsal.deploy_by_key(tag)
+    expect(done.returncode == 0, f"the repeated deploy was refused: {done.stdout}")
+    rehearsal.expect_live(name)
+
+
+def settings_on_swarm(rehearsal: Rehearsal) -> None:
+    """A refusal restores the previous settings, networks cannot change, and `deploy.sh services` changes the proxy."""
+    server = rehearsal.server
+    port = server.setting("API_PORT")
+    with server.settings(API_PORT=str(int(port) + 1)):
+        caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
+        expect_refused(rehearsal, "refused with other settings", "returned 500", caddyfile, last_step="verify")
+        found = [line for line in server.environment("api") if line.startswith("API_PORT=")]
+        expect(found == [f"API_PORT={port}"], f"the live release runs with {found}")
+    expect_refused(rehearsal, "another network", "changes networks (data)", change_network, last_step="pull")
+    with rehearsal.without_traffic(), server.settings(SITE_ADDRESS="http://:80"):
+        output = server.exec(f"{DIR}/deploy.sh services")
+        expect("==> done" in output, f"services did not finish: {output}")
+        caddyfile = next(line for line in server.environment("proxy") if line.startswith("CADDYFILE="))
+        expect("http://:80 {" in "\n".join(server.environment("proxy")), f"the proxy has {caddyfile}")
+        proxies = [line.split() for line in server.running() if line.startswith("proxy ")]
+        expect([line[3] for line in proxies] == ["Running", "Running"], f"the proxies are {proxies}")
+    with rehearsal.without_traffic():
+        server.exec(f"{DIR}/deploy.sh services")
+    rehearsal.expect_only_release(server.setting("IMAGE_TAG"))
+
+
+def change_network(compose: Compose) -> None:
+    """Change the options of a network."""
+    compose.content["networks"]["data"] = {"internal": False}
+
+
+def many_deploys(rehearsal: Rehearsal) -> None:
+    """20 deploys, 5 refused releases, 5 rollbacks; a machine is drained, and one dies, during two more deploys."""
+    server = rehearsal.server
+    tags = [build_variant(rehearsal, f"{name} of many") for name in GOOD_RELEASES]
+    for number in range(DEPLOYS):
+        done = rehearsal.deploy_by_key(tags[number % len(tags)])
+        expect(done.returncode == 0, f"deploy {number} was refused: {done.stdout}")
+        rehearsal.expect_only_release(tags[number % len(tags)])
+        if number % 4 == 1:
+            expect_refused(rehearsal, "crashes after many", "boom", CRASH)
+        if number % 4 == 3:
+            server.set(IMAGE_TAG=tags[0])
+            rehearsal.deploy_by_hand()
+            rehearsal.expect_only_release(tags[0])
+    node_drained(rehearsal)
+    node_killed(rehearsal)
 
 
 def moving(rehearsal: Rehearsal) -> None:
