@@ -57,6 +57,7 @@ from tests.rehearsal.swarm.scenarios import (
     node_cannot_pull,
     node_drained,
     node_killed,
+    seconds_by_replicas,
     settings_on_swarm,
     workers_on_swarm,
 )
@@ -138,6 +139,7 @@ SWARM_SCENARIOS = (
     network_cut,
     manager_restarted,
     moving,
+    seconds_by_replicas,
     kill_matrix,
     soak,
 )

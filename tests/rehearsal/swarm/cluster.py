@@ -38,7 +38,7 @@ class Cluster(Server):
 
     def __init__(self, bases: dict[str, str], folder: Path, project: str) -> None:
         super().__init__(bases, folder, project)
-        third, fourth = secrets.randbelow(50) + 200, secrets.randbelow(250)
+        third, fourth = secrets.randbelow(50) + 100, secrets.randbelow(250)
         self.subnet = f"10.{third}.{fourth}"
         self.machines = [self.name, *(f"{self.name}-{number}" for number in range(2, MACHINES + 1))]
         self.node_port = free_port()  # the HTTP port of the second machine

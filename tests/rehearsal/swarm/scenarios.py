@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from statistics import median
 
 from scripts.runner.process import run
 from tests.rehearsal.edits import CRASH, ERROR_SERVER, WORKER, Compose, add_worker, run_python
@@ -18,6 +19,7 @@ LAST = 2  # the number of the machine that gets no requests
 NODE_LIMIT = 90  # seconds until Swarm has noticed that a machine died or came back
 CUT_SECONDS = 30
 DEPLOYS = 20
+REPLICAS = (3, 6, 12)
 
 
 def first_deploy_to_swarm(rehearsal: Rehearsal) -> None:
@@ -241,19 +243,64 @@ def many_deploys(rehearsal: Rehearsal) -> None:
 def moving(rehearsal: Rehearsal) -> None:
     """From the Swarm to one server and back, by the commands of docs/swarm.md: the data is kept."""
     server = rehearsal.server
-    tag, stack = server.setting("IMAGE_TAG"), f"label=com.docker.stack.namespace={server.project}"
+    tag = server.setting("IMAGE_TAG")
     with rehearsal.without_traffic():  # each direction interrupts the site
-        server.exec(f"docker stack rm {server.project}")
-        left = f"docker ps --quiet --filter {stack}; docker network ls --quiet --filter {stack}"
-        wait_for("the end of the stack", lambda: not server.exec(left), NODE_LIMIT)
-        server.set(ENGINE="compose")
-        rehearsal.deploy_by_hand()
+        move_to_one_server(rehearsal)
         expect(rehearsal.live_tag() == tag, f"expected {tag} on one server, found {rehearsal.live_tag()}")
         server.set(ENGINE="swarm")
         done = server.run(f"{DIR}/deploy.sh")
         message = "containers of Compose still run"
         expect(done.returncode == 1 and message in done.stdout, f"not refused: {done.stdout}{done.stderr}")
         expect(rehearsal.live_tag() == tag, "a refused move stopped the release")
-        server.exec(f"cd {DIR}; docker compose down")
-        rehearsal.deploy_by_hand()
+        move_to_swarm(rehearsal)
         rehearsal.expect_only_release(tag)
+
+
+def move_to_one_server(rehearsal: Rehearsal) -> None:
+    """Move the application from the Swarm to its main machine."""
+    server = rehearsal.server
+    stack = f"label=com.docker.stack.namespace={server.project}"
+    server.exec(f"docker stack rm {server.project}")
+    left = f"docker ps --quiet --filter {stack}; docker network ls --quiet --filter {stack}"
+    wait_for("the end of the stack", lambda: not server.exec(left), NODE_LIMIT)
+    server.set(ENGINE="compose")
+    rehearsal.deploy_by_hand()
+
+
+def move_to_swarm(rehearsal: Rehearsal) -> None:
+    """Move the application from the main machine to the Swarm."""
+    server = rehearsal.server
+    server.set(ENGINE="swarm")
+    server.exec(f"cd {DIR}; docker compose down")
+    rehearsal.deploy_by_hand()
+
+
+def seconds_by_replicas(rehearsal: Rehearsal) -> None:
+    """Seconds of a deploy with 3, 6 and 12 replicas, on one server and on the Swarm."""
+    server, seconds = rehearsal.server, dict[tuple[str, int], list[float]]()
+    tags = [build_variant(rehearsal, f"{name} for seconds") for name in GOOD_RELEASES]
+
+    def measure(engine: str, replicas: int) -> None:
+        server.set(API_REPLICAS=str(replicas))
+        rehearsal.deploy_by_hand()
+        for tag in tags:
+            began = time.monotonic()
+            done = rehearsal.deploy_by_key(tag)
+            expect(done.returncode == 0, f"refused with {replicas} replicas on {engine}: {done.stdout}")
+            seconds.setdefault((engine, replicas), []).append(time.monotonic() - began)
+
+    with server.settings(API_REPLICAS="3", HEALTH_SECONDS="120"):
+        for replicas in REPLICAS:
+            measure("swarm", replicas)
+        with rehearsal.without_traffic():  # one server does not answer at the address of the second machine
+            move_to_one_server(rehearsal)
+            for replicas in REPLICAS:
+                measure("compose", replicas)
+            server.set(API_REPLICAS="3")
+            move_to_swarm(rehearsal)
+    rehearsal.deploy_by_hand()
+    for (engine, replicas), values in seconds.items():
+        say(f"{engine}, {replicas} replicas: {min(values):.1f} to {max(values):.1f} s")
+    for replicas in REPLICAS:
+        ratio = median(seconds["swarm", replicas]) / median(seconds["compose", replicas])
+        say(f"{replicas} replicas: on the Swarm {ratio:.1f} times as long as on one server")
