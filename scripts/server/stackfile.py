@@ -81,7 +81,7 @@ def convert(name: str, service: Mapping[str, Any], directory: Path) -> dict[str,
     elif roles.RELEASE_LABEL in labels:
         parallel = {"parallelism": math.ceil(deploy.get("replicas", 1) / BATCHES)}
         deploy["update_config"] = {**ROLLING, **parallel, **(deploy.get("update_config") or {})}
-        deploy.setdefault("rollback_config", {"order": "start-first", **parallel})
+        deploy.setdefault("rollback_config", {"order": "start-first", "monitor": "1s", **parallel})
     return {**found, "deploy": deploy, "labels": {**labels, HASH: digest(name, service)}}
 
 

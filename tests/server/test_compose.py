@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from server import commands, compose, state
+from server import commands, compose, engine, state
 from server.compose import Project
 from server.errors import Refused
 
-from tests.server.conftest import OLD, container
+from tests.server.conftest import NEW, OLD, container
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,52 @@ def test_a_release_without_the_file_of_a_swarm_is_refused(directory, settings):
 
 
 def test_one_shots_of_a_swarm_use_its_networks_and_volumes(directory, settings, monkeypatch):
-    configuration = {"services": {}, "networks": {"data": {"name": "quai_data", "driver": "overlay", "internal": True}}}
+    networks = {"data": {"name": "quai_data", "driver": "overlay", "internal": True}}
+    volumes = {"media": {"name": "quai_media"}, "dumps": {"name": "quai_dumps"}}
+    configuration = {"services": {}, "networks": networks, "volumes": volumes}
     monkeypatch.setattr(compose, "configuration", lambda _: configuration)
+    monkeypatch.setattr(engine, "get", lambda path: {"Volumes": [{"Name": "quai_media"}]})
     with compose.one_shot_file(Project(directory, settings, OLD, "100")) as file:
         assert file is None
     with compose.one_shot_file(Project(directory, replace(settings, engine="swarm"), OLD, "100")) as file:
-        assert json.load(file)["networks"] == {"data": {"external": True, "name": "quai_data"}}
+        found = json.load(file)
+        assert found["networks"] == {"data": {"external": True, "name": "quai_data"}}
+        # One that only a one-shot uses is not in the stack: Compose creates it.
+        assert found["volumes"] == {"media": {"external": True, "name": "quai_media"}, "dumps": {"name": "quai_dumps"}}
         assert not list(directory.glob("**/*json*"))  # it contains secrets
+
+
+@pytest.fixture
+def releases(directory, settings, monkeypatch):
+    """The live release and a new one, and the networks that each compose file has."""
+    found = {OLD: {"data": {"internal": True}}, NEW: {"data": {"internal": True}}}
+    for tag in found:
+        folder = directory / "releases" / tag
+        folder.mkdir(exist_ok=True)
+        (folder / "docker-compose.prod.yml").write_text("services: {}")
+        (folder / "docker-compose.swarm.yml").write_text(tag)
+    monkeypatch.setattr(compose, "configuration", lambda project: {"networks": found[project.tag]})
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), [("compose", "docker compose down"), ("swarm", "docker stack rm quai")])
+def test_a_changed_network_is_refused(directory, settings, releases, name, command):
+    project = Project(directory, replace(settings, engine=name, project="quai"), NEW, "200")
+    (project.release / "docker-compose.prod.yml").write_text("services: {api: {}}")
+    compose.require_same_networks(project, {"networks": releases[NEW] | {"new": {}}}, OLD)
+    with pytest.raises(Refused, match=rf"changes networks \(data\).*'{command}'"):
+        compose.require_same_networks(project, {"networks": {"data": {}}}, OLD)
+
+
+def test_a_network_that_only_the_file_of_a_swarm_changes_is_refused(directory, settings, releases):
+    changed = {"networks": {"data": {}}}
+    compose.require_same_networks(Project(directory, settings, NEW, "200"), changed, OLD)
+    swarm = replace(settings, engine="swarm")
+    with pytest.raises(Refused, match=r"changes networks \(data\)"):
+        compose.require_same_networks(Project(directory, swarm, NEW, "200"), changed, OLD)
+
+
+def test_networks_are_not_compared_without_the_files_of_the_live_release(directory, settings, releases):
+    (directory / "releases" / OLD / "docker-compose.swarm.yml").unlink()
+    swarm = replace(settings, engine="swarm")
+    compose.require_same_networks(Project(directory, swarm, NEW, "200"), {"networks": {"data": {}}}, OLD)

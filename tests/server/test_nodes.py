@@ -114,6 +114,17 @@ def test_problems_are_found(settings, swarm, monkeypatch):
     assert found[4].startswith("tasks of another release than that of .env run: api of 2222222")
 
 
+def test_a_release_that_env_does_not_name_is_a_problem(settings, swarm, monkeypatch):
+    """A deploy was killed after the switch: all tasks are of the new release."""
+    running = stack.Task("t", "api", "node1", "n1", "running", "running", "", 0, "200", NEW)
+    monkeypatch.setattr(stack, "services", lambda _: {})
+    monkeypatch.setattr(stack, "tasks", lambda *_: [running])
+    [problem] = nodes.find_problems(settings)
+    assert "another release than that of .env run: api of 2222222" in problem
+    monkeypatch.setattr(stack, "tasks", lambda *_: [running._replace(deploy_id=settings.deploy_id)])
+    assert nodes.find_problems(settings) == []
+
+
 def test_old_digests_of_the_releases_are_found():
     images = [
         {"RepoDigests": ["host/quai@sha256:old", "host/other@sha256:old"]},

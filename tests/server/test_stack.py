@@ -116,6 +116,8 @@ def test_a_singleton_is_started_anew_so_each_failure_counts(project, swarm):
 def test_changed_settings_of_another_service_are_awaited(project, swarm):
     """Swarm writes the state of an update some time after it accepted the service."""
     swarm.labels = {"quai.deploy": "", "quai.hash": "new"}
+    for task in swarm.tasks:
+        task["Spec"]["ContainerSpec"]["Labels"] = {"quai.hash": "old"}
     assert stack._count_missing(project, ["api"], False) == {"api": 2}
 
 
