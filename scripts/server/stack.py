@@ -1,9 +1,8 @@
 """The stack of an application in Docker Swarm: converts its services, applies them, and waits for their tasks."""
 
 import json
-import math
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from server import commands, compose, engine, roles, stackfile
@@ -115,6 +114,12 @@ def labels(service: Mapping[str, Any]) -> Mapping[str, str]:
     return _labels(service["Spec"]["TaskTemplate"])
 
 
+def environment(service: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the environment of the containers of a service; empty if there is no such service."""
+    lines = service["Spec"]["TaskTemplate"]["ContainerSpec"].get("Env") or [] if service else []
+    return dict(line.partition("=")[::2] for line in lines)
+
+
 def deploy_id(service: Mapping[str, Any]) -> str:
     """Return the id of the deploy of a service; empty if it is not part of a release."""
     return labels(service).get(roles.RELEASE_LABEL, "")
@@ -175,53 +180,6 @@ def _task(task: Any, names: Mapping[str, str], hosts: Mapping[str, str]) -> Task
         tag=labels.get(roles.TAG_LABEL, ""),
         hash=labels.get(stackfile.HASH, ""),
     )
-
-
-def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool = True) -> None:
-    """Return when all tasks of these services run as they were applied. Raises Refused, with why, if they do not.
-
-    Swarm rolls back a service whose new tasks fail. If for HEALTH_SECONDS no further task starts, and no node dies,
-    the update has failed, too. Tasks of a release that is not new may have failed long ago.
-    """
-    limit = project.settings.health_seconds
-    deadline, before = time.monotonic() + limit, (math.inf, 0)
-    while missing := _count_missing(project, names, is_new):
-        now = (sum(missing.values()), sum(node["Status"]["State"] == "ready" for node in engine.get("/nodes")))
-        if now[0] < before[0] or now[1] != before[1]:  # Swarm moves the tasks of a dead node to others
-            deadline, before = time.monotonic() + limit, now
-        if time.monotonic() > deadline:
-            name = next(iter(missing))
-            waiting = [task for task in tasks(project.settings) if task.service == name and task.is_waiting]
-            why = _describe([task for task in waiting if task.error])
-            raise Refused(f"the {name} was not healthy within {limit:g} s (HEALTH_SECONDS in .env){why}")
-        time.sleep(POLL_SECONDS)
-
-
-def _count_missing(project: Project, names: Collection[str], is_new: bool) -> dict[str, int]:
-    """Return the number of missing tasks of each service whose update has not completed. Raises Refused."""
-    found = services(project.settings)
-    listed, missing = tasks(project.settings, found), {}
-    for name in names:
-        current, digest = deploy_id(found[name]), labels(found[name]).get(stackfile.HASH, "")
-        own = [task for task in listed if task.service == name and task.hash == digest]
-        update = update_state(found[name])
-        failed = [task for task in listed if task.service == name and task.has_failed]
-        if current not in ("", project.deploy_id):
-            raise Refused(f"Swarm has rolled back the {name}{_describe(failed)}")
-        if update in ("paused", "rollback_paused"):
-            raise Refused(f"Swarm has stopped the update of the {name}{_describe(failed)}")
-        # Swarm restarts the failed tasks of a service that it does not update, and a singleton is started anew.
-        is_restarted = not update or is_singleton(found[name])
-        if is_new and current and is_restarted and any(task.has_failed for task in own):
-            raise Refused(f"the {name} has failed{_describe(failed)}")
-        count = found[name]["ServiceStatus"]["DesiredTasks"] - sum(task.is_running for task in own)
-        if count > 0 or update in ("updating", "rollback_started"):
-            missing[name] = max(count, 0)
-    return missing
-
-
-def _describe(failed: Sequence[Task]) -> str:
-    return f": {failed[0]}" if failed else ""
 
 
 def stop(project: Project, names: Collection[str], seconds: float) -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from server import (
-    commands,
     compose,
-    diagnostics,
     engine,
     health,
     migrations,
@@ -19,6 +17,7 @@ from server import (
     stack,
     stackfile,
     swarm_repair,
+    updates,
 )
 from server.attempt import Attempt, Live
 from server.compose import Project
@@ -28,7 +27,7 @@ from server.probe import parse_site
 from server.settings import Settings
 from server.state import say
 
-LOG_SECONDS = 20  # time limit of reading a task's log: its node may have died
+PORT = "API_PORT"  # the name of a setting, and of a variable of the front
 SINGLETON_SECONDS = 4 * 3600  # time limit of stopping a singleton: its job may take hours to end
 
 
@@ -60,7 +59,7 @@ def keep_live(attempt: Attempt) -> bool:
             return False
     _start_missing(project, configuration)
     try:
-        stack.wait_until_updated(project, applied, is_new=False)
+        updates.wait_until_updated(project, applied, is_new=False)
         with prober.start(project) as container:
             prober.verify_proxies(container, _make_target(attempt, services))
     except Refused as error:
@@ -88,6 +87,7 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     stackfile.check(project, configuration, [*plan.replicas, *others])
     if attempt.live.tag:
         compose.require_same_networks(project, configuration, attempt.live.tag)
+        _require_same_port(project, plan.services)
     nodes.pull(project, {plan.services[name]["image"] for name in plan.replicas})
     _start_missing(project, configuration)
     stack.create_networks(project, configuration, attempt.image)
@@ -112,16 +112,28 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     return plan.outcome
 
 
+def _require_same_port(project: Project, services: Mapping[str, Any]) -> None:
+    """Raise Refused if API_PORT has changed: for a while, the front forwards to the API of both releases."""
+    live = stack.environment(stack.services(project.settings).get("front")).get(PORT)
+    new = (services["front"].get("environment") or {}).get(PORT)
+    if live and new and live != new:
+        raise Refused(
+            f"{PORT} in .env has changed from {live} to {new}: requests would fail, because on a Swarm the tasks of "
+            f"both releases have the name api; set it back, or plan an interruption: 'docker stack rm "
+            f"{project.settings.project}', then deploy"
+        )
+
+
 def _update(attempt: Attempt, configuration: Mapping[str, Any], names: Collection[str]) -> None:
     """Update services, and wait until Swarm has replaced their tasks. Raises Refused, and shows the log of a task."""
     stack.apply(attempt.project, configuration, names)
     if attempt.steps.name == "start":
         attempt.steps.begin("wait", "until Swarm has replaced each task")
     try:
-        stack.wait_until_updated(attempt.project, names)
+        updates.wait_until_updated(attempt.project, names)
     except Refused:
         with suppress(Refused, engine.EngineError):  # the node of the task may have died
-            _show_failed(attempt, names)
+            updates.show_failed(attempt.project, names)
         raise
 
 
@@ -137,7 +149,7 @@ def _start_missing(project: Project, configuration: Mapping[str, Any]) -> None:
     missing = [name for name in roles.other_services(configuration["services"]) if name not in found]
     if missing:
         stack.apply(project, configuration, missing)
-        stack.wait_until_updated(project, missing)
+        updates.wait_until_updated(project, missing)
 
 
 def _make_target(attempt: Attempt, services: Mapping[str, Any]) -> health.Target:
@@ -152,7 +164,7 @@ def _watch(attempt: Attempt, container: str, target: health.Target) -> None:
         time.sleep(health.WATCH_INTERVAL)
         own = [task for task in stack.tasks(attempt.settings) if task.deploy_id == attempt.project.deploy_id]
         if failed := [task for task in own if task.has_failed]:
-            _show_failed(attempt, [failed[0].service])
+            updates.show_failed(attempt.project, [failed[0].service])
             raise Refused(f"the {failed[0].service} has failed after the switch: {failed[0]}")
         if any(prober.probe(container, "proxy", target).values()):
             prober.verify_proxies(container, target)
@@ -184,7 +196,7 @@ def withdraw(attempt: Attempt) -> None:
             else:
                 stack.remove(settings, [name])
                 continue
-            stack.wait_until_updated(project, [name], is_new=False)
+            updates.wait_until_updated(project, [name], is_new=False)
         except Refused as error:  # the others must go back, too
             problems.append(str(error))
     _start_missing(project, configuration)
@@ -194,17 +206,6 @@ def withdraw(attempt: Attempt) -> None:
 
 def diagnose(attempt: Attempt) -> None:
     """Nothing more: `_update` and `_watch` show why a service failed while its tasks exist."""
-
-
-def _show_failed(attempt: Attempt, names: Collection[str]) -> None:
-    """Show the log of the newest task of each service that failed, or else of one that is not running."""
-    tasks = [task for task in stack.tasks(attempt.settings) if task.deploy_id == attempt.project.deploy_id]
-    for name in names:
-        own = [task for task in tasks if task.service == name and not task.is_running]
-        for task in sorted(own, key=lambda task: not task.has_failed)[:1]:
-            say(f"last log lines of {task}:")
-            words = ("service", "logs", "--raw", "--tail", diagnostics.LOG_LINES, task.id)
-            commands.run(["docker", *words], attempt.directory, seconds=LOG_SECONDS)
 
 
 def finish(attempt: Attempt) -> str:
@@ -223,7 +224,7 @@ def finish(attempt: Attempt) -> str:
             stack.stop(attempt.project, previous, SINGLETON_SECONDS)
         if new:
             stack.apply(attempt.project, configuration, new)
-            stack.wait_until_updated(attempt.project, new)
+            updates.wait_until_updated(attempt.project, new)
     except Refused as error:
         problem = str(error)
     stack.remove(attempt.settings, former)
@@ -235,7 +236,7 @@ def finish(attempt: Attempt) -> str:
 def apply_services(project: Project, names: Sequence[str]) -> None:
     """Apply changed settings of services that a deploy does not replace. Raises Refused."""
     stack.apply(project, compose.configuration(project), names)
-    stack.wait_until_updated(project, names, is_new=False)
+    updates.wait_until_updated(project, names, is_new=False)
 
 
 def show_containers(directory: Path, settings: Settings) -> None:

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from server import commands, engine, stack
+from server import commands, engine, stack, updates
 from server.compose import Project
 from server.errors import Refused
 
@@ -76,7 +76,7 @@ def swarm(monkeypatch):
 @pytest.mark.parametrize("update", ["completed", "rollback_completed", ""])
 def test_an_update_has_completed_when_all_its_tasks_run(project, swarm, update):
     swarm.update = update
-    stack.wait_until_updated(project, ["api"])
+    updates.wait_until_updated(project, ["api"])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_refused_update_is_reported_with_its_task(project, swarm, update, depl
     swarm.update, swarm.labels = update, LABELS | {"quai.deploy": deploy_id}
     swarm.task("failed", error="no such file", code=3)
     with pytest.raises(Refused, match=message):
-        stack.wait_until_updated(project, ["api"])
+        updates.wait_until_updated(project, ["api"])
 
 
 def test_a_task_that_ends_without_an_error_has_failed(project, swarm):
@@ -102,15 +102,15 @@ def test_a_task_that_ends_without_an_error_has_failed(project, swarm):
     swarm.update = ""
     swarm.task("complete")
     with pytest.raises(Refused, match="the api has failed: api on node1: complete"):
-        stack.wait_until_updated(project, ["api"])
+        updates.wait_until_updated(project, ["api"])
 
 
 def test_a_singleton_is_started_anew_so_each_failure_counts(project, swarm):
     swarm.task("failed", error="boom")
-    stack.wait_until_updated(project, ["api"])
+    updates.wait_until_updated(project, ["api"])
     swarm.labels = swarm.labels | {"quai.single": "true"}
     with pytest.raises(Refused, match="the api has failed: api on node1: boom"):
-        stack.wait_until_updated(project, ["api"])
+        updates.wait_until_updated(project, ["api"])
 
 
 def test_changed_settings_of_another_service_are_awaited(project, swarm):
@@ -118,13 +118,13 @@ def test_changed_settings_of_another_service_are_awaited(project, swarm):
     swarm.labels = {"quai.deploy": "", "quai.hash": "new"}
     for task in swarm.tasks:
         task["Spec"]["ContainerSpec"]["Labels"] = {"quai.hash": "old"}
-    assert stack._count_missing(project, ["api"], False) == {"api": 2}
+    assert updates._count_missing(project, ["api"], False) == {"api": 2}
 
 
 def test_an_old_failure_does_not_matter_to_a_release_that_runs(project, swarm):
     swarm.update = ""
     swarm.task("failed", error="a reboot")
-    stack.wait_until_updated(project, ["api"], is_new=False)
+    updates.wait_until_updated(project, ["api"], is_new=False)
 
 
 @pytest.mark.parametrize("update", ["updating", "completed", ""])
@@ -138,7 +138,7 @@ def test_an_update_that_makes_no_progress_is_refused(project, swarm, update, mon
     with pytest.raises(
         Refused, match=r"not healthy within 1 s \(HEALTH_SECONDS in .env\): api on node1: no suitable node"
     ):
-        stack.wait_until_updated(project, ["api"])
+        updates.wait_until_updated(project, ["api"])
 
 
 def test_a_node_that_dies_extends_the_time_limit(project, swarm, monkeypatch):
@@ -154,15 +154,15 @@ def test_a_node_that_dies_extends_the_time_limit(project, swarm, monkeypatch):
 
     monkeypatch.setattr(stack.time, "monotonic", lambda: len(times) / 4)
     monkeypatch.setattr(stack.time, "sleep", sleep)
-    stack.wait_until_updated(project, ["api"])
+    updates.wait_until_updated(project, ["api"])
     assert len(times) == 6  # more than HEALTH_SECONDS
 
 
 def test_tasks_of_another_release_do_not_count(project, swarm):
-    assert stack._count_missing(project, ["api"], True) == {}
+    assert updates._count_missing(project, ["api"], True) == {}
     for task in swarm.tasks:
         task["Spec"]["ContainerSpec"]["Labels"] = {"quai.deploy": "100", "quai.tag": OLD, "quai.hash": "100"}
-    assert stack._count_missing(project, ["api"], True) == {"api": 2}
+    assert updates._count_missing(project, ["api"], True) == {"api": 2}
 
 
 def test_a_change_by_swarm_in_the_meantime_is_repeated(project, monkeypatch):

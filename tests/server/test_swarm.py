@@ -5,7 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from server import compose, engine, migrations, nodes, prober, release, repair, stack, stackfile, swarm
+from server import compose, engine, migrations, nodes, prober, release, repair, stack, stackfile, swarm, updates
 from server.attempt import Attempt, Live, Steps
 from server.compose import Project
 from server.errors import Refused
@@ -76,7 +76,7 @@ def calls(monkeypatch):
         "apply",
         lambda one, _, names, may_roll_back=True: found.done.append(f"{' '.join(names)} {one.deploy_id}"),
     )
-    monkeypatch.setattr(stack, "wait_until_updated", wait)
+    monkeypatch.setattr(updates, "wait_until_updated", wait)
     monkeypatch.setattr(stack, "services", lambda _: found.services)
     monkeypatch.setattr(stack, "tasks", lambda _: found.tasks)
     monkeypatch.setattr(stack, "roll_back", lambda _, name: found.done.append(f"{name} back"))
@@ -92,7 +92,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(prober, "verify_proxies", verify_proxies)
     monkeypatch.setattr(swarm, "_watch", record("watch"))
     monkeypatch.setattr(engine, "get", lambda path: {"Swarm": {"ControlAvailable": True}})
-    monkeypatch.setattr(swarm, "_show_failed", lambda _, names: found.done.append(f"log of {' '.join(names)}"))
+    monkeypatch.setattr(updates, "show_failed", lambda _, names: found.done.append(f"log of {' '.join(names)}"))
     monkeypatch.setattr(swarm.roles, "release_services", lambda services, image: REPLICAS)
     monkeypatch.setattr(
         engine, "image", lambda name: {"RepoDigests": [f"{name.rpartition(':')[0]}@sha256:{name[-9:]}"]}
@@ -122,6 +122,23 @@ def test_a_scheduler_that_becomes_a_worker_is_replaced_at_the_end(attempt, calls
     calls.done.clear()
     assert swarm.finish(attempt) == ""
     assert calls.done[:2] == ["stop worker", "worker scheduler 200"]
+
+
+@pytest.mark.parametrize(("port", "is_refused"), [("8000", False), ("8001", True)])
+def test_another_port_of_the_api_is_refused(attempt, calls, monkeypatch, port, is_refused):
+    """The front of the live release would forward to the new API, at the previous port."""
+    front = deployed("100")
+    front["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"] = ["A=b=c", "API_PORT=8000"]
+    calls.services = {"proxy": deployed(""), "front": front}
+    services = SERVICES | {"front": RELEASE | {"environment": {"API_PORT": port}}}
+    monkeypatch.setattr(swarm, "prepare", lambda *_: Plan({"services": services}, REPLICAS, "live", True))
+    with (
+        pytest.raises(Refused, match=r"API_PORT in \.env has changed from 8000 to 8001")
+        if is_refused
+        else nullcontext()
+    ):
+        swarm.roll_out(attempt, True)
+    assert ("pull" in calls.done) != is_refused
 
 
 @pytest.mark.parametrize("refused", ["api", "worker", "front"])

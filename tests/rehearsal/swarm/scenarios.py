@@ -5,7 +5,7 @@ from collections.abc import Callable
 from statistics import median
 
 from scripts.runner.process import run
-from tests.rehearsal.edits import CRASH, ERROR_SERVER, WORKER, Compose, add_worker, run_python
+from tests.rehearsal.edits import CRASH, ERROR_SERVER, WORKER, Compose, add_worker, environment, run_python
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.scenarios.endurance import GOOD_RELEASES
@@ -19,6 +19,8 @@ LAST = 2  # the number of the machine that gets no requests
 NODE_LIMIT = 90  # seconds until Swarm has noticed that a machine died or came back
 CUT_SECONDS = 30
 DEPLOYS = 20
+SETTING = "REHEARSAL_SETTING"
+BROKEN_CADDYFILE = "RUN echo '{' >>/release/front/Caddyfile"
 REPLICAS = (3, 6, 12)
 
 
@@ -43,8 +45,7 @@ def faulty_releases_on_swarm(rehearsal: Rehearsal) -> None:
     crash = run_python("raise SystemExit('boom')", "rehearsal-worker")
     worker = add_worker("rehearsal-worker", WORKER)
     expect_refused(rehearsal, "a worker crashes", "Swarm has", worker, crash)
-    caddyfile = "RUN echo '{' >>/release/front/Caddyfile"
-    expect_refused(rehearsal, "broken Caddyfile", "the front has exited", caddyfile, last_step="verify")
+    expect_refused(rehearsal, "broken Caddyfile", "the front has exited", BROKEN_CADDYFILE, last_step="verify")
     caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
     expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile, last_step="verify")
     no_file = "RUN rm /release/docker-compose.swarm.yml"
@@ -197,13 +198,18 @@ def node_cannot_pull(rehearsal: Rehearsal) -> None:
 
 def settings_on_swarm(rehearsal: Rehearsal) -> None:
     """A refusal restores the previous settings, networks cannot change, and `deploy.sh services` changes the proxy."""
-    server = rehearsal.server
-    port = server.setting("API_PORT")
-    with server.settings(API_PORT=str(int(port) + 1)):
-        caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
-        expect_refused(rehearsal, "refused with other settings", "returned 500", caddyfile, last_step="verify")
-        found = [line for line in server.environment("api") if line.startswith("API_PORT=")]
-        expect(found == [f"API_PORT={port}"], f"the live release runs with {found}")
+    server, name = rehearsal.server, "with a setting"
+    server.add_settings({SETTING: "before"})
+    deploy_and_expect_live(rehearsal, name, add_setting)
+    with server.settings(**{SETTING: "after"}):
+        expect_refused(rehearsal, "refused with other settings", "the front has exited", add_setting, BROKEN_CADDYFILE)
+        expect(f"{SETTING}=before" in server.environment("api"), f"the live release has {server.environment('api')}")
+        rehearsal.deploy_by_hand()
+        rehearsal.expect_live(name)
+        expect(f"{SETTING}=after" in server.environment("api"), f"the settings are {server.environment('api')}")
+    port = int(server.setting("API_PORT"))
+    with server.settings(API_PORT=str(port + 1)):
+        expect_refused(rehearsal, "another port", f"has changed from {port} to {port + 1}", last_step="pull")
     expect_refused(rehearsal, "another network", "changes networks (data)", change_network, last_step="pull")
     with rehearsal.without_traffic(), server.settings(SITE_ADDRESS="http://:80"):
         output = server.exec(f"{DIR}/deploy.sh services")
@@ -215,6 +221,11 @@ def settings_on_swarm(rehearsal: Rehearsal) -> None:
     with rehearsal.without_traffic():
         server.exec(f"{DIR}/deploy.sh services")
     rehearsal.expect_only_release(server.setting("IMAGE_TAG"))
+
+
+def add_setting(compose: Compose) -> None:
+    """Add a setting to the API."""
+    environment(compose.api)[SETTING] = f"${{{SETTING}:-}}"
 
 
 def change_network(compose: Compose) -> None:

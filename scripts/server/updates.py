@@ -1,0 +1,70 @@
+"""Waits until Docker Swarm has updated services, and says why it has not."""
+
+import math
+import time
+from collections.abc import Collection, Sequence
+
+from server import commands, diagnostics, engine, stack, stackfile
+from server.compose import Project
+from server.errors import Refused
+from server.state import say
+
+LOG_SECONDS = 20  # time limit of reading a task's log: its node may have died
+
+
+def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool = True) -> None:
+    """Return when all tasks of these services run as they were applied. Raises Refused, with why, if they do not.
+
+    Swarm rolls back a service whose new tasks fail. If for HEALTH_SECONDS no further task starts, and no node dies,
+    the update has failed, too. Tasks of a release that is not new may have failed long ago.
+    """
+    limit = project.settings.health_seconds
+    deadline, before = time.monotonic() + limit, (math.inf, 0)
+    while missing := _count_missing(project, names, is_new):
+        now = (sum(missing.values()), sum(node["Status"]["State"] == "ready" for node in engine.get("/nodes")))
+        if now[0] < before[0] or now[1] != before[1]:  # Swarm moves the tasks of a dead node to others
+            deadline, before = time.monotonic() + limit, now
+        if time.monotonic() > deadline:
+            name = next(iter(missing))
+            waiting = [task for task in stack.tasks(project.settings) if task.service == name and task.is_waiting]
+            why = _describe([task for task in waiting if task.error])
+            raise Refused(f"the {name} was not healthy within {limit:g} s (HEALTH_SECONDS in .env){why}")
+        time.sleep(stack.POLL_SECONDS)
+
+
+def _count_missing(project: Project, names: Collection[str], is_new: bool) -> dict[str, int]:
+    """Return the number of missing tasks of each service whose update has not completed. Raises Refused."""
+    found = stack.services(project.settings)
+    listed, missing = stack.tasks(project.settings, found), {}
+    for name in names:
+        current, digest = stack.deploy_id(found[name]), stack.labels(found[name]).get(stackfile.HASH, "")
+        own = [task for task in listed if task.service == name and task.hash == digest]
+        update = stack.update_state(found[name])
+        failed = [task for task in listed if task.service == name and task.has_failed]
+        if current not in ("", project.deploy_id):
+            raise Refused(f"Swarm has rolled back the {name}{_describe(failed)}")
+        if update in ("paused", "rollback_paused"):
+            raise Refused(f"Swarm has stopped the update of the {name}{_describe(failed)}")
+        # Swarm restarts the failed tasks of a service that it does not update, and a singleton is started anew.
+        is_restarted = not update or stack.is_singleton(found[name])
+        if is_new and current and is_restarted and any(task.has_failed for task in own):
+            raise Refused(f"the {name} has failed{_describe(failed)}")
+        count = found[name]["ServiceStatus"]["DesiredTasks"] - sum(task.is_running for task in own)
+        if count > 0 or update in ("updating", "rollback_started"):
+            missing[name] = max(count, 0)
+    return missing
+
+
+def _describe(failed: Sequence[stack.Task]) -> str:
+    return f": {failed[0]}" if failed else ""
+
+
+def show_failed(project: Project, names: Collection[str]) -> None:
+    """Show the log of the newest task of each service that failed, or else of one that is not running."""
+    tasks = [task for task in stack.tasks(project.settings) if task.deploy_id == project.deploy_id]
+    for name in names:
+        own = [task for task in tasks if task.service == name and not task.is_running]
+        for task in sorted(own, key=lambda task: not task.has_failed)[:1]:
+            say(f"last log lines of {task}:")
+            words = ("service", "logs", "--raw", "--tail", diagnostics.LOG_LINES, task.id)
+            commands.run(["docker", *words], project.directory, seconds=LOG_SECONDS)
