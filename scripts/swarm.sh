@@ -53,7 +53,8 @@ make_main() {
       ;;
     'active true') ;;
     locked*) fail "the Swarm is locked: run 'docker swarm unlock', then this command again" ;;
-    *) fail "this machine is in a Swarm, but not its manager: run this on the manager, or 'docker swarm leave' here" ;;
+    'active false') fail "this machine is in a Swarm, but not its manager: run this on the manager, or 'docker swarm leave' here" ;;
+    *) fail "the Swarm of this machine does not work: see 'docker info'" ;;
   esac
   node=$(docker info --format '{{.Swarm.NodeID}}')
   main=$(docker node ls --quiet --filter node.label=quai.main=true)
@@ -69,7 +70,7 @@ On each other machine, in a clone of the repository:
 sudo scripts/setup-server.sh --join $swarm --token $(docker swarm join-token --quiet worker)
 
 Between the machines, and for no others, open the ports 2377/tcp (on this server), 7946/tcp, 7946/udp and 4789/udp.
-Then follow docs/swarm.md: set ENGINE=swarm in .env, and deploy.
+Then follow docs/swarm.md.
 TEXT
 }
 
@@ -77,7 +78,7 @@ join_swarm() {
   [[ $token ]] || fail "--join requires --token: 'docker swarm join-token worker' on the main machine prints it"
   case $(swarm_state) in
     inactive*) docker swarm join ${address:+--advertise-addr "$address"} --token "$token" "$join:2377" >/dev/null ;;
-    active*) say "this machine is in a Swarm already" ;;
+    active*) say "this machine is in a Swarm already, managed by $(docker info --format '{{range .Swarm.RemoteManagers}}{{.Addr}} {{end}}')" ;;
     locked*) fail "this machine is a manager of a locked Swarm: run 'docker swarm unlock'" ;;
     *) fail "this machine cannot reach its Swarm: open the ports 2377/tcp (on the main machine), 7946/tcp, 7946/udp and 4789/udp, or run 'docker swarm leave' and this command again" ;;
   esac

@@ -111,7 +111,6 @@ def _context(facts: Facts) -> dict[str, Any]:
         "database_name": facts.database_name,
         "has_backup": has_backup(facts),
         "has_data": facts.has_database or facts.uses_redis,
-        "main_services": _main_services(facts),
         "site": site,
         "rehearsal_settings": [
             *configuration.unknown,
@@ -126,12 +125,6 @@ def _context(facts: Facts) -> dict[str, Any]:
         "copied_requirements": _copied_requirements(facts),
         "copied": "/app /release" if facts.static_prefix else "/app",
     }
-
-
-def _main_services(facts: Facts) -> list[str]:
-    """Return the services with data of their own."""
-    has_database = facts.has_database and facts.database != "external"
-    return [*(["db"] if has_database else []), *(["redis"] if facts.uses_redis else [])]
 
 
 def _copied_requirements(facts: Facts) -> list[list[str]]:

@@ -184,8 +184,8 @@ def _task(task: Any, names: Mapping[str, str], hosts: Mapping[str, str]) -> Task
 
 def stop(project: Project, names: Collection[str], seconds: float) -> None:
     """Stop all tasks of these services, each within its own grace period, and keep the services. Raises Refused."""
-    full = {f"{project.settings.project}_{name}=0" for name in names}
-    result = commands.docker(project.directory, "service", "scale", "--detach", *sorted(full), capture=True)
+    scales = sorted(f"{project.settings.project}_{name}=0" for name in names)
+    result = commands.docker(project.directory, "service", "scale", "--detach", *scales, capture=True)
     if result.code:
         raise Refused(f"Swarm does not stop {' and '.join(names)}: {result.error.strip()}")
     deadline = time.monotonic() + seconds

@@ -12,13 +12,13 @@ from server.compose import Project
 from server.errors import Refused
 
 HASH = "quai.hash"  # a label of a service's containers: the digest of its configuration
-MAIN_NODE = "node.labels.quai.main == true"  # the machine with the database's volume and the singletons
-# For the services of a release; docker-compose.swarm.yml takes precedence.
+MAIN_NODE = "node.labels.quai.main == true"  # the machine with the volumes and the singletons
+# For the services of a release that are not singletons; docker-compose.swarm.yml takes precedence.
 ROLLING = {"order": "start-first", "failure_action": "rollback", "monitor": "5s"}
 BATCHES = 3  # a third of the tasks is replaced at a time
 STOP_FIRST = {"order": "stop-first", "failure_action": "pause", "monitor": "5s"}
 RESTART = {"condition": "any", "delay": "1s"}
-# `docker stack deploy` rejects or ignores these.
+# `docker stack deploy` rejects or ignores these; a tmpfs is converted to a volume.
 UNSUPPORTED = ("depends_on", "restart", "security_opt", "network_mode", "tmpfs", "scale")
 
 
@@ -69,15 +69,13 @@ def convert(name: str, service: Mapping[str, Any], directory: Path) -> dict[str,
     found["ports"] = [_port(name, port) for port in service.get("ports") or []]
     found["image"] = pinned(service["image"])
     deploy = {"endpoint_mode": "dnsrr", "restart_policy": RESTART, **(service.get("deploy") or {})}
-    labels = roles.labels(service)
+    labels, placement = roles.labels(service), deploy.get("placement") or {}
+    constraints = placement.get("constraints") or []
+    has_data = any(volume["type"] != "tmpfs" for volume in volumes)  # on another node, it would be another volume
+    if roles.is_singleton(labels) or (has_data and not constraints):
+        deploy["placement"] = {**placement, "constraints": [*constraints, MAIN_NODE]}
     if roles.is_singleton(labels):
-        placement = deploy.get("placement") or {}
-        deploy |= {
-            "mode": "replicated",
-            "update_config": STOP_FIRST,
-            "rollback_config": STOP_FIRST,
-            "placement": {**placement, "constraints": [*placement.get("constraints", []), MAIN_NODE]},
-        }
+        deploy |= {"mode": "replicated", "update_config": STOP_FIRST, "rollback_config": STOP_FIRST}
     elif roles.RELEASE_LABEL in labels:
         parallel = {"parallelism": math.ceil(deploy.get("replicas", 1) / BATCHES)}
         deploy["update_config"] = {**ROLLING, **parallel, **(deploy.get("update_config") or {})}
@@ -89,8 +87,9 @@ def _port(name: str, port: Mapping[str, Any]) -> dict[str, Any]:
     published = str(port.get("published", ""))
     if not published.isdecimal() or "host_ip" in port:
         raise Refused(
-            f"the ports of {name} in docker-compose.prod.yml: Swarm publishes single ports on all addresses of a "
-            "machine, such as 8080:80; it accepts no range, and no address such as 127.0.0.1"
+            f"the ports of {name} in docker-compose.prod.yml: Swarm publishes single ports, on all addresses of a "
+            "machine; it accepts no range, and no address such as 127.0.0.1: remove them in docker-compose.swarm.yml "
+            "(ports: !reset [])"
         )
     return {**port, "published": int(published), "mode": "host"}
 

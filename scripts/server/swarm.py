@@ -37,7 +37,7 @@ def find_live(directory: Path, settings: Settings) -> Live:
 
 
 def clean_up(directory: Path, settings: Settings) -> Live:
-    """Remove what an interrupted deploy left, and return the live release. Its services are left to `roll_out`."""
+    """Remove what an interrupted deploy left, and return the live release. `roll_out` replaces its services."""
     return swarm_repair.clean_up(directory, settings)
 
 
@@ -184,7 +184,8 @@ def withdraw(attempt: Attempt) -> None:
         return
     project = Project(attempt.directory, settings, live.tag, live.deploy_id)
     changed = [name for name in deployed if stack.deploy_id(found[name]) != live.deploy_id]
-    # Swarm knows their settings before the last update. After a killed deploy, that may be another release.
+    # Swarm knows what they were before their last update: the live release, or no part of a release. After a killed
+    # deploy, that may be another release.
     known = [name for name in changed if stack.previous_deploy_id(found[name]) in ("", live.deploy_id)]
     configuration = compose.configuration(project) if known != changed else {"services": {}}
     for name in sorted(changed, key=lambda name: {"front": 0, "api": 2}.get(name, 1)):
@@ -205,7 +206,7 @@ def withdraw(attempt: Attempt) -> None:
 
 
 def diagnose(attempt: Attempt) -> None:
-    """Nothing more: `_update` and `_watch` show why a service failed while its tasks exist."""
+    """Show nothing: `_update` and `_watch` have shown why a service failed, while its tasks existed."""
 
 
 def finish(attempt: Attempt) -> str:

@@ -14,7 +14,10 @@ MANAGER_SECONDS = 60  # how long a node may take to become a manager again after
 
 
 def find_live(settings: Settings) -> Live:
-    """Return the live release: the one that .env names, or after a killed first deploy the one of the front."""
+    """Return the live release: the one that .env names, or after a killed first deploy the one of the front.
+
+    It is empty if no task of it runs.
+    """
     running = [task for task in stack.tasks(settings) if task.is_running and task.deploy_id]
     fronts = [task.deploy_id for task in running if task.service == "front"]
     deploy_id = settings.deploy_id or next(iter(fronts), "")
@@ -30,13 +33,12 @@ def _container(task: stack.Task) -> Container:
 
 
 def clean_up(directory: Path, settings: Settings) -> Live:
-    """Remove what an interrupted deploy left, and return the live release. Its services are left to `roll_out`."""
+    """Remove what an interrupted deploy left, and return the live release. `roll_out` replaces its services."""
     require_manager()
     if engine.containers(settings.project):
         raise Refused(
             f"ENGINE in .env is swarm, but containers of Compose still run: see 'From one server to several' in "
-            f"docs/swarm.md; to stop them, which interrupts the site: sudo docker compose --file "
-            f"{directory}/docker-compose.prod.yml --project-directory {directory} down"
+            f"docs/swarm.md; to stop them, which interrupts the site: cd {directory} && sudo docker compose down"
         )
     repair.remove_leftovers(directory, settings)
     stack.end_jobs(settings)

@@ -49,6 +49,7 @@ def test_what_a_stack_does_not_accept_is_converted(directory):
         {"type": "tmpfs", "target": "/logs"},
     ]
     assert found["deploy"]["endpoint_mode"] == "dnsrr"
+    assert found["deploy"]["placement"]["constraints"] == ["node.labels.quai.main == true"]  # of /srv/media
     assert "update_config" not in found["deploy"]  # not a service of the release
 
 
@@ -90,6 +91,21 @@ def test_a_file_that_swarm_does_not_accept_is_refused_before_a_deploy(project, m
     )
     with expected:
         stackfile.check(project, {"services": {"api": {"image": "quai:1"}}}, ["api"])
+
+
+@pytest.mark.parametrize(
+    ("volumes", "placement", "expected"),
+    [
+        ([{"type": "volume", "source": "db", "target": "/data"}], {}, ["node.labels.quai.main == true"]),
+        ([{"type": "volume", "source": "db", "target": "/data"}], {"constraints": ["a == b"]}, ["a == b"]),
+        ([], {}, None),
+    ],
+)
+def test_a_service_with_a_volume_stays_where_the_volume_is(directory, volumes, placement, expected):
+    """Swarm would create an empty one on another machine."""
+    service = {"image": "db", "volumes": volumes, "tmpfs": "/run", "deploy": {"placement": placement}}
+    found = stackfile.convert("db", service, directory)["deploy"]["placement"]
+    assert found.get("constraints") == expected
 
 
 def test_a_singleton_stops_first_and_stays_on_the_main_machine(directory):

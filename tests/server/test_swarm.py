@@ -291,6 +291,6 @@ def test_a_server_without_a_swarm_is_refused(attempt, calls, info):
 
 def test_containers_of_compose_are_not_touched(attempt, calls, info, monkeypatch):
     monkeypatch.setattr(engine, "containers", lambda project, *labels: ["quai-api-1"])
-    with pytest.raises(Refused, match=r"containers of Compose still run: .* sudo docker compose .* down$"):
+    with pytest.raises(Refused, match=r"containers of Compose still run: .* cd .* && sudo docker compose down$"):
         swarm.clean_up(attempt.directory, attempt.settings)
     assert calls.done == []
