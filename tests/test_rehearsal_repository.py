@@ -77,13 +77,16 @@ def test_files_that_git_does_not_ignore_are_copied(source, tmp_path):
     (source / "a b/c.py").write_text("new")
     (source / "a.log").touch()
     (source / "link").symlink_to("a b")
+    for name in ("service", "server"):
+        (source / "tests" / name).mkdir(parents=True)
+        (source / "tests" / name / "test_it.py").touch()
     subprocess.run(["git", "-C", source, "add", "--all"], check=True)
     (source / "docker-compose.prod.yml").unlink()  # as in the work tree
     (source / "a b/c.py").write_text("changed")
-    repository = Repository(tmp_path / "copies/copy", source)
+    repository = Repository(tmp_path / "copies/copy", source, "tests/(?!service/)")
     repository.commit("The service")
     names = repository.git("-c", "core.quotePath=off", "ls-files").splitlines()
-    expected = {*PIPELINE, ".gitignore", "a b/c.py", "link"} - {"docker-compose.prod.yml"}
+    expected = {*PIPELINE, ".gitignore", "a b/c.py", "link", "tests/service/test_it.py"} - {"docker-compose.prod.yml"}
     assert set(names) == expected
     assert (repository.folder / "a b/c.py").read_text() == "changed"
     assert (repository.folder / "link").readlink().name == "a b"

@@ -31,6 +31,7 @@ from tests.rehearsal.report import (
     write_report,
 )
 from tests.rehearsal.repository import Repository, find_missing_file, find_top, read_project
+from tests.rehearsal.sample import PIPELINE_TESTS
 from tests.rehearsal.scenarios import kill_matrix, scenarios_for, soak
 from tests.rehearsal.scenarios.endurance import count_kills
 from tests.rehearsal.scenarios.mutants import MUTANTS, mutation_tests
@@ -180,7 +181,8 @@ def rehearse(
     """Set up the server, run the scenarios, count the writes, and report; return the exit code."""
     print("rehearsal: a server, set up by scripts/setup-server.sh", flush=True)
     server.start()
-    repository = Repository(ROOT / ".nox/rehearsal/repository", options.repository)
+    omitted = PIPELINE_TESTS if options.repository == ROOT else ""
+    repository = Repository(ROOT / ".nox/rehearsal/repository", options.repository, omitted)
     server.set_up(repository.folder)
     server.push_base_images()
     given = {"kills": options.kills, "soak": options.soak, "part": options.part, "mutants": options.mutants or None}

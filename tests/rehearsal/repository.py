@@ -56,8 +56,11 @@ def find_workflow(source: Path) -> str:
 class Repository:
     """A copy of a repository, with a history of its own. `folder` is the one of the application."""
 
-    def __init__(self, copy: Path, source: Path) -> None:
-        """Copy the files that Git does not ignore, as they are now, of the repository with the application `source`."""
+    def __init__(self, copy: Path, source: Path, omitted: str = "") -> None:
+        """Copy the files that Git does not ignore, as they are now, of the repository with the application `source`.
+
+        Paths that begin with the regular expression `omitted` are left out.
+        """
         top = find_top(source)
         if not top:
             raise ValueError(f"{source} is not in a Git repository")
@@ -67,7 +70,8 @@ class Repository:
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir(parents=True)
         listed = run("git", "-C", str(top), "ls-files", "--cached", "--others", "--exclude-standard", "-z")
-        for name in filter(None, listed.split("\0")):
+        names = [name for name in filter(None, listed.split("\0")) if not (omitted and re.match(omitted, name))]
+        for name in names:
             if (top / name).is_file() or (top / name).is_symlink():
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(top / name, copy / name, follow_symlinks=False)
