@@ -1,11 +1,12 @@
 """The machines of a Swarm: images are pulled and pruned on each one, and problems are described."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from server import commands, engine, release, stack, stackfile
+from server import commands, diagnostics, engine, release, stack, stackfile
 from server.attempt import Attempt
 from server.compose import Project
 from server.errors import Refused
@@ -13,7 +14,14 @@ from server.settings import Settings
 from server.state import say
 
 CREATION_SECONDS = 5  # within which Swarm creates the tasks of a job
-PRUNE_PROGRAM = "/release/server/prune_node.py"
+LOG_SECONDS = 20  # time limit of reading a log from another node
+# What gives a job the engine of its node.
+ENGINE_OPTIONS = (
+    "--user=0",
+    f"--mount=type=bind,source={engine.SOCKET},target={engine.SOCKET}",
+    "--entrypoint=python3",
+)
+PROGRAM = ("-IS", "/release/server/on_node.py")
 
 
 def is_available(node: Mapping[str, Any]) -> bool:
@@ -23,9 +31,10 @@ def is_available(node: Mapping[str, Any]) -> bool:
 
 def pull(project: Project, images: Collection[str]) -> None:
     """Pull these images on each available node. Raises Refused with the nodes that cannot."""
-    for task in _run(project, "pull", images, ["--entrypoint", "true"], []):
-        if task.state == "rejected":  # a task whose image is there may fail: not all images have this command
-            raise Refused(f"the node {task.node} cannot pull the release: {task.error}")
+    with _run(project, "pull", images, ["--entrypoint=true"], []) as tasks:
+        for task in tasks:
+            if task.state == "rejected":  # a task whose image is there may fail: not all images have this command
+                raise Refused(f"the node {task.node} cannot pull the release: {task.error}")
 
 
 def prune(project: Project, image: str, keep: Iterable[str]) -> list[str]:
@@ -33,10 +42,24 @@ def prune(project: Project, image: str, keep: Iterable[str]) -> list[str]:
 
     `image` is the release whose program does it. Images in use are kept. Returns problems.
     """
-    mount = f"type=bind,source={engine.SOCKET},target={engine.SOCKET}"
-    options = ["--user", "0", "--mount", mount, "--entrypoint", "python3"]
-    command = ["-IS", PRUNE_PROGRAM, project.settings.image, *sorted(keep)]
-    return [str(task) for task in _run(project, "prune", [image], options, command) if task.state != "complete"]
+    command = [*PROGRAM, "prune", project.settings.image, *sorted(keep)]
+    with _run(project, "prune", [image], ENGINE_OPTIONS, command) as tasks:
+        return [str(task) for task in tasks if task.state != "complete"]
+
+
+def explain(project: Project, task: stack.Task) -> None:
+    """Print how the container of a task ended, and the output of its health checks. Raises Refused."""
+    options = [*ENGINE_OPTIONS, f"--constraint=node.id=={task.node_id}"]
+    image, command = project.settings.release_image(project.tag), [*PROGRAM, "explain", task.id]
+    with _run(project, "explain", [image], options, command, {task.node_id}) as tasks:
+        for one in tasks:
+            print_log(project, one)
+
+
+def print_log(project: Project, task: stack.Task) -> None:
+    """Print the last lines of the log of a task, from whichever node. Raises TimedOut."""
+    words = ("docker", "service", "logs", "--raw", "--tail", diagnostics.LOG_LINES, task.id)
+    commands.run([*words], project.directory, seconds=LOG_SECONDS)
 
 
 def prune_releases(attempt: Attempt) -> None:
@@ -53,10 +76,19 @@ def prune_releases(attempt: Attempt) -> None:
         say(f"old releases were not pruned: {problem}")
 
 
+@contextmanager
 def _run(
-    project: Project, name: str, images: Collection[str], options: Collection[str], command: Collection[str]
-) -> list[stack.Task]:
-    """Run a command in a container of each image on each available node. Return the ended tasks. Raises Refused."""
+    project: Project,
+    name: str,
+    images: Collection[str],
+    options: Collection[str],
+    command: Collection[str],
+    only: Collection[str] = (),
+) -> Iterator[list[stack.Task]]:
+    """Run a command in a container of each image on each available node, or `only` these. Provide the ended tasks.
+
+    Raises Refused.
+    """
     label = f"{stack.JOB_LABEL}={project.settings.project}"
     try:
         for number, image in enumerate(sorted(images)):
@@ -68,13 +100,13 @@ def _run(
             result = commands.docker(project.directory, *words, stackfile.pinned(image), *command, capture=True)
             if result.code:
                 raise Refused(f"Swarm does not accept the job {name}: {result.error.strip()}")
-        return _wait(label, name)
+        yield _wait(label, name, only)
     finally:
         stack.end_jobs(project.settings)
 
 
-def _wait(label: str, name: str) -> list[stack.Task]:
-    """Return the tasks of the jobs when they have ended on each available node. Raises Refused after a time limit.
+def _wait(label: str, name: str, only: Collection[str]) -> list[stack.Task]:
+    """Return the tasks of the jobs when they have ended on each of these available nodes. Raises Refused after a limit.
 
     Swarm gives no task to a node that becomes available after a job was created, for example after a restart.
     """
@@ -83,6 +115,7 @@ def _wait(label: str, name: str) -> list[stack.Task]:
         jobs, elapsed = stack.find_services(label), time.monotonic() - began
         tasks = stack.find_tasks(label, jobs)
         available = {node["ID"] for node in engine.get("/nodes") if is_available(node)}
+        available &= set(only) or available
         known = {(task.service, task.node_id) for task in tasks}
         is_complete = all((job, node) in known for job in jobs for node in available)
         pending = [task for task in tasks if task.node_id in available and task.state not in stack.ENDED]

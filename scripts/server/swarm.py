@@ -2,13 +2,11 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from server import (
     compose,
-    engine,
     health,
     migrations,
     nodes,
@@ -132,8 +130,7 @@ def _update(attempt: Attempt, configuration: Mapping[str, Any], names: Collectio
     try:
         updates.wait_until_updated(attempt.project, names)
     except Refused:
-        with suppress(Refused, engine.EngineError):  # the node of the task may have died
-            updates.show_failed(attempt.project, names)
+        updates.show_failed(attempt.project, names)
         raise
 
 

@@ -3,13 +3,12 @@
 import math
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
-from server import commands, diagnostics, engine, stack, stackfile
+from server import engine, nodes, stack, stackfile
 from server.compose import Project
 from server.errors import Refused
 from server.state import say
-
-LOG_SECONDS = 20  # time limit of reading a task's log: its node may have died
 
 
 def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool = True) -> None:
@@ -60,11 +59,12 @@ def _describe(failed: Sequence[stack.Task]) -> str:
 
 
 def show_failed(project: Project, names: Collection[str]) -> None:
-    """Show the log of the newest task of each service that failed, or else of one that is not running."""
-    tasks = [task for task in stack.tasks(project.settings) if task.deploy_id == project.deploy_id]
-    for name in names:
-        own = [task for task in tasks if task.service == name and not task.is_running]
-        for task in sorted(own, key=lambda task: not task.has_failed)[:1]:
-            say(f"last log lines of {task}:")
-            words = ("service", "logs", "--raw", "--tail", diagnostics.LOG_LINES, task.id)
-            commands.run(["docker", *words], project.directory, seconds=LOG_SECONDS)
+    """Show why the newest task of each service failed, or else why one is not running; nothing if its node is dead."""
+    with suppress(Refused, engine.EngineError):
+        tasks = [task for task in stack.tasks(project.settings) if task.deploy_id == project.deploy_id]
+        for name in names:
+            own = [task for task in tasks if task.service == name and not task.is_running]
+            for task in sorted(own, key=lambda task: not task.has_failed)[:1]:
+                say(f"last log lines of {task}:")
+                nodes.print_log(project, task)
+                nodes.explain(project, task)

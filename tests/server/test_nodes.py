@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from server import commands, engine, nodes, prune_node, stack
+from server import commands, engine, nodes, on_node, stack
 from server.compose import Project
 from server.errors import Refused
 
@@ -91,7 +91,7 @@ def test_a_node_that_runs_no_tasks_pulls_nothing(project, swarm, state):
 def test_a_prune_that_fails_is_reported(project, swarm):
     swarm.tasks = [task("quai-pull-0", "n1", "complete"), task("quai-pull-0", "n2", "failed", "exit code 1")]
     assert nodes.prune(project, "quai:1", ["sha256:a"]) == ["quai-pull-0 on node2: exit code 1"]
-    assert swarm.created[0][-3:] == ("/release/server/prune_node.py", project.settings.image, "sha256:a")
+    assert swarm.created[0][-4:] == ("/release/server/on_node.py", "prune", project.settings.image, "sha256:a")
 
 
 def test_problems_are_found(settings, swarm, monkeypatch):
@@ -131,4 +131,40 @@ def test_old_digests_of_the_releases_are_found():
         {"RepoDigests": ["host/quai@sha256:kept"]},
         {"RepoDigests": None},
     ]
-    assert prune_node.find_old(images, "host/quai", {"sha256:kept"}) == ["host/quai@sha256:old"]
+    assert on_node.find_old(images, "host/quai", {"sha256:kept"}) == ["host/quai@sha256:old"]
+
+
+def test_a_task_is_explained_by_its_node(project, swarm, monkeypatch):
+    logs = []
+    swarm.tasks = [task("quai-pull-0", "n2", "complete")]
+    monkeypatch.setattr(nodes.commands, "run", lambda words, directory, seconds: logs.append(words))
+    nodes.explain(project, task("api", "n2", "failed"))
+    [words] = swarm.created
+    assert "--constraint=node.id==n2" in words
+    assert words[-3:] == ("/release/server/on_node.py", "explain", "t")
+    assert [one[:3] for one in logs] == [["docker", "service", "logs"]]
+
+
+def test_a_task_on_a_node_that_died_is_not_waited_for(project, swarm, monkeypatch):
+    swarm.states = swarm.states | {"n2": ("down", "active")}
+    nodes.explain(project, task("api", "n2", "failed"))
+    assert swarm.removed == ["j0"]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({"Running": False, "ExitCode": 3}, ["exit code 3"]),
+        ({"Running": True, "Health": None}, []),
+        (
+            {"Running": False, "ExitCode": 137, "OOMKilled": True},
+            ["exit code 137", "out of memory: the kernel killed it (OOMKilled); its limit is 64 MiB"],
+        ),
+        (
+            {"Running": True, "Health": {"Log": [{"Output": "a\nPARTNER is not set\n"}, {"Output": ""}]}},
+            ["health check: PARTNER is not set"],
+        ),
+    ],
+)
+def test_the_state_of_a_container_is_described(state, expected):
+    assert on_node.describe(state, 64) == expected
