@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from server import commands, compose, engine, roles, stackfile
@@ -11,6 +11,7 @@ from server.errors import Refused
 from server.settings import Settings
 
 NAMESPACE = "com.docker.stack.namespace"  # a label of all services and tasks of a stack
+SERVICE_NAME = "com.docker.swarm.service.name"  # a label of containers
 JOB_LABEL = "quai.job"  # a label of services that a deploy creates for itself, and removes
 POLL_SECONDS = 0.2
 ENDED = ("complete", "failed", "rejected", "shutdown", "orphaned", "remove")  # states of a task
@@ -62,14 +63,36 @@ def apply(
     """
     command = ("stack", "deploy", "--with-registry-auth", "--resolve-image=never", "--compose-file=-")
     words = ["docker", *command, project.settings.project]
-    content = stackfile.build(configuration, names, project.directory, may_roll_back=may_roll_back)
+    for name in names:  # one at a time: a second update would make Swarm forget what the service was before
+        content = stackfile.build(configuration, [name], project.directory, may_roll_back=may_roll_back)
+
+        def deploy(content: Any = content) -> commands.Result:
+            with compose.private_file(content) as file:
+                return commands.run(words, project.directory, input=file, capture=True)
+
+        _retry(deploy, f"Swarm does not accept {name}")
+
+
+def _retry(action: Callable[[], commands.Result], problem: str) -> None:
+    """Repeat a command if Swarm itself changes the service in the meantime. Raises Refused."""
     for _ in range(UPDATE_TRIES):
-        with compose.private_file(content) as file:
-            result = commands.run(words, project.directory, input=file, capture=True)
+        result = action()
         if OUT_OF_SEQUENCE not in result.error:
             break
     if result.code:
-        raise Refused(f"Swarm does not accept {' and '.join(names)}: {result.error.strip()}")
+        raise Refused(f"{problem}: {result.error.strip()}")
+
+
+def scale(project: Project, name: str, count: int) -> None:
+    """Change the number of tasks of a service. Raises Refused."""
+    words = ("service", "scale", "--detach", f"{project.settings.project}_{name}={count}")
+    _retry(lambda: commands.docker(project.directory, *words, capture=True), f"Swarm does not scale {name}")
+
+
+def roll_back(project: Project, name: str) -> None:
+    """Let Swarm return a service to what it was before its last update, with its settings of that time."""
+    words = ("service", "rollback", "--detach", "--quiet", f"{project.settings.project}_{name}")
+    _retry(lambda: commands.docker(project.directory, *words, capture=True), f"Swarm does not roll back {name}")
 
 
 def create_networks(project: Project, configuration: Mapping[str, Any], image: str) -> None:
@@ -88,14 +111,6 @@ def end_jobs(settings: Settings) -> None:
     """Remove the services that deploys created for themselves. Raises EngineError."""
     for job in find_services(f"{JOB_LABEL}={settings.project}").values():
         engine.remove_service(job["ID"])
-
-
-def roll_back(project: Project, name: str) -> None:
-    """Let Swarm return a service to what it was before its last update, with its settings of that time."""
-    words = ("service", "rollback", "--detach", "--quiet", f"{project.settings.project}_{name}")
-    result = commands.docker(project.directory, *words, capture=True)
-    if result.code:
-        raise Refused(f"Swarm does not roll back the {name}: {result.error.strip()}")
 
 
 def services(settings: Settings) -> dict[str, Any]:
@@ -129,6 +144,19 @@ def previous_deploy_id(service: Mapping[str, Any]) -> str | None:
     """Return the id of the deploy of a service before its last update; None if it was not updated."""
     previous = service.get("PreviousSpec")
     return _labels(previous["TaskTemplate"]).get(roles.RELEASE_LABEL, "") if previous else None
+
+
+def replicas(service: Mapping[str, Any]) -> int | None:
+    """Return the number of tasks of a service; None if each node runs one."""
+    mode = service["Spec"]["Mode"].get("Replicated")
+    return None if mode is None else int(mode.get("Replicas", 1))
+
+
+def is_applied(service: Mapping[str, Any] | None, name: str, configured: Mapping[str, Any], count: int) -> bool:
+    """Return whether a deployed service has the settings and the number of tasks of the compose file."""
+    if service is None or labels(service).get(stackfile.HASH) != stackfile.digest(name, configured):
+        return False
+    return replicas(service) in (None, count)
 
 
 def is_singleton(service: Mapping[str, Any]) -> bool:
@@ -183,16 +211,30 @@ def _task(task: Any, names: Mapping[str, str], hosts: Mapping[str, str]) -> Task
 
 
 def stop(project: Project, names: Collection[str], seconds: float) -> None:
-    """Stop all tasks of these services, each within its own grace period, and keep the services. Raises Refused."""
-    scales = sorted(f"{project.settings.project}_{name}=0" for name in names)
-    result = commands.docker(project.directory, "service", "scale", "--detach", *scales, capture=True)
-    if result.code:
-        raise Refused(f"Swarm does not stop {' and '.join(names)}: {result.error.strip()}")
+    """Stop all tasks of these services, each within its own grace period, and keep the services. Raises Refused.
+
+    A task that ends may already be unknown to Swarm: the containers of this machine count, too.
+    """
+    found = services(project.settings)
+    for name in names:
+        if replicas(found[name]):  # a second change to 0 would make Swarm forget tasks that still run
+            scale(project, name, 0)
     deadline = time.monotonic() + seconds
-    while left := [one for one in tasks(project.settings) if one.service in names and one.state not in ENDED]:
+    while left := _running(project, names):
         if time.monotonic() > deadline:
-            raise Refused(f"{left[0].service} on {left[0].node} has not ended within {seconds:g} s")
+            raise Refused(f"{', '.join(left)} did not end within {seconds:g} s")
         time.sleep(POLL_SECONDS)
+
+
+def _running(project: Project, names: Collection[str]) -> list[str]:
+    """Return the tasks of these services that have not ended, and their containers on this machine."""
+    left = [str(one) for one in tasks(project.settings) if one.service in names and one.state not in ENDED]
+    filters = json.dumps({"label": [f"{NAMESPACE}={project.settings.project}"]})
+    for container in engine.get("/containers/json", {"filters": filters}):
+        name = container["Labels"].get(SERVICE_NAME, "").removeprefix(f"{project.settings.project}_")
+        if name in names:
+            left.append(f"the container {container['Id'][:12]} of {name}")
+    return left
 
 
 def remove(settings: Settings, names: Iterable[str]) -> None:

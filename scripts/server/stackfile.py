@@ -15,6 +15,7 @@ HASH = "quai.hash"  # a label of a service's containers: the digest of its confi
 MAIN_NODE = "node.labels.quai.main == true"  # the machine with the volumes and the singletons
 # For the services of a release that are not singletons; docker-compose.swarm.yml takes precedence.
 ROLLING = {"order": "start-first", "failure_action": "rollback", "monitor": "5s"}
+ROLLBACK = {"order": "start-first", "failure_action": "continue", "monitor": "1s"}
 BATCHES = 3  # a third of the tasks is replaced at a time
 STOP_FIRST = {"order": "stop-first", "failure_action": "pause", "monitor": "5s"}
 RESTART = {"condition": "any", "delay": "1s"}
@@ -79,7 +80,7 @@ def convert(name: str, service: Mapping[str, Any], directory: Path) -> dict[str,
     elif roles.RELEASE_LABEL in labels:
         parallel = {"parallelism": math.ceil(deploy.get("replicas", 1) / BATCHES)}
         deploy["update_config"] = {**ROLLING, **parallel, **(deploy.get("update_config") or {})}
-        deploy.setdefault("rollback_config", {"order": "start-first", "monitor": "1s", **parallel})
+        deploy["rollback_config"] = {**ROLLBACK, **parallel, **(deploy.get("rollback_config") or {})}
     return {**found, "deploy": deploy, "labels": {**labels, HASH: digest(name, service)}}
 
 

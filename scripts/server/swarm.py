@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from server import (
     compose,
+    engine,
     health,
     migrations,
     nodes,
     prober,
     roles,
+    singletons,
     stack,
     stackfile,
     swarm_repair,
@@ -26,7 +29,6 @@ from server.settings import Settings
 from server.state import say
 
 PORT = "API_PORT"  # the name of a setting, and of a variable of the front
-SINGLETON_SECONDS = 4 * 3600  # time limit of stopping a singleton: its job may take hours to end
 
 
 def find_live(directory: Path, settings: Settings) -> Live:
@@ -35,7 +37,7 @@ def find_live(directory: Path, settings: Settings) -> Live:
 
 
 def clean_up(directory: Path, settings: Settings) -> Live:
-    """Remove what an interrupted deploy left, and return the live release. `roll_out` replaces its services."""
+    """Return to the live release after an interrupted deploy, remove what it left, and return the live release."""
     return swarm_repair.clean_up(directory, settings)
 
 
@@ -47,15 +49,15 @@ def keep_live(attempt: Attempt) -> bool:
     configuration = compose.configuration(project)
     services, found = configuration["services"], stack.services(attempt.settings)
     names = roles.release_services(services, attempt.image)
-    applied = [name for name in names if name in found and _is_applied(found[name], name, services)]
+    applied = [name for name in names if stack.is_applied(found.get(name), name, services[name], names[name])]
     for name in names:
-        if name not in found and not _is_singleton(name, services, found):
-            say(f"the {name} is not in the Swarm: deploying the release again")
+        if name not in applied and not singletons.is_singleton(name, services, found):  # `finish` replaces those
+            what = (
+                "the settings or the release of the {} have changed" if name in found else "the {} is not in the Swarm"
+            )
+            say(f"{what.format(name)}: replacing the release")
             return False
-        if name not in applied and not _is_singleton(name, services, found):  # `finish` replaces those
-            say(f"the settings or the release of {name} have changed: replacing the release")
-            return False
-    _start_missing(project, configuration)
+    updates.start_missing(project, configuration)
     try:
         updates.wait_until_updated(project, applied, is_new=False)
         with prober.start(project) as container:
@@ -64,17 +66,6 @@ def keep_live(attempt: Attempt) -> bool:
         say(f"the live release fails a check ({error}): deploying it again")
         return False
     return True
-
-
-def _is_applied(service: Mapping[str, Any], name: str, services: Mapping[str, Any]) -> bool:
-    """Return whether a deployed service has the settings that the compose file gives it."""
-    return stack.labels(service).get(stackfile.HASH) == stackfile.digest(name, services[name])
-
-
-def _is_singleton(name: str, services: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Return whether a service of the compose file is a singleton, or the deployed one: its tasks must end first."""
-    is_deployed = name in found and stack.is_singleton(found[name])
-    return is_deployed or roles.is_singleton(roles.labels(services[name]))
 
 
 def roll_out(attempt: Attempt, refuse_older: bool) -> str:
@@ -87,23 +78,23 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
         compose.require_same_networks(project, configuration, attempt.live.tag)
         _require_same_port(project, plan.services)
     nodes.pull(project, {plan.services[name]["image"] for name in plan.replicas})
-    _start_missing(project, configuration)
+    updates.start_missing(project, configuration)
     stack.create_networks(project, configuration, attempt.image)
     if "migrate" in plan.services:
         attempt.steps.begin("migrate")
         if migrations.check_pending(project, plan.services):
             migrations.migrate(project, plan.services)
     attempt.steps.begin("start", "api")
-    _update(attempt, configuration, ["api"])
+    _update(attempt, plan, ["api"])
     if workers := _workers(plan, stack.services(attempt.settings)):
         attempt.steps.begin("workers", ", ".join(workers))
-        _update(attempt, configuration, workers)
+        _update(attempt, plan, workers)
     target = _make_target(attempt, plan.services)
     with prober.start(project) as container:
         attempt.steps.begin("verify")
         prober.verify_front(project, container, target)
         attempt.steps.begin("switch")
-        _update(attempt, configuration, ["front"])
+        _update(attempt, plan, ["front"])
         prober.verify_proxies(container, target)
         attempt.steps.begin("watch")
         _watch(attempt, container, target)
@@ -122,9 +113,10 @@ def _require_same_port(project: Project, services: Mapping[str, Any]) -> None:
         )
 
 
-def _update(attempt: Attempt, configuration: Mapping[str, Any], names: Collection[str]) -> None:
+def _update(attempt: Attempt, plan: Plan, names: Collection[str]) -> None:
     """Update services, and wait until Swarm has replaced their tasks. Raises Refused, and shows the log of a task."""
-    stack.apply(attempt.project, configuration, names)
+    _add_tasks(attempt, plan, names)
+    stack.apply(attempt.project, plan.configuration, names)
     if attempt.steps.name == "start":
         attempt.steps.begin("wait", "until Swarm has replaced each task")
     try:
@@ -134,19 +126,28 @@ def _update(attempt: Attempt, configuration: Mapping[str, Any], names: Collectio
         raise
 
 
+def _add_tasks(attempt: Attempt, plan: Plan, names: Collection[str]) -> None:
+    """Run the live release with as many tasks as the new one. Raises Refused.
+
+    Otherwise a rollback would reduce their number, and Swarm might end those of the live release first.
+    """
+    found = stack.services(attempt.settings)
+    for name in names:
+        before = stack.replicas(found[name]) if name in found else None
+        if before is not None and before < plan.replicas[name]:
+            stack.scale(attempt.project, name, plan.replicas[name])
+            project = replace(attempt.project, deploy_id=stack.deploy_id(found[name]))
+            try:
+                updates.wait_until_updated(project, [name], is_new=False)
+            except Refused:
+                stack.scale(attempt.project, name, before)
+                raise
+
+
 def _workers(plan: Plan, found: Mapping[str, Any]) -> list[str]:
     """Return the services of a release that are replaced after the API. Singletons are replaced at the end."""
     names = [name for name in plan.replicas if name not in roles.SERVING]
-    return [name for name in names if not _is_singleton(name, plan.services, found)]
-
-
-def _start_missing(project: Project, configuration: Mapping[str, Any]) -> None:
-    """Create the services that a deploy does not replace, unless the stack has them. Swarm keeps them running."""
-    found = stack.services(project.settings)
-    missing = [name for name in roles.other_services(configuration["services"]) if name not in found]
-    if missing:
-        stack.apply(project, configuration, missing)
-        updates.wait_until_updated(project, missing)
+    return [name for name in names if not singletons.is_singleton(name, plan.services, found)]
 
 
 def _make_target(attempt: Attempt, services: Mapping[str, Any]) -> health.Target:
@@ -168,38 +169,8 @@ def _watch(attempt: Attempt, container: str, target: health.Target) -> None:
 
 
 def withdraw(attempt: Attempt) -> None:
-    """Go back to the release that was live, in the reverse order. After a refused first deploy, remove it.
-
-    Services that Swarm has rolled back, or that were not updated yet, are left alone: `.env` may have changed.
-    """
-    live, settings, problems = attempt.live, attempt.settings, []
-    swarm_repair.require_manager()
-    found = stack.services(settings)
-    deployed = [name for name in found if stack.deploy_id(found[name])]
-    if not live.tag:
-        stack.remove(settings, deployed)
-        return
-    project = Project(attempt.directory, settings, live.tag, live.deploy_id)
-    changed = [name for name in deployed if stack.deploy_id(found[name]) != live.deploy_id]
-    # Swarm knows what they were before their last update: the live release, or no part of a release. After a killed
-    # deploy, that may be another release.
-    known = [name for name in changed if stack.previous_deploy_id(found[name]) in ("", live.deploy_id)]
-    configuration = compose.configuration(project) if known != changed else {"services": {}}
-    for name in sorted(changed, key=lambda name: {"front": 0, "api": 2}.get(name, 1)):
-        try:
-            if name in known:
-                stack.roll_back(project, name)
-            elif roles.RELEASE_LABEL in roles.labels(configuration["services"].get(name, {})):
-                stack.apply(project, configuration, [name], may_roll_back=False)
-            else:
-                stack.remove(settings, [name])
-                continue
-            updates.wait_until_updated(project, [name], is_new=False)
-        except Refused as error:  # the others must go back, too
-            problems.append(str(error))
-    _start_missing(project, configuration)
-    if problems:
-        raise Refused("; ".join(problems))
+    """Go back to the release that was live."""
+    swarm_repair.withdraw(attempt)
 
 
 def diagnose(attempt: Attempt) -> None:
@@ -208,32 +179,29 @@ def diagnose(attempt: Attempt) -> None:
 
 def finish(attempt: Attempt) -> str:
     """Replace singletons, remove services of previous releases, and prune images. Return a problem, or nothing."""
-    configuration, found = compose.configuration(attempt.project), stack.services(attempt.settings)
-    services, problem = configuration["services"], ""
-    names = roles.release_services(services, attempt.image)
+    configuration = compose.configuration(attempt.project)
+    problem = singletons.replace(attempt.project, configuration)
+    names = roles.release_services(configuration["services"], attempt.image)
+    found = stack.services(attempt.settings)
     former = [name for name in found if name not in names and stack.deploy_id(found[name])]
-    new = [name for name in names if _is_singleton(name, services, found)]
-    new = [name for name in new if name not in found or not _is_applied(found[name], name, services)]
-    previous = [name for name in found if name in new or (name in former and stack.is_singleton(found[name]))]
-    try:
-        # Not left to Swarm: it waits at most one minute for the end of a previous task.
-        if previous:
-            say(f"waiting for the end of {', '.join(previous)}")
-            stack.stop(attempt.project, previous, SINGLETON_SECONDS)
-        if new:
-            stack.apply(attempt.project, configuration, new)
-            updates.wait_until_updated(attempt.project, new)
-    except Refused as error:
-        problem = str(error)
-    stack.remove(attempt.settings, former)
-    _start_missing(attempt.project, configuration)
+    stack.remove(attempt.settings, [name for name in former if not stack.is_singleton(found[name])])
+    updates.start_missing(attempt.project, configuration)
     nodes.prune_releases(attempt)
     return problem
 
 
 def apply_services(project: Project, names: Sequence[str]) -> None:
     """Apply changed settings of services that a deploy does not replace. Raises Refused."""
-    stack.apply(project, compose.configuration(project), names)
+    configuration, found = compose.configuration(project), stack.services(project.settings)
+    hashes = {name: stackfile.digest(name, configuration["services"][name]) for name in names}
+    changed = [
+        name for name in names if name in found and stack.labels(found[name]).get(stackfile.HASH) != hashes[name]
+    ]
+    # Not left to Swarm, which waits at most one minute: two databases must not use one volume.
+    stopped = [name for name in changed if stack.replicas(found[name]) is not None]
+    if stopped:
+        stack.stop(project, stopped, engine.STOP_SECONDS)
+    stack.apply(project, configuration, names)
     updates.wait_until_updated(project, names, is_new=False)
 
 

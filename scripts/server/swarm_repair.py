@@ -4,11 +4,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from server import engine, repair, stack
-from server.attempt import Live
+from server import compose, engine, repair, roles, singletons, stack, updates
+from server.attempt import Attempt, Live
+from server.compose import Project
 from server.engine import Container
 from server.errors import Refused
 from server.settings import Settings
+from server.state import say
 
 MANAGER_SECONDS = 60  # how long a node may take to become a manager again after a reboot
 
@@ -33,7 +35,7 @@ def _container(task: stack.Task) -> Container:
 
 
 def clean_up(directory: Path, settings: Settings) -> Live:
-    """Remove what an interrupted deploy left, and return the live release. `roll_out` replaces its services."""
+    """Return to the live release after an interrupted deploy, remove what it left, and return the live release."""
     require_manager()
     if engine.containers(settings.project):
         raise Refused(
@@ -42,9 +44,71 @@ def clean_up(directory: Path, settings: Settings) -> Live:
         )
     repair.remove_leftovers(directory, settings)
     stack.end_jobs(settings)
+    if settings.deploy_id:
+        for problem in _restore(Project(directory, settings, "", settings.deploy_id), use_files=False):
+            say(problem)  # only a message: the release to be deployed may correct it
     live = find_live(settings)
     repair.link_current(directory, live.tag)
     return live
+
+
+def withdraw(attempt: Attempt) -> None:
+    """Go back to the release that was live, in the reverse order. After a refused first deploy, remove it."""
+    live, settings = attempt.live, attempt.settings
+    require_manager()
+    before = stack.services(settings)
+    deployed = [name for name in before if stack.deploy_id(before[name])]
+    if not live.tag:
+        stack.remove(settings, deployed)
+        return
+    project = Project(attempt.directory, settings, live.tag, live.deploy_id)
+    problems, found = _restore(project, use_files=True), stack.services(settings)
+    # After a deploy that was killed behind the write of .env, the live release has not replaced them yet.
+    singles = [one for one in found.values() if stack.is_singleton(one)]
+    is_stale = any(stack.deploy_id(one) not in ("", live.deploy_id) for one in singles)
+    if is_stale or len(found) < len(before):
+        configuration = compose.configuration(project)
+        updates.start_missing(project, configuration)
+        problems += filter(None, [singletons.replace(project, configuration)])
+    if problems:
+        raise Refused("; ".join(problems))
+
+
+def _restore(project: Project, *, use_files: bool) -> list[str]:
+    """Return the services of a release, except singletons, to the live release: the front first. Return problems.
+
+    With `use_files`, those of which Swarm no longer knows the live release get it from its files and today's `.env`.
+    """
+    found, problems = stack.services(project.settings), []
+    names = [name for name in found if stack.deploy_id(found[name]) and not stack.is_singleton(found[name])]
+    for name in sorted(names, key=lambda name: {"front": 0, "api": 2}.get(name, 1)):
+        try:
+            if _restore_service(project, name, use_files):
+                updates.wait_until_updated(project, [name], is_new=False)
+        except (Refused, engine.EngineError) as error:  # the others must go back, too
+            problems.append(str(error))
+    return problems
+
+
+def _restore_service(project: Project, name: str, use_files: bool) -> bool:
+    """Return a service to the live release, unless it has it. Return whether Swarm replaces its tasks."""
+    service = stack.services(project.settings).get(name)  # again: Swarm itself may have rolled it back
+    if service is None:
+        return False
+    if stack.deploy_id(service) == project.deploy_id:
+        return stack.update_state(service) in ("updating", "rollback_started")
+    # Before its last update it was part of the live release, or of none.
+    if stack.previous_deploy_id(service) in ("", project.deploy_id):
+        stack.roll_back(project, name)
+        return True
+    if not use_files:
+        return False
+    configuration = compose.configuration(project)
+    if roles.RELEASE_LABEL not in roles.labels(configuration["services"].get(name, {})):
+        stack.remove(project.settings, [name])
+        return False
+    stack.apply(project, configuration, [name], may_roll_back=False)
+    return True
 
 
 def require_manager() -> None:

@@ -2,13 +2,16 @@
 
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
-from server import engine, nodes, stack, stackfile
+from server import engine, nodes, roles, stack, stackfile
 from server.compose import Project
 from server.errors import Refused
 from server.state import say
+
+NANOSECONDS = 1e9  # in a second; the engine's unit of durations
 
 
 def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool = True) -> None:
@@ -17,7 +20,8 @@ def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool
     Swarm rolls back a service whose new tasks fail. If for HEALTH_SECONDS no further task starts, and no node dies,
     the update has failed, too. Tasks of a release that is not new may have failed long ago.
     """
-    limit = project.settings.health_seconds
+    found = stack.services(project.settings)
+    limit = project.settings.health_seconds + max((_pauses(found[name]) for name in names), default=0)
     deadline, before = time.monotonic() + limit, (math.inf, 0)
     while missing := _count_missing(project, names, is_new):
         now = (sum(missing.values()), sum(node["Status"]["State"] == "ready" for node in engine.get("/nodes")))
@@ -48,10 +52,28 @@ def _count_missing(project: Project, names: Collection[str], is_new: bool) -> di
         is_restarted = not update or stack.is_singleton(found[name])
         if is_new and current and is_restarted and any(task.has_failed for task in own):
             raise Refused(f"the {name} has failed{_describe(failed)}")
-        count = found[name]["ServiceStatus"]["DesiredTasks"] - sum(task.is_running for task in own)
+        desired = found[name]["ServiceStatus"]["DesiredTasks"]
+        if stack.replicas(found[name]) is None:  # one on each node; Swarm counts those that it has created
+            desired = max(desired, 1)
+        count = desired - sum(task.is_running for task in own)
         if count > 0 or update in ("updating", "rollback_started"):
             missing[name] = max(count, 0)
     return missing
+
+
+def start_missing(project: Project, configuration: Mapping[str, Any]) -> None:
+    """Create the services that a deploy does not replace, unless the stack has them. Swarm keeps them running."""
+    found = stack.services(project.settings)
+    missing = [name for name in roles.other_services(configuration["services"]) if name not in found]
+    if missing:
+        stack.apply(project, configuration, missing)
+        wait_until_updated(project, missing)
+
+
+def _pauses(service: Mapping[str, Any]) -> float:
+    """Return for how many seconds Swarm may start no task although an update goes on: it watches tasks, or waits."""
+    configs = [service["Spec"].get(key) or {} for key in ("UpdateConfig", "RollbackConfig")]
+    return float(max(config.get("Monitor", 0) + config.get("Delay", 0) for config in configs)) / NANOSECONDS
 
 
 def _describe(failed: Sequence[stack.Task]) -> str:

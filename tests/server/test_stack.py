@@ -45,6 +45,7 @@ class Swarm:
 
     def __init__(self):
         self.labels, self.update, self.desired, self.nodes, self.tasks = LABELS, "completed", 2, "ready", []
+        self.mode, self.containers, self.monitor = {"Replicated": {"Replicas": 2}}, [], 0
         self.task("running"), self.task("running")
 
     def task(self, state, deploy_id="200", error="", code=0):
@@ -58,10 +59,13 @@ class Swarm:
     def get(self, path, query=None):
         if path == "/nodes":
             return [{"ID": "n1", "Description": {"Hostname": "node1"}, "Status": {"State": self.nodes}}]
+        if path == "/containers/json":
+            return [{"Id": one, "Labels": {"com.docker.swarm.service.name": "quai_api"}} for one in self.containers]
         if path == "/tasks":
             return list(self.tasks)
         labels = {"quai.hash": self.labels["quai.deploy"], **self.labels}
-        spec = {"Name": "quai_api", "TaskTemplate": {"ContainerSpec": {"Labels": labels}}}
+        spec = {"Name": "quai_api", "TaskTemplate": {"ContainerSpec": {"Labels": labels}}, "Mode": self.mode}
+        spec |= {"UpdateConfig": {"Monitor": self.monitor * 10**9, "Delay": 10**9}} if self.monitor else {}
         service = {"ID": "s1", "Spec": spec, "ServiceStatus": {"DesiredTasks": self.desired}}
         return [service | ({"UpdateStatus": {"State": self.update}} if self.update else {})]
 
@@ -191,25 +195,65 @@ def test_networks_that_no_service_of_the_stack_uses_yet_are_created(project, mon
     assert service["deploy"]["replicas"] == 0
 
 
-def test_a_service_is_stopped_when_its_tasks_have_ended(project, swarm, monkeypatch):
-    done, states = [], ["running", "shutdown"]
+@pytest.mark.parametrize(("replicas", "scaled"), [(2, [("service", "scale", "--detach", "quai_api=0")]), (0, [])])
+def test_a_service_is_stopped_when_its_tasks_and_containers_have_ended(project, swarm, monkeypatch, replicas, scaled):
+    """After a second change to 0, Swarm would no longer know tasks whose containers still run."""
+    done, polls = [], []
 
     def docker(directory, *words, capture):
         done.append(words)
         return commands.Result(0, "", "")
 
     def sleep(seconds):
-        for task in swarm.tasks:
-            task["Status"]["State"] = states[len(done) > 1]
-        done.append("poll")
+        polls.append("poll")
+        if len(polls) == 2:
+            swarm.tasks = []
+        if len(polls) == 4:
+            swarm.containers = []
 
+    swarm.mode, swarm.containers = {"Replicated": {"Replicas": replicas}}, ["c1"]
     monkeypatch.setattr(stack.commands, "docker", docker)
     monkeypatch.setattr(stack.time, "sleep", sleep)
     stack.stop(project, ["api"], 100)
-    assert done == [("service", "scale", "--detach", "quai_api=0"), "poll", "poll"]
+    assert done == scaled
+    assert len(polls) == 4
 
 
 def test_a_service_that_does_not_stop_is_named(project, swarm, monkeypatch):
     monkeypatch.setattr(stack.commands, "docker", lambda *_, **__: commands.Result(0, "", ""))
-    with pytest.raises(Refused, match="api on node1 has not ended within 0 s"):
+    with pytest.raises(Refused, match=r"api on node1: running, .* did not end within 0 s"):
         stack.stop(project, ["api"], 0)
+
+
+def test_services_are_applied_one_at_a_time(project, monkeypatch):
+    """A repeated update would make Swarm forget what the other service was before."""
+    given = []
+
+    def run(command, directory, **options):
+        given.append(list(json.load(options["input"])["services"]))
+        return commands.Result(len(given) == 2, "", "update out of sequence" * (len(given) == 2))
+
+    monkeypatch.setattr(stack.commands, "run", run)
+    stack.apply(project, {"services": {"one": {"image": "a"}, "two": {"image": "a"}}}, ["one", "two"])
+    assert given == [["one"], ["two"], ["two"]]
+
+
+def test_the_time_in_which_swarm_watches_tasks_is_added(project, swarm, monkeypatch):
+    times = []
+    swarm.monitor, swarm.update = 3, "updating"
+
+    def sleep(seconds):
+        times.append(len(times))
+        if len(times) == 18:  # 4.5 s: more than HEALTH_SECONDS
+            swarm.update = "completed"
+
+    monkeypatch.setattr(updates.time, "monotonic", lambda: len(times) / 4)
+    monkeypatch.setattr(updates.time, "sleep", sleep)
+    updates.wait_until_updated(project, ["api"])
+    assert len(times) == 18
+
+
+def test_a_service_that_runs_on_each_node_has_at_least_one_task(project, swarm):
+    """Swarm counts the tasks that it has created, and it creates them some time after the service."""
+    swarm.mode, swarm.desired, swarm.tasks = {"Global": {}}, 0, []
+    assert updates._count_missing(project, ["api"], True) == {"api": 1}

@@ -59,7 +59,7 @@ def test_a_third_of_a_release_is_replaced_at_a_time_and_rolled_back(directory, r
     deploy = stackfile.convert("api", service, directory)["deploy"]
     expected = {"order": "start-first", "failure_action": "rollback", "monitor": "5s", "parallelism": parallelism}
     assert deploy["update_config"] == expected
-    assert deploy["rollback_config"] == {"order": "start-first", "monitor": "1s", "parallelism": parallelism}
+    assert deploy["rollback_config"] == stackfile.ROLLBACK | {"parallelism": parallelism}
 
 
 def test_the_compose_file_takes_precedence(directory):

@@ -5,7 +5,20 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from server import compose, engine, migrations, nodes, prober, release, repair, stack, stackfile, swarm, updates
+from server import (
+    compose,
+    engine,
+    migrations,
+    nodes,
+    prober,
+    release,
+    repair,
+    singletons,
+    stack,
+    stackfile,
+    swarm,
+    updates,
+)
 from server.attempt import Attempt, Live, Steps
 from server.compose import Project
 from server.errors import Refused
@@ -32,15 +45,20 @@ def task(service, deploy_id, tag, state="running"):
     return stack.Task("t", service, "node1", "n1", state, "running", "", 0, deploy_id, tag)
 
 
-def deployed(deploy_id="100", digest="", previous=None, single=False):
+def deployed(deploy_id="100", digest="", previous=None, single=False, replicas=1, update=""):
     """Return a service of a release as the engine describes it; `previous` is the deploy id before its last update."""
 
     def spec(one):
         labels = {"quai.deploy": one} if one else {}
-        return {"TaskTemplate": {"ContainerSpec": {"Labels": labels | {stackfile.HASH: digest} | singleton}}}
+        template = {"ContainerSpec": {"Labels": labels | {stackfile.HASH: digest} | singleton}}
+        return {"TaskTemplate": template, "Mode": {"Replicated": {"Replicas": replicas}}}
 
     singleton = {"quai.single": "true"} if single else {}
-    return {"ID": "s", "Spec": spec(deploy_id)} | ({} if previous is None else {"PreviousSpec": spec(previous)})
+    found = {"ID": "s", "Spec": spec(deploy_id), "UpdateStatus": {"State": update}}
+    return found | ({} if previous is None else {"PreviousSpec": spec(previous)})
+
+
+OTHERS = {"db": deployed(""), "proxy": deployed("")}
 
 
 @pytest.fixture
@@ -84,7 +102,8 @@ def calls(monkeypatch):
     monkeypatch.setattr(stack, "create_networks", record("networks"))
     monkeypatch.setattr(stackfile, "check", record("check"))
     monkeypatch.setattr(compose, "require_same_networks", record("same networks"))
-    monkeypatch.setattr(stack, "remove", lambda _, names: found.done.append(" ".join(["remove", *names])))
+    monkeypatch.setattr(stack, "remove", lambda _, names: names and found.done.append(" ".join(["remove", *names])))
+    monkeypatch.setattr(stack, "scale", lambda _, name, count: found.done.append(f"{name}={count}"))
     monkeypatch.setattr(migrations, "check_pending", lambda *_: True)
     monkeypatch.setattr(migrations, "migrate", record("migrate"))
     monkeypatch.setattr(prober, "start", lambda _: nullcontext("prober"))
@@ -116,12 +135,26 @@ def test_each_service_is_updated_after_the_one_before(attempt, calls):
 def test_a_scheduler_that_becomes_a_worker_is_replaced_at_the_end(attempt, calls, monkeypatch):
     """Its previous task must end first."""
     monkeypatch.setattr(release, "kept_tags", lambda *_: set())
-    calls.services = {"proxy": deployed(""), "db": deployed(""), "worker": deployed("100", single=True)}
+    calls.services = OTHERS | {"worker": deployed("100", single=True)}
     swarm.roll_out(attempt, True)
     assert "worker 200" not in calls.done
     calls.done.clear()
     assert swarm.finish(attempt) == ""
-    assert calls.done[:2] == ["stop worker", "worker scheduler 200"]
+    assert calls.done == ["stop worker", "worker scheduler 200"]
+
+
+def test_the_live_release_gets_more_tasks_first(attempt, calls):
+    """A rollback to fewer tasks could end those of the live release."""
+    calls.services = OTHERS | {"api": deployed("100", replicas=1), "front": deployed("100", replicas=3)}
+    swarm._add_tasks(attempt, Plan({}, {"api": 3, "front": 2, "new": 2}, "live", True), ["api", "front", "new"])
+    assert calls.done == ["api=3"]
+
+
+def test_the_live_release_keeps_its_tasks_if_more_do_not_start(attempt, calls):
+    calls.services, calls.refused = OTHERS | {"api": deployed("100", replicas=1)}, {"api": "100"}
+    with pytest.raises(Refused):
+        swarm._add_tasks(attempt, Plan({}, {"api": 3}, "live", True), ["api"])
+    assert calls.done == ["api=3", "api=1"]
 
 
 @pytest.mark.parametrize(("port", "is_refused"), [("8000", False), ("8001", True)])
@@ -151,32 +184,42 @@ def test_nothing_is_updated_after_a_refused_service(attempt, calls, refused):
 
 def test_the_live_release_comes_back_in_the_reverse_order(attempt, calls):
     calls.services = {name: deployed("200", previous="100") for name in ("api", "front", "worker")}
-    calls.services |= {"db": deployed(""), "proxy": deployed(""), "new-worker": deployed("200")}
+    calls.services |= OTHERS | {"new-worker": deployed("200")}
     swarm.withdraw(attempt)
     assert calls.done == ["front back", "worker back", "remove new-worker", "api back"]
 
 
-def test_after_a_killed_deploy_the_files_of_the_live_release_are_applied(attempt, calls):
-    """Swarm knows one previous release only: the one that was killed."""
-    calls.services = {"api": deployed("200", previous="150"), "front": deployed("200", previous="100")}
-    calls.services |= {"db": deployed(""), "proxy": deployed("")}
+def test_a_rollback_by_swarm_is_awaited(attempt, calls):
+    calls.services = OTHERS | {"api": deployed("100", update="rollback_started"), "front": deployed("100")}
+    calls.refused = {"api": "100", "front": "100"}
+    with pytest.raises(Refused, match=r"^Swarm has rolled back the api$"):
+        swarm.withdraw(attempt)
+    assert calls.done == []
+
+
+def test_without_a_previous_state_the_files_of_the_live_release_are_applied(attempt, calls):
+    """Swarm knows one previous release only."""
+    calls.services = OTHERS | {"api": deployed("200", previous="150"), "front": deployed("200", previous="100")}
     swarm.withdraw(attempt)
     assert calls.done == ["front back", "api 100"]
 
 
-def test_a_service_that_became_part_of_the_refused_release_comes_back(attempt, calls):
+def test_a_service_that_became_part_of_the_refused_release_comes_back(attempt, calls, monkeypatch):
     calls.services = {"db": deployed("200", previous=""), "proxy": deployed("200", previous="150")}
+
+    def remove(settings, names):
+        calls.done.append(f"remove {' '.join(names)}")
+        calls.services = {name: one for name, one in calls.services.items() if name not in names}
+
+    monkeypatch.setattr(stack, "remove", remove)
+    monkeypatch.setattr(singletons, "replace", lambda *_: "")
     swarm.withdraw(attempt)
-    assert calls.done == ["db back", "remove proxy"]
-    del calls.services["proxy"]
-    calls.services["api"] = deployed("200", previous="150")
-    swarm.withdraw(attempt)
-    assert calls.done[-2:] == ["api 100", "proxy 100"]
+    assert calls.done == ["db back", "remove proxy", "proxy 100"]
 
 
-def test_a_refusal_before_any_update_touches_nothing(attempt, calls, monkeypatch):
+def test_a_refusal_before_any_update_touches_nothing(attempt, calls):
     """`.env` may have changed since the live release was deployed."""
-    calls.services = {name: deployed("100") for name in REPLICAS} | {"db": deployed("")}
+    calls.services = {name: deployed("100") for name in REPLICAS} | OTHERS
     swarm.withdraw(attempt)
     calls.services["front"] = deployed("200", previous="100")
     swarm.withdraw(attempt)
@@ -184,11 +227,18 @@ def test_a_refusal_before_any_update_touches_nothing(attempt, calls, monkeypatch
 
 
 def test_all_services_go_back_even_if_one_fails(attempt, calls):
-    calls.services = {name: deployed("200", previous="100") for name in REPLICAS}
+    calls.services = {name: deployed("200", previous="100") for name in ("front", "worker", "api")}
     calls.refused = {"front": "100"}
     with pytest.raises(Refused, match="rolled back the front"):
         swarm.withdraw(attempt)
-    assert calls.done[-1] == "api back"
+    assert calls.done == ["front back", "worker back", "api back"]
+
+
+def test_a_scheduler_of_a_release_before_the_live_one_is_stopped_and_replaced(attempt, calls):
+    """The live release was killed after the write of .env; then another one is refused."""
+    calls.services = OTHERS | {"api": deployed("100"), "scheduler": deployed("50", previous="40", single=True)}
+    swarm.withdraw(attempt)
+    assert calls.done == ["stop scheduler", "scheduler 100"]
 
 
 def test_a_refused_first_deploy_leaves_no_release(attempt, calls):
@@ -197,21 +247,52 @@ def test_a_refused_first_deploy_leaves_no_release(attempt, calls):
     assert calls.done == ["remove api"]
 
 
+def test_after_a_killed_deploy_the_live_release_comes_back_first(attempt, calls, info):
+    """With the settings that it had: `.env` may have changed."""
+    calls.services = OTHERS | {"api": deployed("150", previous="100"), "front": deployed("100")}
+    calls.services |= {"worker": deployed("150"), "scheduler": deployed("50", single=True)}
+    calls.tasks = [task("front", "100", OLD)]
+    live = swarm.clean_up(attempt.directory, attempt.settings)
+    assert calls.done == ["api back"]
+    assert live.deploy_id == "100"
+
+
+def test_a_live_release_that_does_not_come_back_is_only_reported(attempt, calls, info, capsys):
+    """The release that is to be deployed may correct it."""
+    calls.services, calls.refused = {"api": deployed("150", previous="100")}, {"api": "100"}
+    swarm.clean_up(attempt.directory, attempt.settings)
+    assert "Swarm has rolled back the api" in capsys.readouterr().out
+
+
 def test_singletons_are_replaced_when_the_release_is_live(attempt, calls, monkeypatch):
     monkeypatch.setattr(release, "kept_tags", lambda *_: {NEW, OLD})
-    calls.services = {"api": deployed("200"), "scheduler": deployed("100", single=True), "db": {}, "proxy": {}}
-    calls.services |= {"db": deployed(""), "proxy": deployed(""), "beat": deployed("100", single=True)}
-    calls.services["old-worker"] = deployed("100")
+    calls.services = OTHERS | {"api": deployed("200"), "scheduler": deployed("100", single=True)}
+    calls.services |= {"beat": deployed("100", single=True), "old-worker": deployed("100")}
     assert swarm.finish(attempt) == ""
-    assert calls.done == ["stop scheduler beat", "scheduler 200", "remove beat old-worker", "prune"]
+    steps = ["stop scheduler beat", "remove beat", "scheduler 200", "remove old-worker", "prune"]
+    assert calls.done == steps
 
 
-def test_a_singleton_that_has_not_changed_keeps_running(attempt, calls, monkeypatch):
+def test_a_former_singleton_that_does_not_end_is_not_removed(attempt, calls, monkeypatch):
+    """The next run waits for it, too."""
+
+    def stop(project, names, seconds):
+        raise Refused("beat on node1 did not end")
+
+    monkeypatch.setattr(release, "kept_tags", lambda *_: set())
+    monkeypatch.setattr(stack, "stop", stop)
+    calls.services = OTHERS | {"beat": deployed("100", single=True)}
+    assert swarm.finish(attempt) == "beat on node1 did not end"
+    assert calls.done == []
+
+
+@pytest.mark.parametrize(("replicas", "steps"), [(1, []), (0, ["stop scheduler", "scheduler 200"])])
+def test_a_singleton_that_has_not_changed_keeps_running(attempt, calls, monkeypatch, replicas, steps):
     monkeypatch.setattr(release, "kept_tags", lambda *_: set())
     digest = stackfile.digest("scheduler", SERVICES["scheduler"])
-    calls.services = {"scheduler": deployed("200", digest, single=True), "db": deployed(""), "proxy": deployed("")}
+    calls.services = OTHERS | {"scheduler": deployed("200", digest, single=True, replicas=replicas)}
     assert swarm.finish(attempt) == ""
-    assert calls.done == ["remove"]
+    assert calls.done == steps
 
 
 def test_a_service_that_is_no_longer_part_of_a_release_is_started_again(attempt, calls, monkeypatch):
@@ -225,15 +306,26 @@ def test_a_service_that_is_no_longer_part_of_a_release_is_started_again(attempt,
 
 def test_a_singleton_that_fails_is_a_problem_of_a_release_that_is_live(attempt, calls, monkeypatch):
     monkeypatch.setattr(release, "kept_tags", lambda *_: set())  # the log was lost: nothing is pruned
-    calls.refused = {"scheduler": "200"}
-    calls.services = {"db": deployed(""), "proxy": deployed("")}
+    calls.refused, calls.services = {"scheduler": "200"}, OTHERS
     assert swarm.finish(attempt) == "Swarm has rolled back the scheduler"
-    assert calls.done == ["scheduler 200", "remove"]
+    assert calls.done == ["scheduler 200"]
+
+
+def test_a_service_with_one_task_ends_before_its_settings_are_applied(attempt, calls):
+    """Swarm would start the next database after a minute, next to the previous one."""
+    services = {"db": deployed(""), "proxy": deployed(""), "redis": deployed("", stackfile.digest("redis", {}))}
+    services["proxy"]["Spec"]["Mode"] = {"Global": {}}
+    calls.services = services
+    configuration = {"services": SERVICES | {"redis": {}}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "configuration", lambda project: configuration)
+        swarm.apply_services(attempt.project, ["db", "proxy", "redis"])
+    assert calls.done == ["stop db", "db proxy redis 200"]
 
 
 def live_services(**changed):
     found = {name: deployed("100", stackfile.digest(name, SERVICES[name])) for name in REPLICAS}
-    return found | {name: deployed("100", digest) for name, digest in changed.items()} | {"db": {}, "proxy": {}}
+    return found | {name: deployed("100", digest) for name, digest in changed.items()} | OTHERS
 
 
 @pytest.mark.parametrize(
@@ -244,6 +336,13 @@ def test_the_live_release_is_kept_if_nothing_has_changed(attempt, calls, changed
     (attempt.directory / "releases" / NEW).mkdir()
     assert swarm.keep_live(replace(attempt, live=Live("100", NEW, ()))) == is_kept
     assert calls.done == ["proxies"] * is_kept
+
+
+def test_a_live_release_that_was_scaled_by_hand_is_replaced(attempt, calls):
+    calls.services = live_services()
+    calls.services["worker"] = deployed("100", stackfile.digest("worker", SERVICES["worker"]), replicas=0)
+    (attempt.directory / "releases" / NEW).mkdir()
+    assert not swarm.keep_live(replace(attempt, live=Live("100", NEW, ())))
 
 
 def test_a_live_release_that_fails_a_check_is_deployed_again(attempt, calls, capsys):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from scripts.runner.process import run
 from tests.rehearsal import HERE
-from tests.rehearsal.edits import CRASH, WORKER, add_worker, migrate_with
+from tests.rehearsal.edits import CRASH, WORKER, add_worker, migrate_with, shorten_monitor
 from tests.rehearsal.failures import Failed, expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR, wait_for
@@ -47,9 +47,9 @@ def prepare_releases(rehearsal: Rehearsal) -> dict[str, str]:
     run("docker", "cp", str(HERE / "points.py"), f"{server.name}:{POINTS_FOLDER}/points.py")
     wrapper = f'#!/bin/sh\nexec /usr/bin/python3 {POINTS_FOLDER}/points.py "$@"\n'
     server.exec(f"printf '%s' {shlex.quote(wrapper)} >{POINTS_FOLDER}/python3; chmod 755 {POINTS_FOLDER}/python3")
-    server.set(WATCH_SECONDS="1", KEEP_RELEASES="5")
+    server.set(WATCH_SECONDS="1", KEEP_RELEASES="5", API_REPLICAS="1")
     scheduler = add_worker("rehearsal-scheduler", WORKER, single=True)
-    edits = (migrate_with(""), add_worker("rehearsal-worker", WORKER), scheduler)
+    edits = (migrate_with(""), add_worker("rehearsal-worker", WORKER), scheduler, shorten_monitor)
     tags = {name: build_variant(rehearsal, name, *edits) for name in GOOD_RELEASES}
     return tags | {"crashes": build_variant(rehearsal, "crashes again", *edits, CRASH)}
 
