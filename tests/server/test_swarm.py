@@ -77,6 +77,9 @@ def calls(monkeypatch):
             if found.refused.get(name) == project.deploy_id:
                 raise Refused(f"Swarm has rolled back the {name}")
 
+    def apply(project, configuration, names, *, may_roll_back=True):
+        found.done.append(f"{' '.join(names)} {project.deploy_id}{'' if may_roll_back else ', not rolled back'}")
+
     def verify_proxies(container, target):
         found.done.append("proxies")
         if found.proxies:
@@ -89,11 +92,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(compose, "configuration", lambda project: {"services": SERVICES})
     monkeypatch.setattr(nodes, "pull", record("pull"))
     monkeypatch.setattr(nodes, "prune", lambda *_: found.done.append("prune") or [])
-    monkeypatch.setattr(
-        stack,
-        "apply",
-        lambda one, _, names, may_roll_back=True: found.done.append(f"{' '.join(names)} {one.deploy_id}"),
-    )
+    monkeypatch.setattr(stack, "apply", apply)
     monkeypatch.setattr(updates, "wait_until_updated", wait)
     monkeypatch.setattr(stack, "services", lambda _: found.services)
     monkeypatch.setattr(stack, "tasks", lambda _: found.tasks)
@@ -146,8 +145,9 @@ def test_a_scheduler_that_becomes_a_worker_is_replaced_at_the_end(attempt, calls
 def test_the_live_release_gets_more_tasks_first(attempt, calls):
     """A rollback to fewer tasks could end those of the live release."""
     calls.services = OTHERS | {"api": deployed("100", replicas=1), "front": deployed("100", replicas=3)}
-    swarm._add_tasks(attempt, Plan({}, {"api": 3, "front": 2, "new": 2}, "live", True), ["api", "front", "new"])
-    assert calls.done == ["api=3"]
+    plan = Plan({"services": {}}, {"api": 3, "front": 2, "new": 2}, "live", True)
+    swarm._update(attempt, plan, ["api", "front", "new"])
+    assert calls.done == ["api=3", "api front new 200"]
 
 
 def test_the_live_release_keeps_its_tasks_if_more_do_not_start(attempt, calls):
@@ -201,7 +201,7 @@ def test_without_a_previous_state_the_files_of_the_live_release_are_applied(atte
     """Swarm knows one previous release only."""
     calls.services = OTHERS | {"api": deployed("200", previous="150"), "front": deployed("200", previous="100")}
     swarm.withdraw(attempt)
-    assert calls.done == ["front back", "api 100"]
+    assert calls.done == ["front back", "api 100, not rolled back"]
 
 
 def test_a_service_that_became_part_of_the_refused_release_comes_back(attempt, calls, monkeypatch):
