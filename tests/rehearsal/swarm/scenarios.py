@@ -40,11 +40,11 @@ def first_deploy_to_swarm(rehearsal: Rehearsal) -> None:
 
 def faulty_releases_on_swarm(rehearsal: Rehearsal) -> None:
     """Releases that crash, answer 500, or have a faulty front are refused, with the log of the task."""
-    expect_refused(rehearsal, "crashes", "boom\n", CRASH)
-    expect_refused(rehearsal, "answers 500", "not healthy within", run_python(ERROR_SERVER))
+    expect_refused(rehearsal, "crashes", "boom\nexit code 1\n", CRASH)
+    expect_refused(rehearsal, "answers 500", "health check: ", run_python(ERROR_SERVER))
     crash = run_python("raise SystemExit('boom')", "rehearsal-worker")
     worker = add_worker("rehearsal-worker", WORKER)
-    expect_refused(rehearsal, "a worker crashes", "Swarm has", worker, crash)
+    expect_refused(rehearsal, "a worker crashes", "the rehearsal-worker has failed", worker, crash)
     expect_refused(rehearsal, "broken Caddyfile", "the front has exited", BROKEN_CADDYFILE, last_step="verify")
     caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
     expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile, last_step="verify")
