@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 AUDIT_EVENTS = ("subprocess.Popen", "os.rename", "os.remove", "os.mkdir", "os.symlink", "shutil.rmtree", "os.truncate")
+# Commits, ids of deploys, and random names of temporary files.
+IDS = re.compile("[0-9a-f]{40}|[0-9]{10}|(?<=(?:unlink|remove) )[a-z0-9_]{8}(?= in )")
 MAX_OCCURRENCES = 3  # recorded per point; more come from a loop
 
 occurrences: Counter[str] = Counter()
@@ -46,7 +48,7 @@ def handle_point(when: str, event: str) -> None:
             frame = frame.f_back
         if not names or ".pyc" in event:  # the interpreter's own cache
             return
-        point = re.sub("[0-9a-f]{40}|[0-9]{10}", "ID", f"{when} {event} in {' < '.join(names[:5])}")
+        point = IDS.sub("ID", f"{when} {event} in {' < '.join(names[:5])}")
         occurrences[point] += 1
         if occurrences[point] <= MAX_OCCURRENCES:
             list_or_kill(f"{point} #{occurrences[point]}")
