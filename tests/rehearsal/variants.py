@@ -10,10 +10,8 @@ from tests.rehearsal.edits import Edit, parse, write_compose_file
 from tests.rehearsal.failures import expect
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import STEP
-from tests.rehearsal.swarm.cluster import Cluster
 
-# Seconds for each of these deploys, also on a busy machine. Swarm replaces a third of the tasks at a time.
-DEPLOY_LIMIT, SWARM_DEPLOY_LIMIT = 120, 240
+DEPLOY_LIMIT = 120  # seconds for each of these deploys, also on a busy machine
 
 
 def build_image(image: str, base: str, name: str, *changes: str | Edit, position: int | None = None) -> str:
@@ -52,11 +50,6 @@ def push_release(release: str, front: str) -> None:
         run("docker", "push", "--quiet", image)
 
 
-def deploy_limit(rehearsal: Rehearsal) -> int:
-    """Return how many seconds a deploy may take."""
-    return SWARM_DEPLOY_LIMIT if isinstance(rehearsal.server, Cluster) else DEPLOY_LIMIT
-
-
 def build_variant(rehearsal: Rehearsal, name: str, *changes: str | Edit, position: int | None = None) -> str:
     """Build and push a release that differs from the last merge by these changes, and return its tag.
 
@@ -82,7 +75,7 @@ def expect_refused(rehearsal: Rehearsal, name: str, message: str, *changes: str 
     steps = [step.group(1) for step in map(STEP.search, deploy.stdout.splitlines()) if step]
     steps = [step for step in steps if step != "refused"]
     expect(last_step in ("", *steps[-1:]), f"{name}: refused in {steps[-1:]}, expected {last_step}: {deploy.stdout}")
-    expect(seconds < deploy_limit(rehearsal), f"{name}: refused only after {seconds:.0f} s")
+    expect(seconds < DEPLOY_LIMIT, f"{name}: refused only after {seconds:.0f} s")
     expect(message in deploy.stdout, f"{name}: the output does not contain {message!r}: {deploy.stdout}")
 
 
@@ -95,7 +88,7 @@ def deploy_and_expect_live(rehearsal: Rehearsal, name: str, *changes: str | Edit
     deploy = rehearsal.deploy_by_key(tag)
     seconds = time.monotonic() - began
     expect(deploy.returncode == 0, f"{name}: refused: {deploy.stdout}")
-    expect(seconds < deploy_limit(rehearsal), f"{name}: live only after {seconds:.0f} s")
+    expect(seconds < DEPLOY_LIMIT, f"{name}: live only after {seconds:.0f} s")
     if plain_up:
         rehearsal.expect_live(name)
     else:
