@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from server import commands, engine
+from server import commands, engine, on_node
 from server.state import say
 
 LOG_LINES = "50"
@@ -35,12 +35,10 @@ def describe_exit(container: str) -> list[str]:
         codes = [state["ExitCode"]]
     lines = [f"exit code {code}{_signal_name(code)}" for code in codes[-1:]]
     if state.get("OOMKilled") or any(event["Action"] == "oom" for event in events):
-        lines.append(f"out of memory: the kernel killed it (OOMKilled); its limit is {limit >> 20} MiB")
+        lines.append(on_node.OUT_OF_MEMORY.format(limit >> 20))
     if found["RestartCount"]:
         lines.append(f"restarts: {found['RestartCount']}")
-    checks = (state.get("Health") or {}).get("Log") or []
-    outputs = [check["Output"].strip().splitlines() for check in checks[-3:]]
-    return lines + [f"health check: {output[-1]}" for output in outputs if output]
+    return lines + on_node.describe_checks(state)
 
 
 def _events(container: str) -> list[Any]:

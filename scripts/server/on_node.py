@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 
 SOCKET = "/var/run/docker.sock"
 SECONDS = 60  # time limit of each read
+OUT_OF_MEMORY = "out of memory: the kernel killed it (OOMKilled); its limit is {} MiB"
 
 
 class Connection(http.client.HTTPConnection):
@@ -70,10 +71,15 @@ def describe(state: dict[str, Any], limit: int) -> list[str]:
     """Describe the state of a container. `limit` is its memory limit in MiB."""
     lines = [] if state["Running"] else [f"exit code {state['ExitCode']}"]
     if state.get("OOMKilled"):
-        lines.append(f"out of memory: the kernel killed it (OOMKilled); its limit is {limit} MiB")
+        lines.append(OUT_OF_MEMORY.format(limit))
+    return lines + describe_checks(state)
+
+
+def describe_checks(state: dict[str, Any]) -> list[str]:
+    """Return the output of the last health checks of a container."""
     checks = (state.get("Health") or {}).get("Log") or []
     outputs = [check["Output"].strip().splitlines() for check in checks[-3:]]
-    return lines + [f"health check: {output[-1]}" for output in outputs if output]
+    return [f"health check: {output[-1]}" for output in outputs if output]
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from server.compose import Project
 from server.errors import Refused
 from server.state import say
 
-SECONDS = 4 * 3600  # time limit of stopping a singleton: its job may take hours to end
-
 
 def is_singleton(name: str, services: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     """Return whether a service of the compose file is a singleton, or the deployed one is: its tasks must end first."""
@@ -32,7 +30,7 @@ def replace(project: Project, configuration: Mapping[str, Any]) -> str:
     try:
         if previous:
             say(f"waiting for the end of {', '.join(previous)}")
-            stack.stop(project, previous, SECONDS)
+            stack.stop(project, previous)
         stack.remove(project.settings, former)
         if new:
             stack.apply(project, configuration, new)

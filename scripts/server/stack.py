@@ -43,11 +43,6 @@ class Task(NamedTuple):
         """Whether it ended, or could not start, without having been asked to stop."""
         return self.state in ("failed", "rejected", "complete")
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether Swarm intends to run it, and it does not run."""
-        return self.desired == "running" and self.state != "running"
-
     def __str__(self) -> str:
         """What happened to it, for messages."""
         code = f" (exit code {self.exit_code})" if self.exit_code and str(self.exit_code) not in self.error else ""
@@ -152,11 +147,14 @@ def replicas(service: Mapping[str, Any]) -> int | None:
     return None if mode is None else int(mode.get("Replicas", 1))
 
 
+def has_settings(service: Mapping[str, Any], name: str, configured: Mapping[str, Any]) -> bool:
+    """Return whether a deployed service has the settings that the compose file gives it."""
+    return labels(service).get(stackfile.HASH) == stackfile.digest(name, configured)
+
+
 def is_applied(service: Mapping[str, Any] | None, name: str, configured: Mapping[str, Any], count: int) -> bool:
     """Return whether a deployed service has the settings and the number of tasks of the compose file."""
-    if service is None or labels(service).get(stackfile.HASH) != stackfile.digest(name, configured):
-        return False
-    return replicas(service) in (None, count)
+    return service is not None and has_settings(service, name, configured) and replicas(service) in (None, count)
 
 
 def is_singleton(service: Mapping[str, Any]) -> bool:
@@ -172,6 +170,11 @@ def _labels(template: Mapping[str, Any]) -> Mapping[str, str]:
 def update_state(service: Mapping[str, Any]) -> str:
     """Return the state of the last update of a service; empty if it was not updated since it was created."""
     return str((service.get("UpdateStatus") or {}).get("State", ""))
+
+
+def is_updating(service: Mapping[str, Any]) -> bool:
+    """Return whether Swarm is replacing the tasks of a service, or rolling it back."""
+    return update_state(service) in ("updating", "rollback_started")
 
 
 def tasks(settings: Settings, found: Mapping[str, Any] | None = None) -> list[Task]:
@@ -210,7 +213,7 @@ def _task(task: Any, names: Mapping[str, str], hosts: Mapping[str, str]) -> Task
     )
 
 
-def stop(project: Project, names: Collection[str], seconds: float) -> None:
+def stop(project: Project, names: Collection[str], seconds: float = engine.STOP_SECONDS) -> None:
     """Stop all tasks of these services, each within its own grace period, and keep the services. Raises Refused.
 
     A task that ends may already be unknown to Swarm: the containers of this machine count, too.

@@ -8,7 +8,6 @@ from typing import Any
 
 from server import (
     compose,
-    engine,
     health,
     migrations,
     nodes,
@@ -193,14 +192,12 @@ def finish(attempt: Attempt) -> str:
 def apply_services(project: Project, names: Sequence[str]) -> None:
     """Apply changed settings of services that a deploy does not replace. Raises Refused."""
     configuration, found = compose.configuration(project), stack.services(project.settings)
-    hashes = {name: stackfile.digest(name, configuration["services"][name]) for name in names}
-    changed = [
-        name for name in names if name in found and stack.labels(found[name]).get(stackfile.HASH) != hashes[name]
-    ]
+    services = configuration["services"]
+    changed = [name for name in names if name in found and not stack.has_settings(found[name], name, services[name])]
     # Not left to Swarm, which waits at most one minute: two databases must not use one volume.
     stopped = [name for name in changed if stack.replicas(found[name]) is not None]
     if stopped:
-        stack.stop(project, stopped, engine.STOP_SECONDS)
+        stack.stop(project, stopped)
     stack.apply(project, configuration, names)
     updates.wait_until_updated(project, names, is_new=False)
 

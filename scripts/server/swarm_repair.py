@@ -96,7 +96,7 @@ def _restore_service(project: Project, name: str, use_files: bool) -> bool:
     if service is None:
         return False
     if stack.deploy_id(service) == project.deploy_id:
-        return stack.update_state(service) in ("updating", "rollback_started")
+        return stack.is_updating(service)
     # Before its last update it was part of the live release, or of none.
     if stack.previous_deploy_id(service) in ("", project.deploy_id):
         stack.roll_back(project, name)

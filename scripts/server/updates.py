@@ -29,8 +29,8 @@ def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool
             deadline, before = time.monotonic() + limit, now
         if time.monotonic() > deadline:
             name = next(iter(missing))
-            waiting = [task for task in stack.tasks(project.settings) if task.service == name and task.is_waiting]
-            why = _describe([task for task in waiting if task.error])
+            own = [task for task in stack.tasks(project.settings) if task.service == name and task.desired == "running"]
+            why = _describe([task for task in own if task.error and not task.is_running])
             raise Refused(f"the {name} was not healthy within {limit:g} s (HEALTH_SECONDS in .env){why}")
         time.sleep(stack.POLL_SECONDS)
 
@@ -56,7 +56,7 @@ def _count_missing(project: Project, names: Collection[str], is_new: bool) -> di
         if stack.replicas(found[name]) is None:  # one on each node; Swarm counts those that it has created
             desired = max(desired, 1)
         count = desired - sum(task.is_running for task in own)
-        if count > 0 or update in ("updating", "rollback_started"):
+        if count > 0 or stack.is_updating(found[name]):
             missing[name] = max(count, 0)
     return missing
 

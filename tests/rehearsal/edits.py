@@ -167,6 +167,8 @@ def shorten_monitor(compose: Compose) -> None:
 
 WORKER = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit())\nwhile True: time.sleep(1)"
 CRASH = run_python("raise SystemExit('boom')")
+BROKEN_CADDYFILE = "RUN echo '{' >>/release/front/Caddyfile"
+ERROR_CADDYFILE = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
 # Serves all paths, and exits after two requests: one before and one after the switch.
 SHORT_LIVED_SERVER = """
 import http.server, signal, sys

@@ -97,7 +97,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(stack, "services", lambda _: found.services)
     monkeypatch.setattr(stack, "tasks", lambda _: found.tasks)
     monkeypatch.setattr(stack, "roll_back", lambda _, name: found.done.append(f"{name} back"))
-    monkeypatch.setattr(stack, "stop", lambda _, names, seconds: found.done.append(" ".join(["stop", *names])))
+    monkeypatch.setattr(stack, "stop", lambda _, names: found.done.append(" ".join(["stop", *names])))
     monkeypatch.setattr(stack, "create_networks", record("networks"))
     monkeypatch.setattr(stackfile, "check", record("check"))
     monkeypatch.setattr(compose, "require_same_networks", record("same networks"))
@@ -276,7 +276,7 @@ def test_singletons_are_replaced_when_the_release_is_live(attempt, calls, monkey
 def test_a_former_singleton_that_does_not_end_is_not_removed(attempt, calls, monkeypatch):
     """The next run waits for it, too."""
 
-    def stop(project, names, seconds):
+    def stop(project, names):
         raise Refused("beat on node1 did not end")
 
     monkeypatch.setattr(release, "kept_tags", lambda *_: set())

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from scripts.runner.process import run
 from tests.rehearsal import HERE
-from tests.rehearsal.edits import CRASH, WORKER, add_worker, migrate_with, shorten_monitor
+from tests.rehearsal.edits import BROKEN_CADDYFILE, CRASH, WORKER, add_worker, migrate_with, shorten_monitor
 from tests.rehearsal.failures import Failed, expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR, wait_for
@@ -218,7 +218,7 @@ def soak(rehearsal: Rehearsal) -> None:
     """A long series of deploys, rollbacks, faulty releases and kills; nothing grows."""
     server, count = rehearsal.server, rehearsal.soak
     tags = prepare_releases(rehearsal)
-    tags["Caddyfile"] = build_variant(rehearsal, "broken Caddyfile again", "RUN echo '{' >>/release/front/Caddyfile")
+    tags["Caddyfile"] = build_variant(rehearsal, "broken Caddyfile again", BROKEN_CADDYFILE)
     good = [tags[name] for name in GOOD_RELEASES]
     chance = random.Random(rehearsal.seed)  # noqa: S311 - no secret
     deploy_release(rehearsal, good[0])

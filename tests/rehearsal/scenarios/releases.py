@@ -1,7 +1,9 @@
 """Faulty and unusual releases and migrations, under load; no request may fail."""
 
 from tests.rehearsal.edits import (
+    BROKEN_CADDYFILE,
     CRASH,
+    ERROR_CADDYFILE,
     ERROR_SERVER,
     Compose,
     failing_server,
@@ -43,10 +45,8 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     expect_refused(rehearsal, "another release", message, report_another_release, last_step="verify")
     compose_file = "RUN echo 'services: [' >/release/docker-compose.prod.yml"
     expect_refused(rehearsal, "broken compose file", "does not match .env", compose_file)
-    caddyfile = "RUN echo '{' >>/release/front/Caddyfile"
-    expect_refused(rehearsal, "broken Caddyfile", "the front has exited", caddyfile)
-    caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
-    expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile, last_step="verify")
+    expect_refused(rehearsal, "broken Caddyfile", "the front has exited", BROKEN_CADDYFILE)
+    expect_refused(rehearsal, "another Caddyfile", "returned 500", ERROR_CADDYFILE, last_step="verify")
     program = "RUN echo 'if' >>/release/deploy.sh"
     expect_refused(rehearsal, "broken deploy.sh", "the deploy program of this release does not run", program)
     message = "cannot be copied from /release of the image"

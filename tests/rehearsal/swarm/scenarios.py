@@ -5,7 +5,17 @@ from collections.abc import Callable
 from statistics import median
 
 from scripts.runner.process import run
-from tests.rehearsal.edits import CRASH, ERROR_SERVER, WORKER, Compose, add_worker, environment, run_python
+from tests.rehearsal.edits import (
+    BROKEN_CADDYFILE,
+    CRASH,
+    ERROR_CADDYFILE,
+    ERROR_SERVER,
+    WORKER,
+    Compose,
+    add_worker,
+    environment,
+    run_python,
+)
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.scenarios.endurance import GOOD_RELEASES
@@ -20,7 +30,6 @@ NODE_LIMIT = 90  # seconds until Swarm has noticed that a machine died or came b
 CUT_SECONDS = 30
 DEPLOYS = 20
 SETTING = "REHEARSAL_SETTING"
-BROKEN_CADDYFILE = "RUN echo '{' >>/release/front/Caddyfile"
 REPLICAS = (3, 6, 12)
 
 
@@ -46,8 +55,7 @@ def faulty_releases_on_swarm(rehearsal: Rehearsal) -> None:
     worker = add_worker("rehearsal-worker", WORKER)
     expect_refused(rehearsal, "a worker crashes", "the rehearsal-worker has failed", worker, crash)
     expect_refused(rehearsal, "broken Caddyfile", "the front has exited", BROKEN_CADDYFILE, last_step="verify")
-    caddyfile = "RUN printf ':8080 {\\nrespond 500\\n}\\n' >/release/front/Caddyfile"
-    expect_refused(rehearsal, "another Caddyfile", "returned 500", caddyfile, last_step="verify")
+    expect_refused(rehearsal, "another Caddyfile", "returned 500", ERROR_CADDYFILE, last_step="verify")
     no_file = "RUN rm /release/docker-compose.swarm.yml"
     expect_refused(rehearsal, "no file for Swarm", "has no docker-compose.swarm.yml", no_file, last_step="pull")
     deploy_and_expect_live(rehearsal, "good after faulty releases")
@@ -216,8 +224,8 @@ def settings_on_swarm(rehearsal: Rehearsal) -> None:
     with rehearsal.without_traffic(), server.settings(SITE_ADDRESS="http://:80"):
         output = server.exec(f"{DIR}/deploy.sh services")
         expect("==> done" in output, f"services did not finish: {output}")
-        caddyfile = next(line for line in server.environment("proxy") if line.startswith("CADDYFILE="))
-        expect("http://:80 {" in "\n".join(server.environment("proxy")), f"the proxy has {caddyfile}")
+        proxy = server.environment("proxy")
+        expect("http://:80 {" in "\n".join(proxy), f"the proxy has {proxy}")
         proxies = [line.split() for line in server.running() if line.startswith("proxy ")]
         expect([line[3] for line in proxies] == ["Running", "Running"], f"the proxies are {proxies}")
     with rehearsal.without_traffic():
