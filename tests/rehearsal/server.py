@@ -194,13 +194,14 @@ class Server:
             return
         if address != "localhost":
             raise ValueError(f"SITE_ADDRESS is {address!r}: the rehearsal serves HTTPS as 'localhost' only")
-        self.url = f"https://localhost:{self.https_port}"
-        self.variables["PUBLIC_URL"] = self.url
         path = "/data/caddy/pki/authorities/local/root.crt"
-        certificate = wait_for("the proxy's authority", lambda: self.compose(f"exec -T proxy cat {path}"))
+        certificate = wait_for(
+            "the proxy's authority", lambda: self.exec(f"docker exec {self.container('proxy')} cat {path}")
+        )
         self.ca, known = self.folder / "ca.pem", os.environ.get("SSL_CERT_FILE", "")
         others = Path(known).read_text() if known else ""
         self.ca.write_text(f"{certificate}\n{others}")
+        self.url = self.variables["PUBLIC_URL"] = f"https://localhost:{self.https_port}"
 
     def trusted(self) -> dict[str, str]:
         """Return the environment variable with which Python trusts the site's certificate; empty without HTTPS."""
@@ -291,6 +292,10 @@ class Server:
         """Run docker compose on the server, in the directory of .env."""
         return self.exec(f"cd {DIR} && docker compose {command}")
 
+    def container(self, service: str) -> str:
+        """Return the name or id of a container of a service on the first machine, also before a release is live."""
+        return f"{self.project}-{service}-1"
+
     def environment(self, service: str) -> list[str]:
         """Return NAME=VALUE of the environment of a service."""
         return self._inspect(service)["Config"]["Env"]
@@ -300,7 +305,7 @@ class Server:
         return self._inspect(service)["HostConfig"]["Memory"]
 
     def _inspect(self, service: str) -> Any:
-        [found] = json.loads(self.exec(f"docker inspect {self.project}-{service}-1"))
+        [found] = json.loads(self.exec(f"docker inspect {self.container(service)}"))
         return found
 
     def containers(self) -> list[str]:

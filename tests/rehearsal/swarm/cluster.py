@@ -131,8 +131,13 @@ class Cluster(Server):
         found = re.fullmatch(r"exec -T (\S+) (.+)", command, re.DOTALL)
         if not found:
             raise ValueError(f"this command of docker compose is not known on Swarm: {command}")
-        containers = f"docker ps --quiet --filter label={SERVICE_LABEL}={self.project}_{found[1]}"
-        return self.exec(f"docker exec $({containers} | head -n 1) {found[2]}")
+        return self.exec(f"docker exec {self.container(found[1])} {found[2]}")
+
+    def container(self, service: str) -> str:
+        """Return the id of a container of a service on the first machine."""
+        return self.exec(
+            f"docker ps --quiet --filter label={SERVICE_LABEL}={self.project}_{service} | head -n 1 | grep ."
+        )
 
     def services(self) -> dict[str, Any]:
         """Return the inspect data of the services of the stack, by their names in the compose file."""
