@@ -75,10 +75,17 @@ TEXT
 }
 
 join_swarm() {
+  local managers main
   [[ $token ]] || fail "--join requires --token: 'docker swarm join-token worker' on the main machine prints it"
   case $(swarm_state) in
     inactive*) docker swarm join ${address:+--advertise-addr "$address"} --token "$token" "$join:2377" >/dev/null ;;
-    active*) say "this machine is in a Swarm already, managed by $(docker info --format '{{range .Swarm.RemoteManagers}}{{.Addr}} {{end}}')" ;;
+    active*)
+      managers=$(docker info --format '{{range .Swarm.RemoteManagers}}{{.Addr}} {{end}}')
+      main=$(getent hosts "$join" | cut -d' ' -f1 || true)
+      [[ " $managers" == *" ${main:-$join}:2377 "* ]] ||
+        fail "this machine is in the Swarm of ${managers% }, not of $join: to leave it, which ends its containers, run 'docker swarm leave', then this command again"
+      say "this machine is in this Swarm already"
+      ;;
     locked*) fail "this machine is a manager of a locked Swarm: run 'docker swarm unlock'" ;;
     *) fail "this machine cannot reach its Swarm: open the ports 2377/tcp (on the main machine), 7946/tcp, 7946/udp and 4789/udp, or run 'docker swarm leave' and this command again" ;;
   esac

@@ -148,7 +148,9 @@ def find_problems(settings: Settings) -> list[str]:
         desired = service["ServiceStatus"]["DesiredTasks"]
         running = sum(task.is_running for task in listed if task.service == name)
         update = stack.update_state(service)
-        if running < desired or not desired:
+        if stack.replicas(service) == 0:
+            problems.append(f"{name} is scaled to 0: deploy.sh starts it")
+        elif running < desired or not desired:
             failed = [task for task in listed if task.service == name and task.error]
             problems.append(f"{running} of {desired} tasks of {name} run{f': {failed[0]}' if failed else ''}")
         if update not in ("", "completed", "rollback_completed"):

@@ -30,7 +30,7 @@ def replace(project: Project, configuration: Mapping[str, Any]) -> str:
     try:
         if previous:
             say(f"waiting for the end of {', '.join(previous)}")
-            stack.stop(project, previous)
+            updates.stop(project, previous)
         stack.remove(project.settings, former)
         if new:
             stack.apply(project, configuration, new)

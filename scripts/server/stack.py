@@ -1,7 +1,6 @@
 """The stack of an application in Docker Swarm: converts its services, applies them, and waits for their tasks."""
 
 import json
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -211,33 +210,6 @@ def _task(task: Any, names: Mapping[str, str], hosts: Mapping[str, str]) -> Task
         tag=labels.get(roles.TAG_LABEL, ""),
         hash=labels.get(stackfile.HASH, ""),
     )
-
-
-def stop(project: Project, names: Collection[str], seconds: float = engine.STOP_SECONDS) -> None:
-    """Stop all tasks of these services, each within its own grace period, and keep the services. Raises Refused.
-
-    A task that ends may already be unknown to Swarm: the containers of this machine count, too.
-    """
-    found = services(project.settings)
-    for name in names:
-        if replicas(found[name]):  # a second change to 0 would make Swarm forget tasks that still run
-            scale(project, name, 0)
-    deadline = time.monotonic() + seconds
-    while left := _running(project, names):
-        if time.monotonic() > deadline:
-            raise Refused(f"{', '.join(left)} did not end within {seconds:g} s")
-        time.sleep(POLL_SECONDS)
-
-
-def _running(project: Project, names: Collection[str]) -> list[str]:
-    """Return the tasks of these services that have not ended, and their containers on this machine."""
-    left = [str(one) for one in tasks(project.settings) if one.service in names and one.state not in ENDED]
-    filters = json.dumps({"label": [f"{NAMESPACE}={project.settings.project}"]})
-    for container in engine.get("/containers/json", {"filters": filters}):
-        name = container["Labels"].get(SERVICE_NAME, "").removeprefix(f"{project.settings.project}_")
-        if name in names:
-            left.append(f"the container {container['Id'][:12]} of {name}")
-    return left
 
 
 def remove(settings: Settings, names: Iterable[str]) -> None:

@@ -133,7 +133,7 @@ def _add_tasks(attempt: Attempt, plan: Plan, names: Collection[str]) -> None:
     found = stack.services(attempt.settings)
     for name in names:
         before = stack.replicas(found[name]) if name in found else None
-        if before is not None and before < plan.replicas[name]:
+        if before and before < plan.replicas[name]:
             stack.scale(attempt.project, name, plan.replicas[name])
             project = replace(attempt.project, deploy_id=stack.deploy_id(found[name]))
             try:
@@ -197,7 +197,7 @@ def apply_services(project: Project, names: Sequence[str]) -> None:
     # Not left to Swarm, which waits at most one minute: two databases must not use one volume.
     stopped = [name for name in changed if stack.replicas(found[name]) is not None]
     if stopped:
-        stack.stop(project, stopped)
+        updates.stop(project, stopped)
     stack.apply(project, configuration, names)
     updates.wait_until_updated(project, names, is_new=False)
 

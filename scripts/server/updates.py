@@ -1,5 +1,6 @@
-"""Waits until Docker Swarm has updated services, and says why it has not."""
+"""Waits until Docker Swarm has updated or stopped services, and says why it has not."""
 
+import json
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -61,11 +62,45 @@ def _count_missing(project: Project, names: Collection[str], is_new: bool) -> di
     return missing
 
 
-def start_missing(project: Project, configuration: Mapping[str, Any]) -> None:
-    """Create the services that a deploy does not replace, unless the stack has them. Swarm keeps them running."""
+def stop(project: Project, names: Collection[str], seconds: float = engine.STOP_SECONDS) -> None:
+    """Stop all tasks of these services, each within its own grace period, and keep the services. Raises Refused."""
     found = stack.services(project.settings)
-    missing = [name for name in roles.other_services(configuration["services"]) if name not in found]
+    for name in names:
+        if stack.replicas(found[name]):  # a second change to 0 would make Swarm forget tasks that still run
+            stack.scale(project, name, 0)
+    wait_until_ended(project, names, seconds)
+
+
+def wait_until_ended(project: Project, names: Collection[str], seconds: float = engine.STOP_SECONDS) -> None:
+    """Return when no task of these services runs. Raises Refused.
+
+    A task that ends may already be unknown to Swarm: the containers of this machine count, too.
+    """
+    deadline = time.monotonic() + seconds
+    while left := _running(project, names):
+        if time.monotonic() > deadline:
+            raise Refused(f"{', '.join(left)} did not end within {seconds:g} s")
+        time.sleep(stack.POLL_SECONDS)
+
+
+def _running(project: Project, names: Collection[str]) -> list[str]:
+    """Return the tasks of these services that have not ended, and their containers on this machine."""
+    left = [str(one) for one in stack.tasks(project.settings) if one.service in names and one.state not in stack.ENDED]
+    filters = json.dumps({"label": [f"{stack.NAMESPACE}={project.settings.project}"]})
+    for container in engine.get("/containers/json", {"filters": filters}):
+        name = container["Labels"].get(stack.SERVICE_NAME, "").removeprefix(f"{project.settings.project}_")
+        if name in names:
+            left.append(f"the container {container['Id'][:12]} of {name}")
+    return left
+
+
+def start_missing(project: Project, configuration: Mapping[str, Any]) -> None:
+    """Start the services that a deploy does not replace, if they are missing or scaled to 0. Raises Refused."""
+    found = stack.services(project.settings)
+    names = roles.other_services(configuration["services"])
+    missing = [name for name in names if name not in found or stack.replicas(found[name]) == 0]
     if missing:
+        wait_until_ended(project, missing)  # after 'docker stack rm': two databases must not use one volume
         stack.apply(project, configuration, missing)
         wait_until_updated(project, missing)
 

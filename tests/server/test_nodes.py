@@ -96,11 +96,12 @@ def test_a_prune_that_fails_is_reported(project, swarm):
 
 def test_problems_are_found(settings, swarm, monkeypatch):
     swarm.states = swarm.states | {"n2": ("down", "active")}
-    services = {
-        "api": {"ServiceStatus": {"DesiredTasks": 2}, "UpdateStatus": {"State": "paused"}},
-        "front": {"ServiceStatus": {"DesiredTasks": 1}},
-        "db": {"ServiceStatus": {"DesiredTasks": 1}},
-    }
+
+    def service(count, update=""):
+        mode = {"Replicated": {"Replicas": count}}
+        return {"Spec": {"Mode": mode}, "ServiceStatus": {"DesiredTasks": count}, "UpdateStatus": {"State": update}}
+
+    services = {"api": service(2, "paused"), "front": service(1), "db": service(1), "redis": service(0)}
     running = stack.Task("t", "api", "node1", "n1", "running", "running", "", 0, "200", NEW)
     pending = task("db", "n1", "pending", "no suitable node")
     tasks = [running, running._replace(service="front", deploy_id="100"), pending]
@@ -111,7 +112,8 @@ def test_problems_are_found(settings, swarm, monkeypatch):
     assert found[1] == "1 of 2 tasks of api run"
     assert found[2] == "the update of api has not completed: paused"
     assert found[3] == "0 of 1 tasks of db run: db on node1: no suitable node"
-    assert found[4].startswith("tasks of another release than that of .env run: api of 2222222")
+    assert found[4] == "redis is scaled to 0: deploy.sh starts it"
+    assert found[5].startswith("tasks of another release than that of .env run: api of 2222222")
 
 
 def test_a_release_that_env_does_not_name_is_a_problem(settings, swarm, monkeypatch):

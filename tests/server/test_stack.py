@@ -137,8 +137,8 @@ def test_an_update_that_makes_no_progress_is_refused(project, swarm, update, mon
     swarm.tasks.pop()
     swarm.task("pending", error="no suitable node")
     times = iter(range(100))
-    monkeypatch.setattr(stack.time, "monotonic", lambda: next(times) / 4)
-    monkeypatch.setattr(stack.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(updates.time, "monotonic", lambda: next(times) / 4)
+    monkeypatch.setattr(updates.time, "sleep", lambda seconds: None)
     with pytest.raises(
         Refused, match=r"not healthy within 1 s \(HEALTH_SECONDS in .env\): api on node1: no suitable node"
     ):
@@ -156,8 +156,8 @@ def test_a_node_that_dies_extends_the_time_limit(project, swarm, monkeypatch):
         if len(times) == 6:
             swarm.task("running")
 
-    monkeypatch.setattr(stack.time, "monotonic", lambda: len(times) / 4)
-    monkeypatch.setattr(stack.time, "sleep", sleep)
+    monkeypatch.setattr(updates.time, "monotonic", lambda: len(times) / 4)
+    monkeypatch.setattr(updates.time, "sleep", sleep)
     updates.wait_until_updated(project, ["api"])
     assert len(times) == 6  # more than HEALTH_SECONDS
 
@@ -213,8 +213,8 @@ def test_a_service_is_stopped_when_its_tasks_and_containers_have_ended(project, 
 
     swarm.mode, swarm.containers = {"Replicated": {"Replicas": replicas}}, ["c1"]
     monkeypatch.setattr(stack.commands, "docker", docker)
-    monkeypatch.setattr(stack.time, "sleep", sleep)
-    stack.stop(project, ["api"], 100)
+    monkeypatch.setattr(updates.time, "sleep", sleep)
+    updates.stop(project, ["api"], 100)
     assert done == scaled
     assert len(polls) == 4
 
@@ -222,7 +222,34 @@ def test_a_service_is_stopped_when_its_tasks_and_containers_have_ended(project, 
 def test_a_service_that_does_not_stop_is_named(project, swarm, monkeypatch):
     monkeypatch.setattr(stack.commands, "docker", lambda *_, **__: commands.Result(0, "", ""))
     with pytest.raises(Refused, match=r"api on node1: running, .* did not end within 0 s"):
-        stack.stop(project, ["api"], 0)
+        updates.stop(project, ["api"], 0)
+
+
+@pytest.mark.parametrize(("replicas", "applied"), [(0, [["api"]]), (1, [])])
+def test_a_service_that_was_scaled_to_0_is_started(project, swarm, monkeypatch, replicas, applied):
+    """A `deploy.sh services` that was killed may have left it so."""
+    done = []
+    swarm.mode, swarm.tasks, swarm.desired = {"Replicated": {"Replicas": replicas}}, [], 0
+    monkeypatch.setattr(stack, "apply", lambda _, configuration, names: done.append(names))
+    updates.start_missing(project, {"services": {"api": {"image": "api"}}})
+    assert done == applied
+
+
+def test_a_service_starts_when_its_containers_of_a_removed_stack_have_ended(project, swarm, monkeypatch):
+    """Otherwise two databases would use one volume."""
+    done, get = [], swarm.get
+    swarm.containers = ["c1"]
+
+    def sleep(seconds):
+        done.append("wait")
+        swarm.containers = []
+
+    monkeypatch.setattr(engine, "get", lambda path, query=None: [] if path == "/services" else get(path, query))
+    monkeypatch.setattr(updates.time, "sleep", sleep)
+    monkeypatch.setattr(stack, "apply", lambda _, configuration, names: done.append(names))
+    monkeypatch.setattr(updates, "wait_until_updated", lambda *_: None)
+    updates.start_missing(project, {"services": {"api": {"image": "api"}}})
+    assert done == ["wait", ["api"]]
 
 
 def test_services_are_applied_one_at_a_time(project, monkeypatch):

@@ -97,7 +97,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(stack, "services", lambda _: found.services)
     monkeypatch.setattr(stack, "tasks", lambda _: found.tasks)
     monkeypatch.setattr(stack, "roll_back", lambda _, name: found.done.append(f"{name} back"))
-    monkeypatch.setattr(stack, "stop", lambda _, names: found.done.append(" ".join(["stop", *names])))
+    monkeypatch.setattr(updates, "stop", lambda _, names: found.done.append(" ".join(["stop", *names])))
     monkeypatch.setattr(stack, "create_networks", record("networks"))
     monkeypatch.setattr(stackfile, "check", record("check"))
     monkeypatch.setattr(compose, "require_same_networks", record("same networks"))
@@ -109,7 +109,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(prober, "verify_front", record("one front"))
     monkeypatch.setattr(prober, "verify_proxies", verify_proxies)
     monkeypatch.setattr(swarm, "_watch", record("watch"))
-    monkeypatch.setattr(engine, "get", lambda path: {"Swarm": {"ControlAvailable": True}})
+    monkeypatch.setattr(engine, "get", lambda path, query=None: [] if query else {"Swarm": {"ControlAvailable": True}})
     monkeypatch.setattr(updates, "show_failed", lambda _, names: found.done.append(f"log of {' '.join(names)}"))
     monkeypatch.setattr(swarm.roles, "release_services", lambda services, image: REPLICAS)
     monkeypatch.setattr(
@@ -155,6 +155,13 @@ def test_the_live_release_keeps_its_tasks_if_more_do_not_start(attempt, calls):
     with pytest.raises(Refused):
         swarm._add_tasks(attempt, Plan({}, {"api": 3}, "live", True), ["api"])
     assert calls.done == ["api=3", "api=1"]
+
+
+def test_a_release_that_was_scaled_to_0_gets_no_tasks_first(attempt, calls):
+    """For example for a restore: it may not run on the database as it is now."""
+    calls.services = OTHERS | {"api": deployed("100", replicas=0)}
+    swarm._update(attempt, Plan({"services": {}}, {"api": 3}, "live", True), ["api"])
+    assert calls.done == ["api 200"]
 
 
 @pytest.mark.parametrize(("port", "is_refused"), [("8000", False), ("8001", True)])
@@ -280,7 +287,7 @@ def test_a_former_singleton_that_does_not_end_is_not_removed(attempt, calls, mon
         raise Refused("beat on node1 did not end")
 
     monkeypatch.setattr(release, "kept_tags", lambda *_: set())
-    monkeypatch.setattr(stack, "stop", stop)
+    monkeypatch.setattr(updates, "stop", stop)
     calls.services = OTHERS | {"beat": deployed("100", single=True)}
     assert swarm.finish(attempt) == "beat on node1 did not end"
     assert calls.done == []
