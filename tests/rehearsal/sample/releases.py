@@ -8,6 +8,7 @@ from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.sample.ledger import expect_same_records
 from tests.rehearsal.scenarios.releases import expect_migration_times_out
 from tests.rehearsal.server import DIR, Server
+from tests.rehearsal.swarm.cluster import Cluster
 from tests.rehearsal.variants import deploy_and_expect_live
 
 LOCKING_MIGRATION = """
@@ -65,14 +66,14 @@ def restore_after_data_loss(rehearsal: Rehearsal) -> None:
 
 
 def restore_dump(server: Server, commit: str, deploy_id: str) -> None:
-    """Run the commands of docs/rollback-and-restore.md, with the dump of a deploy and the release that was live before.
+    """Run the commands of the documentation, with the dump of a deploy and the release that was live before.
 
     If that deploy wrote no dump, use the one before: the next scenarios need a database.
     """
     dumps = server.exec(f"cd {DIR}/backups; ls *.dump").split()
     dump = max(name for name in dumps if name <= f"{deploy_id}.dump").removesuffix(".dump")
-    page = (ROOT / "docs/rollback-and-restore.md").read_text()
-    commands = re.search(r"### How to restore .*?```console\n(.*?)```", page, re.DOTALL).group(1)
+    page = "docs/swarm.md" if isinstance(server, Cluster) else "docs/rollback-and-restore.md"
+    commands = re.search(r"### How to restore .*?```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL).group(1)
     for line in commands.replace("\\\n", "").splitlines():
         command = line.partition("   #")[0].replace("<id>", dump).replace("<commit>", commit)
         server.exec(f"cd {DIR}; {command}")

@@ -138,6 +138,7 @@ SWARM_SCENARIOS = (
     node_killed,
     network_cut,
     manager_restarted,
+    restore_after_data_loss,
     moving,
     seconds_by_replicas,
     kill_matrix,

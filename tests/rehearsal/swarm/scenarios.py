@@ -262,10 +262,13 @@ def many_deploys(rehearsal: Rehearsal) -> None:
 
 
 def moving(rehearsal: Rehearsal) -> None:
-    """From the Swarm to one server and back, by the commands of docs/swarm.md: the data is kept."""
+    """A stack that is removed comes back, and moves to one server and back, as in docs/swarm.md: the data is kept."""
     server = rehearsal.server
     tag = server.setting("IMAGE_TAG")
-    with rehearsal.without_traffic():  # each direction interrupts the site
+    with rehearsal.without_traffic():  # each of these interrupts the site
+        server.exec(f"docker stack rm {server.project}")
+        rehearsal.deploy_by_hand()  # at once: the next database starts when the previous one has ended
+        rehearsal.expect_only_release(tag)
         move_to_one_server(rehearsal)
         expect(rehearsal.live_tag() == tag, f"expected {tag} on one server, found {rehearsal.live_tag()}")
         server.set(ENGINE="swarm")
