@@ -54,6 +54,7 @@ class Attempt:
     actor: str
     live: Live
     steps: Steps
+    failed: list[str] = field(default_factory=list)  # services on a Swarm that failed while they served
 
     @property
     def directory(self) -> Path:

@@ -14,6 +14,9 @@ VERSION_PATH = "/version"  # of releases of version 1, which have no label quai.
 POLL_SECONDS = 0.05
 WATCH_INTERVAL = 0.5  # seconds between two probes
 FAILED_PROBES = 2  # consecutive failures that refuse a watched release
+NO_HEALTH_CHECK = (
+    "the {} has no health check, so its readiness is unknown: add a healthcheck to it in docker-compose.prod.yml"
+)
 
 
 class Target(NamedTuple):
@@ -65,10 +68,7 @@ def _unhealthy_service(container: str, may_have_restarted: bool) -> str:
         raise Refused(f"the {service} has exited")
     health = state.get("Health")
     if not health and service in ("api", "front"):
-        raise Refused(
-            f"the {service} has no health check, so its readiness is unknown: add a healthcheck to it in "
-            "docker-compose.prod.yml"
-        )
+        raise Refused(NO_HEALTH_CHECK.format(service))
     # Without a health check, a worker only has to keep running.
     return "" if not health or health["Status"] == "healthy" else str(service)
 

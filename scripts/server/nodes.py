@@ -14,7 +14,7 @@ from server.settings import Settings
 from server.state import say
 
 CREATION_SECONDS = 5  # within which Swarm creates the tasks of a job
-LOG_SECONDS = 20  # time limit of reading a log from another node
+LOG_SECONDS = 20  # time limit of reading a log, or the state of a container, from another node
 # What gives a job the engine of its node.
 ENGINE_OPTIONS = (
     "--user=0",
@@ -51,7 +51,7 @@ def explain(project: Project, task: stack.Task) -> None:
     """Print how the container of a task ended, and the output of its health checks. Raises Refused."""
     options = [*ENGINE_OPTIONS, f"--constraint=node.id=={task.node_id}"]
     image, command = project.settings.release_image(project.tag), [*PROGRAM, "explain", task.id]
-    with _run(project, "explain", [image], options, command, {task.node_id}) as tasks:
+    with _run(project, "explain", [image], options, command, {task.node_id}, LOG_SECONDS) as tasks:
         for one in tasks:
             print_log(project, one)
 
@@ -84,10 +84,11 @@ def _run(
     options: Collection[str],
     command: Collection[str],
     only: Collection[str] = (),
+    seconds: float = commands.COMMAND_SECONDS,
 ) -> Iterator[list[stack.Task]]:
     """Run a command in a container of each image on each available node, or `only` these. Provide the ended tasks.
 
-    Raises Refused.
+    Raises Refused, also after `seconds`.
     """
     label = f"{stack.JOB_LABEL}={project.settings.project}"
     try:
@@ -100,12 +101,12 @@ def _run(
             result = commands.docker(project.directory, *words, stackfile.pinned(image), *command, capture=True)
             if result.code:
                 raise Refused(f"Swarm does not accept the job {name}: {result.error.strip()}")
-        yield _wait(label, name, only)
+        yield _wait(label, name, only, seconds)
     finally:
         stack.end_jobs(project.settings)
 
 
-def _wait(label: str, name: str, only: Collection[str]) -> list[stack.Task]:
+def _wait(label: str, name: str, only: Collection[str], seconds: float) -> list[stack.Task]:
     """Return the tasks of the jobs when they have ended on each of these available nodes. Raises Refused after a limit.
 
     Swarm gives no task to a node that becomes available after a job was created, for example after a restart.
@@ -121,9 +122,9 @@ def _wait(label: str, name: str, only: Collection[str]) -> list[stack.Task]:
         pending = [task for task in tasks if task.node_id in available and task.state not in stack.ENDED]
         if not pending and (is_complete or elapsed > CREATION_SECONDS):
             return tasks
-        if elapsed > commands.COMMAND_SECONDS:
+        if elapsed > seconds:
             slow = ", ".join(sorted({task.node for task in pending}))
-            raise Refused(f"{slow}: the job {name} took more than {commands.COMMAND_SECONDS} s")
+            raise Refused(f"{slow}: the job {name} took more than {seconds:g} s")
         time.sleep(stack.POLL_SECONDS)
 
 

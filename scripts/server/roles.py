@@ -19,10 +19,10 @@ def release_services(services: Mapping[str, Any], image: str) -> dict[str, int]:
 
     Raises Refused if the labels of a service are wrong: a deploy would leave it running, or run two instances of it.
     """
-    found = {name: _replicas(service) for name, service in services.items() if RELEASE_LABEL in labels(service)}
+    found = {name: replicas(service) for name, service in services.items() if RELEASE_LABEL in labels(service)}
     requires_labels = not is_version_1(services)  # in version 1, workers were not part of a release
     for name, service in services.items():
-        uses_image = service.get("image") == image and name not in ONE_SHOTS and _replicas(service)
+        uses_image = service.get("image") == image and name not in ONE_SHOTS and replicas(service)
         lacks_labels = uses_image and name not in found and requires_labels
         if lacks_labels or (name in found and TAG_LABEL not in labels(service)):
             raise Refused(
@@ -49,7 +49,8 @@ def labels(service: Mapping[str, Any]) -> Mapping[str, str]:
     return service.get("labels") or {}
 
 
-def _replicas(service: Mapping[str, Any]) -> int:
+def replicas(service: Mapping[str, Any]) -> int:
+    """Return the number of containers of a service in the compose file."""
     return int((service.get("deploy") or {}).get("replicas", service.get("scale", 1)))
 
 
@@ -71,5 +72,5 @@ def other_services(services: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name, service in services.items()
-        if RELEASE_LABEL not in labels(service) and name not in ONE_SHOTS and _replicas(service)
+        if RELEASE_LABEL not in labels(service) and name not in ONE_SHOTS and replicas(service)
     ]

@@ -6,7 +6,6 @@ from typing import Any
 from server import engine, roles, stack, updates
 from server.compose import Project
 from server.errors import Refused
-from server.state import say
 
 
 def is_singleton(name: str, services: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
@@ -29,7 +28,6 @@ def replace(project: Project, configuration: Mapping[str, Any]) -> str:
     previous = [name for name in found if name in (*new, *former)]
     try:
         if previous:
-            say(f"waiting for the end of {', '.join(previous)}")
             updates.stop(project, previous)
         stack.remove(project.settings, former)
         if new:

@@ -156,6 +156,18 @@ def is_applied(service: Mapping[str, Any] | None, name: str, configured: Mapping
     return service is not None and has_settings(service, name, configured) and replicas(service) in (None, count)
 
 
+def require_same_modes(project: Project, configured: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise Refused if a deployed service changes between replicated and global."""
+    for name in configured.keys() & found.keys():
+        mode = (configured[name].get("deploy") or {}).get("mode", "replicated")
+        is_global = mode == "global" and not roles.is_singleton(roles.labels(configured[name]))
+        if is_global != (replicas(found[name]) is None):
+            raise Refused(
+                f"Swarm cannot change the mode of {name} ({mode}): run 'docker service rm "
+                f"{project.settings.project}_{name}', which ends its containers, then run the same command again"
+            )
+
+
 def is_singleton(service: Mapping[str, Any]) -> bool:
     """Return whether a deployed service has the label of singletons."""
     return roles.is_singleton(labels(service))

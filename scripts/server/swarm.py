@@ -8,6 +8,7 @@ from typing import Any
 
 from server import (
     compose,
+    engine,
     health,
     migrations,
     nodes,
@@ -73,9 +74,12 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     project, configuration = attempt.project, plan.configuration
     others = roles.other_services(plan.services)
     stackfile.check(project, configuration, [*plan.replicas, *others])
-    if attempt.live.tag:
+    _require_health_checks(plan.services)
+    found = stack.services(attempt.settings)
+    if attempt.live.tag and found:
         compose.require_same_networks(project, configuration, attempt.live.tag)
         _require_same_port(project, plan.services)
+        stack.require_same_modes(project, plan.services, found)
     nodes.pull(project, {plan.services[name]["image"] for name in plan.replicas})
     updates.start_missing(project, configuration)
     stack.create_networks(project, configuration, attempt.image)
@@ -98,6 +102,17 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
         attempt.steps.begin("watch")
         _watch(attempt, container, target)
     return plan.outcome
+
+
+def _require_health_checks(services: Mapping[str, Any]) -> None:
+    """Raise Refused if Swarm could not know when a task is ready: it would stop the live ones at once."""
+    for name in roles.SERVING:
+        check = services[name].get("healthcheck")
+        if check is None:
+            image = engine.image(services[name]["image"]) or {"Config": {}}
+            check = {"test": (image["Config"].get("Healthcheck") or {}).get("Test")}
+        if check.get("disable") or (check.get("test") or ["NONE"])[0] == "NONE":
+            raise Refused(health.NO_HEALTH_CHECK.format(name))
 
 
 def _require_same_port(project: Project, services: Mapping[str, Any]) -> None:
@@ -161,7 +176,7 @@ def _watch(attempt: Attempt, container: str, target: health.Target) -> None:
         time.sleep(health.WATCH_INTERVAL)
         own = [task for task in stack.tasks(attempt.settings) if task.deploy_id == attempt.project.deploy_id]
         if failed := [task for task in own if task.has_failed]:
-            updates.show_failed(attempt.project, [failed[0].service])
+            attempt.failed.append(failed[0].service)  # shown when the live release serves again
             raise Refused(f"the {failed[0].service} has failed after the switch: {failed[0]}")
         if any(prober.probe(container, "proxy", target).values()):
             prober.verify_proxies(container, target)
@@ -173,7 +188,8 @@ def withdraw(attempt: Attempt) -> None:
 
 
 def diagnose(attempt: Attempt) -> None:
-    """Show nothing: `_update` and `_watch` have shown why a service failed, while its tasks existed."""
+    """Show why a service failed that served. `_update` has shown it for a service that Swarm rolled back."""
+    updates.show_failed(attempt.project, attempt.failed)
 
 
 def finish(attempt: Attempt) -> str:
@@ -193,12 +209,11 @@ def apply_services(project: Project, names: Sequence[str]) -> None:
     """Apply changed settings of services that a deploy does not replace. Raises Refused."""
     configuration, found = compose.configuration(project), stack.services(project.settings)
     services = configuration["services"]
-    changed = [name for name in names if name in found and not stack.has_settings(found[name], name, services[name])]
-    # Not left to Swarm, which waits at most one minute: two databases must not use one volume.
-    stopped = [name for name in changed if stack.replicas(found[name]) is not None]
-    if stopped:
-        updates.stop(project, stopped)
-    stack.apply(project, configuration, names)
+    changed = [name for name in names if not updates.is_applied(found, name, services[name])]
+    stackfile.check(project, configuration, names)
+    stack.require_same_modes(project, services, found)
+    compose.pull_missing(project, {name: services[name] for name in changed})
+    updates.replace(project, configuration, changed)
     updates.wait_until_updated(project, names, is_new=False)
 
 

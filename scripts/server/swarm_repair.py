@@ -63,9 +63,9 @@ def withdraw(attempt: Attempt) -> None:
         return
     project = Project(attempt.directory, settings, live.tag, live.deploy_id)
     problems, found = _restore(project, use_files=True), stack.services(settings)
-    # After a deploy that was killed behind the write of .env, the live release has not replaced them yet.
+    # After a deploy that was killed behind the write of .env, the live release has not replaced or started them yet.
     singles = [one for one in found.values() if stack.is_singleton(one)]
-    is_stale = any(stack.deploy_id(one) not in ("", live.deploy_id) for one in singles)
+    is_stale = any(stack.deploy_id(one) not in ("", live.deploy_id) or not stack.replicas(one) for one in singles)
     if is_stale or len(found) < len(before):
         configuration = compose.configuration(project)
         updates.start_missing(project, configuration)
@@ -99,8 +99,7 @@ def _restore_service(project: Project, name: str, use_files: bool) -> bool:
         return stack.is_updating(service)
     # Before its last update it was part of the live release, or of none.
     if stack.previous_deploy_id(service) in ("", project.deploy_id):
-        stack.roll_back(project, name)
-        return True
+        return _roll_back(project, name)
     if not use_files:
         return False
     configuration = compose.configuration(project)
@@ -108,6 +107,18 @@ def _restore_service(project: Project, name: str, use_files: bool) -> bool:
         stack.remove(project.settings, [name])
         return False
     stack.apply(project, configuration, [name], may_roll_back=False)
+    return True
+
+
+def _roll_back(project: Project, name: str) -> bool:
+    """Let Swarm roll a service back. Return whether it replaces its tasks. Raises Refused."""
+    try:
+        stack.roll_back(project, name)
+    except Refused:
+        service = stack.services(project.settings)[name]
+        if stack.deploy_id(service) not in ("", project.deploy_id):
+            raise
+        return stack.is_updating(service)  # Swarm itself has just rolled it back
     return True
 
 

@@ -45,7 +45,9 @@ def _count_missing(project: Project, names: Collection[str], is_new: bool) -> di
         own = [task for task in listed if task.service == name and task.hash == digest]
         update = stack.update_state(found[name])
         failed = [task for task in listed if task.service == name and task.has_failed]
-        if current not in ("", project.deploy_id):
+        # Before the release, it may have been part of none.
+        is_rolled_back = is_new and not current and update.startswith("rollback")
+        if is_rolled_back or current not in ("", project.deploy_id):
             raise Refused(f"Swarm has rolled back the {name}{_describe(failed)}")
         if update in ("paused", "rollback_paused"):
             raise Refused(f"Swarm has stopped the update of the {name}{_describe(failed)}")
@@ -72,12 +74,15 @@ def stop(project: Project, names: Collection[str], seconds: float = engine.STOP_
 
 
 def wait_until_ended(project: Project, names: Collection[str], seconds: float = engine.STOP_SECONDS) -> None:
-    """Return when no task of these services runs. Raises Refused.
+    """Return when no task of these services runs, and print what it waits for. Raises Refused after `seconds`.
 
     A task that ends may already be unknown to Swarm: the containers of this machine count, too.
     """
-    deadline = time.monotonic() + seconds
+    deadline, is_shown = time.monotonic() + seconds, False
     while left := _running(project, names):
+        if not is_shown:
+            say(f"waiting for the end of {', '.join(left)}")
+            is_shown = True
         if time.monotonic() > deadline:
             raise Refused(f"{', '.join(left)} did not end within {seconds:g} s")
         time.sleep(stack.POLL_SECONDS)
@@ -85,7 +90,9 @@ def wait_until_ended(project: Project, names: Collection[str], seconds: float = 
 
 def _running(project: Project, names: Collection[str]) -> list[str]:
     """Return the tasks of these services that have not ended, and their containers on this machine."""
-    left = [str(one) for one in stack.tasks(project.settings) if one.service in names and one.state not in stack.ENDED]
+    dead = {node["ID"] for node in engine.get("/nodes") if node["Status"]["State"] == "down"}
+    own = [task for task in stack.tasks(project.settings) if task.service in names and task.node_id not in dead]
+    left = [str(task) for task in own if task.state not in stack.ENDED]
     filters = json.dumps({"label": [f"{stack.NAMESPACE}={project.settings.project}"]})
     for container in engine.get("/containers/json", {"filters": filters}):
         name = container["Labels"].get(stack.SERVICE_NAME, "").removeprefix(f"{project.settings.project}_")
@@ -95,14 +102,34 @@ def _running(project: Project, names: Collection[str]) -> list[str]:
 
 
 def start_missing(project: Project, configuration: Mapping[str, Any]) -> None:
-    """Start the services that a deploy does not replace, if they are missing or scaled to 0. Raises Refused."""
+    """Start the services that a deploy does not replace, if none of their tasks runs. Raises Refused.
+
+    Changed settings are applied first: with the previous ones, a service may never have run.
+    """
+    services, found = configuration["services"], stack.services(project.settings)
+    names = roles.other_services(services)
+    idle = [name for name in names if name not in found or not found[name]["ServiceStatus"]["RunningTasks"]]
+    if idle:
+        replace(project, configuration, [name for name in idle if not is_applied(found, name, services[name])])
+        wait_until_updated(project, idle, is_new=False)
+
+
+def is_applied(found: Mapping[str, Any], name: str, configured: Mapping[str, Any]) -> bool:
+    """Return whether a service that a deploy does not replace is deployed as the compose file says."""
+    return stack.is_applied(found.get(name), name, configured, roles.replicas(configured))
+
+
+def replace(project: Project, configuration: Mapping[str, Any], names: Collection[str]) -> None:
+    """Apply services when their tasks have ended: two databases must not use one volume. Raises Refused.
+
+    The end is not left to Swarm, which waits at most one minute. A removed stack may also leave containers behind.
+    """
     found = stack.services(project.settings)
-    names = roles.other_services(configuration["services"])
-    missing = [name for name in names if name not in found or stack.replicas(found[name]) == 0]
-    if missing:
-        wait_until_ended(project, missing)  # after 'docker stack rm': two databases must not use one volume
-        stack.apply(project, configuration, missing)
-        wait_until_updated(project, missing)
+    if stopped := [name for name in names if name in found and stack.replicas(found[name]) is not None]:
+        stop(project, stopped)
+    if missing := [name for name in names if name not in found]:
+        wait_until_ended(project, missing)
+    stack.apply(project, configuration, names)
 
 
 def _pauses(service: Mapping[str, Any]) -> float:

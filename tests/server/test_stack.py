@@ -1,10 +1,11 @@
 """When the update of a service in Docker Swarm has completed, and how it is stopped. No engine is needed."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from server import commands, engine, stack, updates
+from server import commands, engine, stack, stackfile, updates
 from server.compose import Project
 from server.errors import Refused
 
@@ -66,7 +67,11 @@ class Swarm:
         labels = {"quai.hash": self.labels["quai.deploy"], **self.labels}
         spec = {"Name": "quai_api", "TaskTemplate": {"ContainerSpec": {"Labels": labels}}, "Mode": self.mode}
         spec |= {"UpdateConfig": {"Monitor": self.monitor * 10**9, "Delay": 10**9}} if self.monitor else {}
-        service = {"ID": "s1", "Spec": spec, "ServiceStatus": {"DesiredTasks": self.desired}}
+        service = {
+            "ID": "s1",
+            "Spec": spec,
+            "ServiceStatus": {"DesiredTasks": self.desired, "RunningTasks": len(self.tasks)},
+        }
         return [service | ({"UpdateStatus": {"State": self.update}} if self.update else {})]
 
 
@@ -225,14 +230,55 @@ def test_a_service_that_does_not_stop_is_named(project, swarm, monkeypatch):
         updates.stop(project, ["api"], 0)
 
 
-@pytest.mark.parametrize(("replicas", "applied"), [(0, [["api"]]), (1, [])])
-def test_a_service_that_was_scaled_to_0_is_started(project, swarm, monkeypatch, replicas, applied):
-    """A `deploy.sh services` that was killed may have left it so."""
-    done = []
-    swarm.mode, swarm.tasks, swarm.desired = {"Replicated": {"Replicas": replicas}}, [], 0
-    monkeypatch.setattr(stack, "apply", lambda _, configuration, names: done.append(names))
-    updates.start_missing(project, {"services": {"api": {"image": "api"}}})
-    assert done == applied
+@pytest.mark.parametrize(
+    ("replicas", "running", "is_changed", "done"),
+    [
+        (1, 1, True, []),  # that is for `deploy.sh services`
+        (1, 0, False, ["await"]),
+        (1, 0, True, ["scale", "apply", "await"]),  # it may never have run, for example after a typo in DB_IMAGE
+        (0, 0, False, ["apply", "await"]),  # a `deploy.sh services` that was killed may have left it so
+    ],
+)
+def test_a_service_that_does_not_run_is_started(project, swarm, monkeypatch, replicas, running, is_changed, done):
+    found, service = [], {"image": "api"}
+    digest = "other" if is_changed else stackfile.digest("api", service)
+    swarm.mode, swarm.desired, swarm.tasks = {"Replicated": {"Replicas": replicas}}, replicas, swarm.tasks[:running]
+    swarm.labels = {"quai.deploy": "", "quai.hash": digest}
+    monkeypatch.setattr(stack, "apply", lambda _, configuration, names: found.extend("apply" for _ in names))
+    monkeypatch.setattr(stack, "scale", lambda *_: found.append("scale"))
+    monkeypatch.setattr(updates, "wait_until_updated", lambda *_, **__: found.append("await"))
+    updates.start_missing(project, {"services": {"api": service}})
+    assert found == done
+
+
+def test_a_task_on_a_dead_node_does_not_end(project, swarm, monkeypatch):
+    """Swarm lists it as running for a day."""
+    swarm.nodes, swarm.mode = "down", {"Replicated": {"Replicas": 0}}
+    updates.stop(project, ["api"], 0)
+
+
+@pytest.mark.parametrize(("is_new", "is_refused"), [(True, True), (False, False)])
+def test_a_rollback_to_a_service_of_no_release_is_a_refusal(project, swarm, is_new, is_refused):
+    swarm.labels, swarm.update = {"quai.deploy": "", "quai.hash": "200"}, "rollback_completed"
+    with pytest.raises(Refused, match="Swarm has rolled back the api") if is_refused else nullcontext():
+        updates.wait_until_updated(project, ["api"], is_new=is_new)
+
+
+@pytest.mark.parametrize(
+    ("deployed", "configured", "is_refused"),
+    [
+        ({"Global": {}}, {"deploy": {"mode": "global"}}, False),
+        ({"Global": {}}, {}, True),
+        ({"Global": {}}, {"deploy": {"mode": "global"}, "labels": {"quai.single": "true"}}, True),
+        ({"Replicated": {"Replicas": 1}}, {"deploy": {"mode": "global"}}, True),
+        ({"Replicated": {"Replicas": 1}}, {"deploy": {"replicas": 2}}, False),
+    ],
+)
+def test_another_mode_is_refused(project, swarm, deployed, configured, is_refused):
+    """Swarm refuses it, but only when the service has been stopped."""
+    swarm.mode = deployed
+    with pytest.raises(Refused, match="docker service rm quai_api") if is_refused else nullcontext():
+        stack.require_same_modes(project, {"api": configured, "new": {}}, stack.services(project.settings))
 
 
 def test_a_service_starts_when_its_containers_of_a_removed_stack_have_ended(project, swarm, monkeypatch):
@@ -247,7 +293,7 @@ def test_a_service_starts_when_its_containers_of_a_removed_stack_have_ended(proj
     monkeypatch.setattr(engine, "get", lambda path, query=None: [] if path == "/services" else get(path, query))
     monkeypatch.setattr(updates.time, "sleep", sleep)
     monkeypatch.setattr(stack, "apply", lambda _, configuration, names: done.append(names))
-    monkeypatch.setattr(updates, "wait_until_updated", lambda *_: None)
+    monkeypatch.setattr(updates, "wait_until_updated", lambda *_, **__: None)
     updates.start_missing(project, {"services": {"api": {"image": "api"}}})
     assert done == ["wait", ["api"]]
 

@@ -28,7 +28,7 @@ from server.plan import Plan
 from tests.server.conftest import NEW, OLD
 
 LABELS = {"quai.deploy": "200", "quai.tag": NEW}
-RELEASE = {"image": "quai:new", "labels": LABELS}
+RELEASE = {"image": "quai:new", "labels": LABELS, "healthcheck": {"test": ["CMD", "true"]}}
 SERVICES = {
     "proxy": {"image": "caddy"},
     "db": {"image": "postgres"},
@@ -54,7 +54,8 @@ def deployed(deploy_id="100", digest="", previous=None, single=False, replicas=1
         return {"TaskTemplate": template, "Mode": {"Replicated": {"Replicas": replicas}}}
 
     singleton = {"quai.single": "true"} if single else {}
-    found = {"ID": "s", "Spec": spec(deploy_id), "UpdateStatus": {"State": update}}
+    status = {"RunningTasks": replicas}
+    found = {"ID": "s", "Spec": spec(deploy_id), "UpdateStatus": {"State": update}, "ServiceStatus": status}
     return found | ({} if previous is None else {"PreviousSpec": spec(previous)})
 
 
@@ -109,7 +110,9 @@ def calls(monkeypatch):
     monkeypatch.setattr(prober, "verify_front", record("one front"))
     monkeypatch.setattr(prober, "verify_proxies", verify_proxies)
     monkeypatch.setattr(swarm, "_watch", record("watch"))
-    monkeypatch.setattr(engine, "get", lambda path, query=None: [] if query else {"Swarm": {"ControlAvailable": True}})
+    monkeypatch.setattr(
+        engine, "get", lambda path, query=None: {"Swarm": {"ControlAvailable": True}} if path == "/info" else []
+    )
     monkeypatch.setattr(updates, "show_failed", lambda _, names: found.done.append(f"log of {' '.join(names)}"))
     monkeypatch.setattr(swarm.roles, "release_services", lambda services, image: REPLICAS)
     monkeypatch.setattr(
@@ -323,11 +326,73 @@ def test_a_service_with_one_task_ends_before_its_settings_are_applied(attempt, c
     services = {"db": deployed(""), "proxy": deployed(""), "redis": deployed("", stackfile.digest("redis", {}))}
     services["proxy"]["Spec"]["Mode"] = {"Global": {}}
     calls.services = services
-    configuration = {"services": SERVICES | {"redis": {}}}
+    configuration = {"services": SERVICES | {"redis": {}, "proxy": {"deploy": {"mode": "global"}}}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compose, "configuration", lambda project: configuration)
+        patch.setattr(compose, "pull_missing", lambda _, services: calls.done.append(f"pull {' '.join(services)}"))
         swarm.apply_services(attempt.project, ["db", "proxy", "redis"])
-    assert calls.done == ["stop db", "db proxy redis 200"]
+    assert calls.done == ["check", "pull db proxy", "stop db", "db proxy 200"]
+
+
+@pytest.mark.parametrize("check", [{"disable": True, "test": ["CMD", "true"]}, {"test": ["NONE"]}, None])
+@pytest.mark.parametrize("name", ["api", "front"])
+def test_a_release_without_a_health_check_is_refused(attempt, calls, monkeypatch, name, check):
+    """Swarm would stop the live tasks as soon as the process of a new one has started."""
+    services = SERVICES | {name: SERVICES[name] | {"healthcheck": check}}
+    monkeypatch.setattr(swarm, "prepare", lambda *_: Plan({"services": services}, REPLICAS, "live", True))
+    monkeypatch.setattr(engine, "image", lambda image: {"Config": {}})
+    with pytest.raises(Refused, match=f"the {name} has no health check"):
+        swarm.roll_out(attempt, True)
+    assert calls.done == ["check"]
+
+
+def test_a_health_check_may_come_from_the_image(monkeypatch):
+    monkeypatch.setattr(engine, "image", lambda image: {"Config": {"Healthcheck": {"Test": ["CMD", "true"]}}})
+    swarm._require_health_checks({"api": {"image": "a"}, "front": {"image": "a"}})
+
+
+def test_a_release_that_fails_while_it_serves_is_explained_after_the_rollback(attempt, calls, monkeypatch):
+    monkeypatch.undo()
+    failed = [task("front", "200", NEW, "failed")]
+    monkeypatch.setattr(stack, "tasks", lambda _: failed)
+    monkeypatch.setattr(swarm.health, "WATCH_INTERVAL", 0)
+    with pytest.raises(Refused, match="the front has failed after the switch"):
+        swarm._watch(attempt, "prober", None)
+    shown = []
+    monkeypatch.setattr(updates, "show_failed", lambda _, names: shown.extend(names))
+    swarm.diagnose(attempt)
+    assert shown == ["front"]
+
+
+def test_networks_of_a_removed_stack_are_not_compared(attempt, calls):
+    """Otherwise the command of the message would lead to the same message again."""
+    swarm.roll_out(attempt, True)
+    assert "same networks" not in calls.done
+    calls.services = OTHERS
+    swarm.roll_out(attempt, True)
+    assert "same networks" in calls.done
+
+
+def test_a_scheduler_that_was_being_replaced_by_the_live_release_comes_back(attempt, calls):
+    calls.services = OTHERS | live_services() | {"scheduler": deployed("100", single=True, replicas=0)}
+    swarm.withdraw(attempt)
+    assert calls.done == ["stop scheduler", "scheduler 100"]
+
+
+def test_a_rollback_by_swarm_itself_is_not_a_problem(attempt, calls, monkeypatch):
+    """It may come just before ours, which Swarm then refuses: it knows no state before."""
+    calls.services = live_services() | {"api": deployed("200", previous="100")}
+
+    def roll_back(project, name):
+        calls.services[name] = deployed("100", update="rollback_started")
+        raise Refused("does not have a previous spec")
+
+    monkeypatch.setattr(stack, "roll_back", roll_back)
+    swarm.withdraw(attempt)
+    monkeypatch.setattr(stack, "roll_back", lambda *_: (_ for _ in ()).throw(Refused("no connection")))
+    calls.services = live_services() | {"api": deployed("200", previous="100")}
+    with pytest.raises(Refused, match="no connection"):
+        swarm.withdraw(attempt)
 
 
 def live_services(**changed):
