@@ -14,6 +14,7 @@ from tests.rehearsal.edits import (
     Compose,
     add_worker,
     environment,
+    remove_health_check,
     run_python,
 )
 from tests.rehearsal.failures import expect, say
@@ -51,6 +52,13 @@ def faulty_releases_on_swarm(rehearsal: Rehearsal) -> None:
     """Releases that crash, answer 500, or have a faulty front are refused, with the log of the task."""
     expect_refused(rehearsal, "crashes", "boom\nexit code 1\n", CRASH)
     expect_refused(rehearsal, "answers 500", "health check: ", run_python(ERROR_SERVER))
+    expect_refused(
+        rehearsal,
+        "ends before it is healthy",
+        "Swarm has rolled back the api",
+        run_python("import time; time.sleep(3)"),
+    )
+    expect_refused(rehearsal, "no health check", "api has no health check", remove_health_check, last_step="pull")
     crash = run_python("raise SystemExit('boom')", "rehearsal-worker")
     worker = add_worker("rehearsal-worker", WORKER)
     expect_refused(rehearsal, "a worker crashes", "the rehearsal-worker has failed", worker, crash)
@@ -221,6 +229,9 @@ def settings_on_swarm(rehearsal: Rehearsal) -> None:
     with server.settings(API_PORT=str(port + 1)):
         expect_refused(rehearsal, "another port", f"has changed from {port} to {port + 1}", last_step="pull")
     expect_refused(rehearsal, "another network", "changes networks (data)", change_network, last_step="pull")
+    with server.settings(DB_IMAGE="127.0.0.1:1/none:1"):
+        done = server.run(f"{DIR}/deploy.sh", "services")
+        expect(done.returncode == 1 and "cannot be pulled" in done.stdout, f"not refused: {done.stdout}")
     with rehearsal.without_traffic(), server.settings(SITE_ADDRESS="http://:80"):
         output = server.exec(f"{DIR}/deploy.sh services")
         expect("==> done" in output, f"services did not finish: {output}")
@@ -313,15 +324,15 @@ def seconds_by_replicas(rehearsal: Rehearsal) -> None:
             expect(done.returncode == 0, f"refused with {replicas} replicas on {engine}: {done.stdout}")
             seconds.setdefault((engine, replicas), []).append(time.monotonic() - began)
 
-    with server.settings(API_REPLICAS="3", HEALTH_SECONDS="120"):
+    # Without traffic: one server does not answer at the address of the second machine.
+    with rehearsal.without_traffic(), server.settings(API_REPLICAS="3", HEALTH_SECONDS="120"):
         for replicas in REPLICAS:
             measure("swarm", replicas)
-        with rehearsal.without_traffic():  # one server does not answer at the address of the second machine
-            move_to_one_server(rehearsal)
-            for replicas in REPLICAS:
-                measure("compose", replicas)
-            server.set(API_REPLICAS="3")
-            move_to_swarm(rehearsal)
+        move_to_one_server(rehearsal)
+        for replicas in REPLICAS:
+            measure("compose", replicas)
+        server.set(API_REPLICAS="3")
+        move_to_swarm(rehearsal)
     rehearsal.deploy_by_hand()
     for (engine, replicas), values in seconds.items():
         say(f"{engine}, {replicas} replicas: {min(values):.1f} to {max(values):.1f} s")
