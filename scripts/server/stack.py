@@ -8,6 +8,7 @@ from server import commands, compose, engine, roles, stackfile
 from server.compose import Project
 from server.errors import Refused
 from server.settings import Settings
+from server.state import say
 
 NAMESPACE = "com.docker.stack.namespace"  # a label of all services and tasks of a stack
 SERVICE_NAME = "com.docker.swarm.service.name"  # a label of containers
@@ -64,17 +65,21 @@ def apply(
             with compose.private_file(content) as file:
                 return commands.run(words, project.directory, input=file, capture=True)
 
-        _retry(deploy, f"Swarm does not accept {name}")
+        result = _retry(deploy, f"Swarm does not accept {name}")
+        for line in result.error.splitlines():
+            if line.startswith("Ignoring"):
+                say(f"{name}: {line}")
 
 
-def _retry(action: Callable[[], commands.Result], problem: str) -> None:
-    """Repeat a command if Swarm itself changes the service in the meantime. Raises Refused."""
+def _retry(action: Callable[[], commands.Result], problem: str) -> commands.Result:
+    """Repeat a command if Swarm itself changes the service in the meantime. Return its result. Raises Refused."""
     for _ in range(UPDATE_TRIES):
         result = action()
         if OUT_OF_SEQUENCE not in result.error:
             break
     if result.code:
         raise Refused(f"{problem}: {result.error.strip()}")
+    return result
 
 
 def scale(project: Project, name: str, count: int) -> None:

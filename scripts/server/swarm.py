@@ -80,6 +80,8 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
         compose.require_same_networks(project, configuration, attempt.live.tag)
         _require_same_port(project, plan.services)
         stack.require_same_modes(project, plan.services, found)
+    if not found:
+        updates.wait_for_removal(project)
     nodes.pull(project, {plan.services[name]["image"] for name in plan.replicas})
     updates.start_missing(project, configuration)
     stack.create_networks(project, configuration, attempt.image)

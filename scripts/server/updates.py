@@ -101,6 +101,22 @@ def _running(project: Project, names: Collection[str]) -> list[str]:
     return left
 
 
+def wait_for_removal(project: Project) -> None:
+    """Return when this machine has nothing left of a stack that was removed. Raises Refused.
+
+    While a container is left, the engine still lists its networks, although Swarm has removed them.
+    """
+    query = {"filters": json.dumps({"label": [f"{stack.NAMESPACE}={project.settings.project}"]})}
+    for path, what, seconds in (("/containers/json", "containers", engine.STOP_SECONDS), ("/networks", "networks", 60)):
+        deadline = time.monotonic() + seconds
+        if engine.get(path, query):
+            say(f"waiting for the end of the {what} of a removed stack")
+        while left := engine.get(path, query):
+            if time.monotonic() > deadline:
+                raise Refused(f"{len(left)} {what} of a removed stack did not end within {seconds} s")
+            time.sleep(stack.POLL_SECONDS)
+
+
 def start_missing(project: Project, configuration: Mapping[str, Any]) -> None:
     """Start the services that a deploy does not replace, if none of their tasks runs. Raises Refused.
 

@@ -251,6 +251,27 @@ def test_a_service_that_does_not_run_is_started(project, swarm, monkeypatch, rep
     assert found == done
 
 
+def test_a_removed_stack_has_ended_before_another_is_created(project, monkeypatch, capsys):
+    """Swarm would not find the networks that the engine still lists."""
+    left = {"/containers/json": ["c1"] * 3, "/networks": ["n1"] * 4}
+    monkeypatch.setattr(engine, "get", lambda path, query: [left[path].pop()] if left[path] else [])
+    monkeypatch.setattr(updates.time, "sleep", lambda seconds: None)
+    updates.wait_for_removal(project)
+    assert left == {"/containers/json": [], "/networks": []}
+    assert "networks of a removed stack" in capsys.readouterr().out
+    monkeypatch.setattr(engine, "get", lambda path, query: ["n1"] if path == "/networks" else [])
+    monkeypatch.setattr(updates.time, "monotonic", iter(range(0, 10_000, 61)).__next__)
+    with pytest.raises(Refused, match="1 networks of a removed stack did not end within 60 s"):
+        updates.wait_for_removal(project)
+
+
+def test_ignored_options_are_shown(project, monkeypatch, capsys):
+    warning = "Since --detach=false was not specified, ...\nIgnoring unsupported options: shm_size\n"
+    monkeypatch.setattr(stack.commands, "run", lambda *_, **__: commands.Result(0, "", warning))
+    stack.apply(project, {"services": {"db": {"image": "postgres"}}}, ["db"])
+    assert capsys.readouterr().out == "==> db: Ignoring unsupported options: shm_size\n"
+
+
 def test_a_task_on_a_dead_node_does_not_end(project, swarm, monkeypatch):
     """Swarm lists it as running for a day."""
     swarm.nodes, swarm.mode = "down", {"Replicated": {"Replicas": 0}}

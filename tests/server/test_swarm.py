@@ -113,6 +113,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(
         engine, "get", lambda path, query=None: {"Swarm": {"ControlAvailable": True}} if path == "/info" else []
     )
+    monkeypatch.setattr(updates, "wait_for_removal", lambda _: None)
     monkeypatch.setattr(updates, "show_failed", lambda _, names: found.done.append(f"log of {' '.join(names)}"))
     monkeypatch.setattr(swarm.roles, "release_services", lambda services, image: REPLICAS)
     monkeypatch.setattr(
