@@ -12,6 +12,7 @@ from server.compose import Project
 from server.errors import Refused
 from server.state import say
 
+NETWORK_SECONDS = 60  # time limit of the removal of a network, after that of its last container
 NANOSECONDS = 1e9  # in a second; the engine's unit of durations
 
 
@@ -107,13 +108,20 @@ def wait_for_removal(project: Project) -> None:
     While a container is left, the engine still lists its networks, although Swarm has removed them.
     """
     query = {"filters": json.dumps({"label": [f"{stack.NAMESPACE}={project.settings.project}"]})}
-    for path, what, seconds in (("/containers/json", "containers", engine.STOP_SECONDS), ("/networks", "networks", 60)):
+    for path, what, seconds, command in (
+        ("/containers/json", "containers", engine.STOP_SECONDS, "docker rm --force"),
+        ("/networks", "networks", NETWORK_SECONDS, "docker network rm"),
+    ):
         deadline = time.monotonic() + seconds
         if engine.get(path, query):
             say(f"waiting for the end of the {what} of a removed stack")
         while left := engine.get(path, query):
             if time.monotonic() > deadline:
-                raise Refused(f"{len(left)} {what} of a removed stack did not end within {seconds} s")
+                names = " ".join(one.get("Name") or one["Id"][:12] for one in left)
+                raise Refused(
+                    f"the {what} of a removed stack are still there after {seconds} s: run '{command} {names}', then "
+                    "the same command again"
+                )
             time.sleep(stack.POLL_SECONDS)
 
 

@@ -259,9 +259,9 @@ def test_a_removed_stack_has_ended_before_another_is_created(project, monkeypatc
     updates.wait_for_removal(project)
     assert left == {"/containers/json": [], "/networks": []}
     assert "networks of a removed stack" in capsys.readouterr().out
-    monkeypatch.setattr(engine, "get", lambda path, query: ["n1"] if path == "/networks" else [])
+    monkeypatch.setattr(engine, "get", lambda path, query: [{"Name": "quai_data"}] if path == "/networks" else [])
     monkeypatch.setattr(updates.time, "monotonic", iter(range(0, 10_000, 61)).__next__)
-    with pytest.raises(Refused, match="1 networks of a removed stack did not end within 60 s"):
+    with pytest.raises(Refused, match="still there after 60 s: run 'docker network rm quai_data'"):
         updates.wait_for_removal(project)
 
 

@@ -365,13 +365,17 @@ def test_a_release_that_fails_while_it_serves_is_explained_after_the_rollback(at
     assert shown == ["front"]
 
 
-def test_networks_of_a_removed_stack_are_not_compared(attempt, calls):
+def test_networks_of_a_removed_stack_are_not_compared(attempt, calls, monkeypatch):
     """Otherwise the command of the message would lead to the same message again."""
+    monkeypatch.setattr(updates, "wait_for_removal", lambda _: calls.done.append("wait"))
     swarm.roll_out(attempt, True)
     assert "same networks" not in calls.done
-    calls.services = OTHERS
+    assert calls.done.pop(0) == "check"
+    assert calls.done.pop(0) == "wait"
+    calls.done, calls.services = [], OTHERS
     swarm.roll_out(attempt, True)
     assert "same networks" in calls.done
+    assert "wait" not in calls.done
 
 
 def test_a_scheduler_that_was_being_replaced_by_the_live_release_comes_back(attempt, calls):
