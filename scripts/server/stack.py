@@ -1,4 +1,4 @@
-"""The stack of an application in Docker Swarm: converts its services, applies them, and waits for their tasks."""
+"""The stack of an application in Docker Swarm: applies its services, and reads services and tasks."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -151,14 +151,11 @@ def replicas(service: Mapping[str, Any]) -> int | None:
     return None if mode is None else int(mode.get("Replicas", 1))
 
 
-def has_settings(service: Mapping[str, Any], name: str, configured: Mapping[str, Any]) -> bool:
-    """Return whether a deployed service has the settings that the compose file gives it."""
-    return labels(service).get(stackfile.HASH) == stackfile.digest(name, configured)
-
-
 def is_applied(service: Mapping[str, Any] | None, name: str, configured: Mapping[str, Any], count: int) -> bool:
     """Return whether a deployed service has the settings and the number of tasks of the compose file."""
-    return service is not None and has_settings(service, name, configured) and replicas(service) in (None, count)
+    if service is None or labels(service).get(stackfile.HASH) != stackfile.digest(name, configured):
+        return False
+    return replicas(service) in (None, count)
 
 
 def require_same_modes(project: Project, configured: Mapping[str, Any], found: Mapping[str, Any]) -> None:

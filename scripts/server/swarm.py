@@ -76,12 +76,12 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     stackfile.check(project, configuration, [*plan.replicas, *others])
     _require_health_checks(plan.services)
     found = stack.services(attempt.settings)
-    if attempt.live.tag and found:
-        compose.require_same_networks(project, configuration, attempt.live.tag)
-        _require_same_port(project, plan.services)
-        stack.require_same_modes(project, plan.services, found)
     if not found:
         updates.wait_for_removal(project)
+    elif attempt.live.tag:
+        compose.require_same_networks(project, configuration, attempt.live.tag)
+        _require_same_port(project, plan.services, found)
+        stack.require_same_modes(project, plan.services, found)
     nodes.pull(project, {plan.services[name]["image"] for name in plan.replicas})
     updates.start_missing(project, configuration)
     stack.create_networks(project, configuration, attempt.image)
@@ -117,9 +117,9 @@ def _require_health_checks(services: Mapping[str, Any]) -> None:
             raise Refused(health.NO_HEALTH_CHECK.format(name))
 
 
-def _require_same_port(project: Project, services: Mapping[str, Any]) -> None:
+def _require_same_port(project: Project, services: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise Refused if API_PORT has changed: for a while, the front forwards to the API of both releases."""
-    live = stack.environment(stack.services(project.settings).get("front")).get(PORT)
+    live = stack.environment(found.get("front")).get(PORT)
     new = (services["front"].get("environment") or {}).get(PORT)
     if live and new and live != new:
         raise Refused(

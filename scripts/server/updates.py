@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -79,14 +79,25 @@ def wait_until_ended(project: Project, names: Collection[str], seconds: float = 
 
     A task that ends may already be unknown to Swarm: the containers of this machine count, too.
     """
-    deadline, is_shown = time.monotonic() + seconds, False
-    while left := _running(project, names):
-        if not is_shown:
-            say(f"waiting for the end of {', '.join(left)}")
-            is_shown = True
-        if time.monotonic() > deadline:
-            raise Refused(f"{', '.join(left)} did not end within {seconds:g} s")
+    if left := _poll_until_gone(lambda: _running(project, names), seconds):
+        raise Refused(f"{', '.join(left)} did not end within {seconds:g} s")
+
+
+def _poll_until_gone(find: Callable[[], list[str]], seconds: float, what: str = "") -> list[str]:
+    """Poll until `find()` returns nothing, and print first what it waits for. Return what is left after `seconds`."""
+    deadline, left = time.monotonic() + seconds, find()
+    if left:
+        say(f"waiting for the end of {what or ', '.join(left)}")
+    while left and time.monotonic() <= deadline:
         time.sleep(stack.POLL_SECONDS)
+        left = find()
+    return left
+
+
+def _get_own(project: Project, path: str) -> Any:
+    """Return the containers or networks of the stack on this machine."""
+    label = f"{stack.NAMESPACE}={project.settings.project}"
+    return engine.get(path, {"filters": json.dumps({"label": [label]})})
 
 
 def _running(project: Project, names: Collection[str]) -> list[str]:
@@ -94,8 +105,7 @@ def _running(project: Project, names: Collection[str]) -> list[str]:
     dead = {node["ID"] for node in engine.get("/nodes") if node["Status"]["State"] == "down"}
     own = [task for task in stack.tasks(project.settings) if task.service in names and task.node_id not in dead]
     left = [str(task) for task in own if task.state not in stack.ENDED]
-    filters = json.dumps({"label": [f"{stack.NAMESPACE}={project.settings.project}"]})
-    for container in engine.get("/containers/json", {"filters": filters}):
+    for container in _get_own(project, "/containers/json"):
         name = container["Labels"].get(stack.SERVICE_NAME, "").removeprefix(f"{project.settings.project}_")
         if name in names:
             left.append(f"the container {container['Id'][:12]} of {name}")
@@ -107,22 +117,19 @@ def wait_for_removal(project: Project) -> None:
 
     While a container is left, the engine still lists its networks, although Swarm has removed them.
     """
-    query = {"filters": json.dumps({"label": [f"{stack.NAMESPACE}={project.settings.project}"]})}
     for path, what, seconds, command in (
         ("/containers/json", "containers", engine.STOP_SECONDS, "docker rm --force"),
         ("/networks", "networks", NETWORK_SECONDS, "docker network rm"),
     ):
-        deadline = time.monotonic() + seconds
-        if engine.get(path, query):
-            say(f"waiting for the end of the {what} of a removed stack")
-        while left := engine.get(path, query):
-            if time.monotonic() > deadline:
-                names = " ".join(one.get("Name") or one["Id"][:12] for one in left)
-                raise Refused(
-                    f"the {what} of a removed stack are still there after {seconds} s: run '{command} {names}', then "
-                    "the same command again"
-                )
-            time.sleep(stack.POLL_SECONDS)
+
+        def find(path: str = path) -> list[str]:
+            return [one.get("Name") or one["Id"][:12] for one in _get_own(project, path)]
+
+        if left := _poll_until_gone(find, seconds, f"the {what} of a removed stack"):
+            raise Refused(
+                f"the {what} of a removed stack are still there after {seconds} s: run '{command} {' '.join(left)}', "
+                "then the same command again"
+            )
 
 
 def start_missing(project: Project, configuration: Mapping[str, Any]) -> None:
