@@ -31,7 +31,7 @@ def is_available(node: Mapping[str, Any]) -> bool:
 
 def pull(project: Project, images: Collection[str]) -> None:
     """Pull these images on each available node. Raises Refused with the nodes that cannot."""
-    with _run(project, "pull", images, ["--entrypoint=true"], []) as tasks:
+    with _run(project, "pull", images, ["--entrypoint=true"], [], commands.COMMAND_SECONDS) as tasks:
         for task in tasks:
             if task.state == "rejected":  # a task whose image is there may fail: not all images have this command
                 raise Refused(f"the node {task.node} cannot pull the release: {task.error}")
@@ -43,7 +43,7 @@ def prune(project: Project, image: str, keep: Iterable[str]) -> list[str]:
     `image` is the release whose program does it. Images in use are kept. Returns problems.
     """
     command = [*PROGRAM, "prune", project.settings.image, *sorted(keep)]
-    with _run(project, "prune", [image], ENGINE_OPTIONS, command) as tasks:
+    with _run(project, "prune", [image], ENGINE_OPTIONS, command, commands.COMMAND_SECONDS) as tasks:
         return [str(task) for task in tasks if task.state != "complete"]
 
 
@@ -51,7 +51,7 @@ def explain(project: Project, task: stack.Task) -> None:
     """Print how the container of a task ended, and the output of its health checks. Raises Refused."""
     options = [*ENGINE_OPTIONS, f"--constraint=node.id=={task.node_id}"]
     image, command = project.settings.release_image(project.tag), [*PROGRAM, "explain", task.id]
-    with _run(project, "explain", [image], options, command, {task.node_id}, LOG_SECONDS) as tasks:
+    with _run(project, "explain", [image], options, command, LOG_SECONDS, {task.node_id}) as tasks:
         for one in tasks:
             print_log(project, one)
 
@@ -83,8 +83,8 @@ def _run(
     images: Collection[str],
     options: Collection[str],
     command: Collection[str],
+    seconds: float,
     only: Collection[str] = (),
-    seconds: float = commands.COMMAND_SECONDS,
 ) -> Iterator[list[stack.Task]]:
     """Run a command in a container of each image on each available node, or `only` these. Provide the ended tasks.
 
@@ -101,12 +101,12 @@ def _run(
             result = commands.docker(project.directory, *words, stackfile.pinned(image), *command, capture=True)
             if result.code:
                 raise Refused(f"Swarm does not accept the job {name}: {result.error.strip()}")
-        yield _wait(label, name, only, seconds)
+        yield _wait(label, name, seconds, only)
     finally:
         stack.end_jobs(project.settings)
 
 
-def _wait(label: str, name: str, only: Collection[str], seconds: float) -> list[stack.Task]:
+def _wait(label: str, name: str, seconds: float, only: Collection[str]) -> list[stack.Task]:
     """Return the tasks of the jobs when they have ended on each of these available nodes. Raises Refused after a limit.
 
     Swarm gives no task to a node that becomes available after a job was created, for example after a restart.

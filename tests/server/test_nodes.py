@@ -147,6 +147,14 @@ def test_a_task_is_explained_by_its_node(project, swarm, monkeypatch):
     assert [one[:3] for one in logs] == [["docker", "service", "logs"]]
 
 
+def test_an_explanation_takes_no_longer_than_a_log(project, swarm, monkeypatch):
+    monkeypatch.setattr(nodes, "LOG_SECONDS", 0.1)
+    monkeypatch.setattr(nodes.commands, "COMMAND_SECONDS", 1000)
+    swarm.tasks = [task("quai-explain-0", "n2", "preparing")]
+    with pytest.raises(Refused, match=r"node2: the job explain took more than 0\.1 s"):
+        nodes.explain(project, task("api", "n2", "failed"))
+
+
 def test_a_task_on_a_node_that_died_is_not_waited_for(project, swarm, monkeypatch):
     swarm.states = swarm.states | {"n2": ("down", "active")}
     nodes.explain(project, task("api", "n2", "failed"))
