@@ -10,6 +10,7 @@ import pytest
 
 from tests.rehearsal.__main__ import parse_options
 from tests.rehearsal.fakes import sample_run
+from tests.rehearsal.points import describe_request
 from tests.rehearsal.report import (
     add_figures,
     build_bins,
@@ -168,3 +169,8 @@ def test_points_py_records_how_the_program_treats_a_signal(tmp_path):
     assert call(AT="another point", SIGNAL="KILL", MARK="mark") == (0, "")
     assert call(AT=point, SIGNAL="TERM", MARK="mark") == (3, "handled")
     assert call(AT=point, SIGNAL="KILL", MARK="mark") == (-9, "default")
+
+
+def test_points_have_the_same_name_in_each_deploy():
+    assert describe_request("DELETE /services/ibai4w5ferlsdvz83rh0m38dz?force=1 HTTP/1.1") == "DELETE /services/ID"
+    assert describe_request(f"POST /containers/{'0a' * 32}/stop HTTP/1.1") == "POST /containers/ID/stop"

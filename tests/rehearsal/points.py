@@ -95,9 +95,9 @@ def audit(event: str, arguments: tuple) -> None:
 
 
 def describe_request(line: str) -> str:
-    """The method and the path of a request, without ids and query."""
+    """The method and the path of a request, without ids (at least 25 characters, those of Swarm) and query."""
     method, path = line.split(" ")[:2]
-    return method + " " + "/".join(part if len(part) < 30 else "ID" for part in path.partition("?")[0].split("/"))
+    return method + " " + "/".join(part if len(part) < 25 else "ID" for part in path.partition("?")[0].split("/"))
 
 
 def report_after(owner: object, name: str, describe: Callable[..., str]) -> None:
