@@ -185,8 +185,9 @@ while Handler.requests < 2:
 sys.exit("boom")
 """
 ERROR_SERVER = """
-import sys
+import os, signal, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_error(500)
@@ -196,8 +197,9 @@ HTTPServer(("", int(sys.argv[1])), Handler).serve_forever()
 # switch. Then it ends, or, without ENDS, returns 503 to the deploy program only: requests of users have passed two
 # proxies.
 FAILING_SERVER = """
-import os, sys, threading
+import os, signal, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 failing = threading.Event()
 class Handler(BaseHTTPRequestHandler):
     timer = None
