@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from server.state import say
 LOG_LINES = "50"
 
 
-def show(directory: Path, containers: Sequence[engine.Container]) -> None:
-    """Print the last lines of each log, how each container exited, and the output of its health checks."""
-    for container in containers:
-        say(f"last log lines of {container.name}:")
-        commands.docker(directory, "logs", "--tail", LOG_LINES, container.id)
-        for line in describe_exit(container.id):
+def show(directory: Path, containers: Mapping[str, str]) -> None:
+    """Print the last lines of each log, how each container exited, and the output of its health checks.
+
+    `containers` are ids by name.
+    """
+    for name, container in containers.items():
+        say(f"last log lines of {name}:")
+        commands.docker(directory, "logs", "--tail", LOG_LINES, container)
+        for line in describe_exit(container):
             print(line, flush=True)
 
 

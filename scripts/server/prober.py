@@ -2,18 +2,19 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from server import commands, compose, diagnostics, engine, health, stack
+from server.attempt import Steps
 from server.compose import Project
-from server.engine import Container
 from server.errors import Refused
 from server.probe import Response
 
 NODE_SECONDS = 20  # how long the addresses of a node that died may stay in the DNS of Swarm
 PROBE_PROGRAM = "/release/server/probe.py"
+SHORT_ID = 12  # characters of the id of a container that are its name in the DNS of its networks
 SLEEP = "import time; time.sleep(86400)"
 
 
@@ -50,22 +51,36 @@ def probe(prober: str, host: str, target: health.Target) -> dict[str, str]:
     return found or {"": f"{host} has no address: no task of it runs"}
 
 
-def verify_front(project: Project, prober: str, target: health.Target) -> None:
-    """Start one front of the release, which gets no requests of users, and verify its response. Raises Refused."""
-    with _one_shot(project, "front") as container:
-        deadline = time.monotonic() + project.settings.health_seconds
-        while True:
-            found = engine.inspect(container)
-            addresses = [network["IPAddress"] for network in found["NetworkSettings"]["Networks"].values()]
-            address = next(filter(None, addresses), "")
-            problem = next(iter(probe(prober, address, target).values())) if address else "the front has no address"
-            if not problem:
-                return
-            if not found["State"]["Running"] or time.monotonic() > deadline:
-                front = Container(container, "front", "front", project.deploy_id, project.tag, "", "", "", "", {})
-                diagnostics.show(project.directory, [front])
-                raise Refused(problem if found["State"]["Running"] else "the front has exited")
-            time.sleep(stack.POLL_SECONDS)
+def verify_release(project: Project, prober: str, target: health.Target, steps: Steps) -> None:
+    """Start one API and one front of the release, which get no requests of users, and watch them for WATCH_SECONDS.
+
+    Raises Refused, and shows their logs: Swarm has replaced nothing yet.
+    """
+    steps.begin("start", "one api and one front, which get no requests of users")
+    with _one_shot(project, "api") as api, _one_shot(project, f"--env=API_HOST={api[:SHORT_ID]}", "front") as front:
+        try:
+            steps.begin("wait", "until healthy")
+            health.wait_until_healthy([api, front], project.settings)
+            steps.begin("verify")
+            _watch(project, prober, [api, front], target)
+        except Refused:
+            diagnostics.show(project.directory, {"api": api, "front": front})
+            raise
+        engine.stop(api)  # it may have begun something by itself
+
+
+def _watch(project: Project, prober: str, containers: Sequence[str], target: health.Target) -> None:
+    """Return when the front, the last of the containers, has responded for WATCH_SECONDS. Raises Refused."""
+    networks = engine.inspect(containers[-1])["NetworkSettings"]["Networks"].values()
+    address = next(filter(None, (network["IPAddress"] for network in networks)), "front")
+    end, failed = time.monotonic() + project.settings.watch_seconds, 0
+    while time.monotonic() < end or failed:
+        health.wait_until_healthy(containers, project.settings)
+        problem = next(iter(probe(prober, address, target).values()))
+        failed = failed + 1 if problem else 0
+        if failed == health.FAILED_PROBES:
+            raise Refused(problem)
+        time.sleep(health.WATCH_INTERVAL)
 
 
 def verify_proxies(prober: str, target: health.Target) -> None:

@@ -230,7 +230,7 @@ def diagnose(attempt: Attempt) -> None:
     """Show why the new release failed."""
     created = find_containers(attempt)
     started = [found for found in created if found.state != "created" or found.service in roles.SERVING]
-    diagnostics.show(attempt.directory, started)
+    diagnostics.show(attempt.directory, {container.name: container.id for container in started})
 
 
 def apply_services(project: compose.Project, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The rollout with Docker Swarm: Swarm replaces the tasks of api, workers and front; each service is verified."""
+"""The rollout with Docker Swarm: one API and one front are verified, then Swarm replaces api, workers and front."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +8,6 @@ from typing import Any
 
 from server import (
     compose,
-    engine,
     health,
     migrations,
     nodes,
@@ -74,7 +73,6 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     project, configuration = attempt.project, plan.configuration
     others = roles.other_services(plan.services)
     stackfile.check(project, configuration, [*plan.replicas, *others])
-    _require_health_checks(plan.services)
     found = stack.services(attempt.settings)
     if not found:
         updates.wait_for_removal(project)
@@ -89,32 +87,20 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
         attempt.steps.begin("migrate")
         if migrations.check_pending(project, plan.services):
             migrations.migrate(project, plan.services)
-    attempt.steps.begin("start", "api")
-    _update(attempt, plan, ["api"])
-    if workers := _workers(plan, stack.services(attempt.settings)):
-        attempt.steps.begin("workers", ", ".join(workers))
-        _update(attempt, plan, workers)
     target = _make_target(attempt, plan.services)
     with prober.start(project) as container:
-        attempt.steps.begin("verify")
-        prober.verify_front(project, container, target)
-        attempt.steps.begin("switch")
+        prober.verify_release(project, container, target, attempt.steps)
+        attempt.steps.begin("switch", "api")
+        _update(attempt, plan, ["api"])
+        if workers := _workers(plan, stack.services(attempt.settings)):
+            attempt.steps.begin("workers", ", ".join(workers))
+            _update(attempt, plan, workers)
+        attempt.steps.begin("switch", "front")
         _update(attempt, plan, ["front"])
         prober.verify_proxies(container, target)
         attempt.steps.begin("watch")
         _watch(attempt, container, target)
     return plan.outcome
-
-
-def _require_health_checks(services: Mapping[str, Any]) -> None:
-    """Raise Refused if Swarm could not know when a task is ready: it would stop the live ones at once."""
-    for name in roles.SERVING:
-        check = services[name].get("healthcheck")
-        if check is None:
-            image = engine.image(services[name]["image"]) or {"Config": {}}
-            check = {"test": (image["Config"].get("Healthcheck") or {}).get("Test")}
-        if check.get("disable") or (check.get("test") or ["NONE"])[0] == "NONE":
-            raise Refused(health.NO_HEALTH_CHECK.format(name))
 
 
 def _require_same_port(project: Project, services: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -133,8 +119,6 @@ def _update(attempt: Attempt, plan: Plan, names: Collection[str]) -> None:
     """Update services, and wait until Swarm has replaced their tasks. Raises Refused, and shows the log of a task."""
     _add_tasks(attempt, plan, names)
     stack.apply(attempt.project, plan.configuration, names)
-    if attempt.steps.name == "start":
-        attempt.steps.begin("wait", "until Swarm has replaced each task")
     try:
         updates.wait_until_updated(attempt.project, names)
     except Refused:

@@ -1,11 +1,12 @@
 """Probes that are sent from a container in the networks of a stack. No engine is needed."""
 
 import json
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from server import commands, diagnostics, engine, prober
+from server.attempt import Steps
 from server.compose import Project
 from server.errors import Refused
 from server.health import Target
@@ -63,31 +64,80 @@ def test_the_address_of_a_machine_that_died_may_disappear_in_time(responses):
 
 
 @pytest.fixture
-def front(monkeypatch):
-    """The state of the front that is started."""
-    found = {"Running": True}
-    networks = {"quai_edge": {"IPAddress": "10.0.1.9"}}
-    monkeypatch.setattr(prober, "_one_shot", lambda project, *words: nullcontext("front"))
-    monkeypatch.setattr(engine, "inspect", lambda one: {"State": found, "NetworkSettings": {"Networks": networks}})
-    monkeypatch.setattr(diagnostics, "show", lambda directory, containers: print(f"the log of {containers[0].name}"))
+def containers(monkeypatch):
+    """The state of the API and the front that are started, and what happens, in order."""
+    found = {name: {"Running": True, "Health": {"Status": "healthy"}} for name in ("api", "front")}
+
+    @contextmanager
+    def one_shot(project, *words):
+        done.append(f"start {' '.join(words)}")
+        try:
+            yield f"{words[-1]}-with-a-long-id"
+        finally:
+            done.append(f"remove {words[-1]}")
+
+    def inspect(container):
+        service = container.partition("-")[0]
+        labels = {"com.docker.compose.service": service}
+        networks = {"quai_data": {"IPAddress": ""}, "quai_edge": {"IPAddress": "10.0.1.9"}}
+        network = {"NetworkSettings": {"Networks": networks}}
+        return {"State": found[service], "RestartCount": 0, "Config": {"Labels": labels}, **network}
+
+    done = found["done"] = []
+    monkeypatch.setattr(prober, "_one_shot", one_shot)
+    monkeypatch.setattr(engine, "inspect", inspect)
+    monkeypatch.setattr(engine, "stop", lambda container: done.append(f"stop {container[:3]}"))
+    monkeypatch.setattr(diagnostics, "show", lambda directory, ids: print(f"the logs of {ids}"))
     return found
 
 
 @pytest.fixture
 def project(directory, settings):
-    return Project(directory, replace(settings, engine="swarm", health_seconds=5), NEW, "200")
+    return Project(directory, replace(settings, engine="swarm", health_seconds=5, watch_seconds=5), NEW, "200")
 
 
-def test_a_front_is_verified_when_it_is_ready(project, responses, front):
-    responses[0][:] = [{"10.0.1.9": Response(0, "refused")}, {"10.0.1.9": GOOD}]
-    prober.verify_front(project, "box", TARGET)
-    assert responses[1][-1][-5] == "10.0.1.9"
+def test_one_api_and_one_front_are_watched_before_users_reach_the_release(project, responses, containers):
+    answers, sent = responses
+    answers[:] = [{"10.0.1.9": GOOD}, {"10.0.1.9": Response(0, "refused")}, {"10.0.1.9": GOOD}]  # one may fail
+    steps = Steps()
+    prober.verify_release(project, "box", TARGET, steps)
+    started = ["start api", "start --env=API_HOST=api-with-a-l front"]
+    assert containers["done"] == [*started, "stop api", "remove front", "remove api"]
+    assert len(sent) > 2
+    assert {words[-5] for words in sent} == {"10.0.1.9"}
+    assert [*steps.seconds, steps.name] == ["start", "wait", "verify"]
 
 
-@pytest.mark.parametrize(("running", "problem"), [(True, "returned 500"), (False, "the front has exited")])
-def test_a_faulty_front_is_refused_with_its_log(project, responses, front, running, problem, capsys):
-    front["Running"] = running
-    responses[0][:] = [{"10.0.1.9": Response(500, "no", NEW, False)}]
-    with pytest.raises(Refused, match=problem):
-        prober.verify_front(project, "box", TARGET)
-    assert "the log of front" in capsys.readouterr().out
+@pytest.mark.parametrize("service", ["api", "front"])
+def test_a_release_that_exits_is_refused_with_its_logs(project, responses, containers, service, capsys):
+    containers[service]["Running"] = False
+    with pytest.raises(Refused, match=f"the {service} has exited"):
+        prober.verify_release(project, "box", TARGET, Steps())
+    assert "the logs of {'api': 'api-with-a-long-id', 'front': 'front-with-a-long-id'}" in capsys.readouterr().out
+    assert responses[1] == []
+
+
+def test_a_release_that_exits_while_it_is_watched_is_refused(project, responses, containers, monkeypatch):
+    def sleep(seconds):
+        containers["api"]["Running"] = False
+
+    monkeypatch.setattr(prober.time, "sleep", sleep)
+    with pytest.raises(Refused, match="the api has exited"):
+        prober.verify_release(project, "box", TARGET, Steps())
+    assert len(responses[1]) == 1
+
+
+@pytest.mark.parametrize("service", ["api", "front"])
+def test_a_release_without_a_health_check_is_refused(project, responses, containers, service):
+    """Swarm would stop the live tasks as soon as the process of a new one has started."""
+    containers[service]["Health"] = None
+    with pytest.raises(Refused, match=f"the {service} has no health check"):
+        prober.verify_release(project, "box", TARGET, Steps())
+
+
+def test_a_release_that_does_not_respond_is_refused_with_its_logs(project, responses, containers, capsys):
+    responses[0][:] = [{"10.0.1.9": GOOD}, {"10.0.1.9": Response(500, "no", NEW, False)}]
+    with pytest.raises(Refused, match="returned 500"):
+        prober.verify_release(project, "box", TARGET, Steps())
+    assert "the logs of" in capsys.readouterr().out
+    assert "stop api" not in containers["done"]

@@ -107,7 +107,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(migrations, "check_pending", lambda *_: True)
     monkeypatch.setattr(migrations, "migrate", record("migrate"))
     monkeypatch.setattr(prober, "start", lambda _: nullcontext("prober"))
-    monkeypatch.setattr(prober, "verify_front", record("one front"))
+    monkeypatch.setattr(prober, "verify_release", record("verify"))
     monkeypatch.setattr(prober, "verify_proxies", verify_proxies)
     monkeypatch.setattr(swarm, "_watch", record("watch"))
     monkeypatch.setattr(
@@ -131,7 +131,7 @@ def test_each_service_is_updated_after_the_one_before(attempt, calls):
     calls.services = {"proxy": deployed("")}
     assert swarm.roll_out(attempt, True) == "live"
     prepared = ["check", "same networks", "pull", "db 200", "networks"]
-    steps = ["migrate", "api 200", "worker 200", "one front", "front 200", "proxies", "watch"]
+    steps = ["migrate", "verify", "api 200", "worker 200", "front 200", "proxies", "watch"]
     assert calls.done == prepared + steps
 
 
@@ -333,23 +333,6 @@ def test_a_service_with_one_task_ends_before_its_settings_are_applied(attempt, c
         patch.setattr(compose, "pull_missing", lambda _, services: calls.done.append(f"pull {' '.join(services)}"))
         swarm.apply_services(attempt.project, ["db", "proxy", "redis"])
     assert calls.done == ["check", "pull db proxy", "stop db", "db proxy 200"]
-
-
-@pytest.mark.parametrize("check", [{"disable": True, "test": ["CMD", "true"]}, {"test": ["NONE"]}, None])
-@pytest.mark.parametrize("name", ["api", "front"])
-def test_a_release_without_a_health_check_is_refused(attempt, calls, monkeypatch, name, check):
-    """Swarm would stop the live tasks as soon as the process of a new one has started."""
-    services = SERVICES | {name: SERVICES[name] | {"healthcheck": check}}
-    monkeypatch.setattr(swarm, "prepare", lambda *_: Plan({"services": services}, REPLICAS, "live", True))
-    monkeypatch.setattr(engine, "image", lambda image: {"Config": {}})
-    with pytest.raises(Refused, match=f"the {name} has no health check"):
-        swarm.roll_out(attempt, True)
-    assert calls.done == ["check"]
-
-
-def test_a_health_check_may_come_from_the_image(monkeypatch):
-    monkeypatch.setattr(engine, "image", lambda image: {"Config": {"Healthcheck": {"Test": ["CMD", "true"]}}})
-    swarm._require_health_checks({"api": {"image": "a"}, "front": {"image": "a"}})
 
 
 def test_a_release_that_fails_while_it_serves_is_explained_after_the_rollback(attempt, calls, monkeypatch):

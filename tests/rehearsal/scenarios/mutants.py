@@ -115,14 +115,14 @@ MUTANTS = (
     (
         "the diagnostics",
         "rollout",
-        "    diagnostics.show(attempt.directory, started)\n",
+        "    diagnostics.show(attempt.directory, {container.name: container.id for container in started})\n",
         "    pass\n",
         faulty_releases,
     ),
     (
         "the exit codes",
         "diagnostics",
-        "        for line in describe_exit(container.id):",
+        "        for line in describe_exit(container):",
         "        for line in []:",
         faulty_releases,
     ),

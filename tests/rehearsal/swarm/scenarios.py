@@ -14,13 +14,16 @@ from tests.rehearsal.edits import (
     Compose,
     add_worker,
     environment,
+    failing_server,
     remove_health_check,
     run_python,
+    wrap_command,
 )
 from tests.rehearsal.failures import expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.scenarios.endurance import GOOD_RELEASES
 from tests.rehearsal.scenarios.everyday import push_short_lived_release
+from tests.rehearsal.scenarios.releases import FAILURE_SECONDS
 from tests.rehearsal.server import DIR, wait_for
 from tests.rehearsal.swarm.cluster import Cluster
 from tests.rehearsal.traffic import is_failed
@@ -49,24 +52,32 @@ def first_deploy_to_swarm(rehearsal: Rehearsal) -> None:
 
 
 def faulty_releases_on_swarm(rehearsal: Rehearsal) -> None:
-    """Releases that crash, answer 500, or have a faulty front are refused, with the log of the task."""
-    expect_refused(rehearsal, "crashes", "boom\nexit code 1\n", CRASH)
-    expect_refused(rehearsal, "answers 500", "health check: ", run_python(ERROR_SERVER))
-    expect_refused(
-        rehearsal,
-        "ends before it is healthy",
-        "Swarm has rolled back the api",
-        run_python("import time; time.sleep(3)"),
-    )
-    expect_refused(rehearsal, "no health check", "api has no health check", remove_health_check, last_step="pull")
+    """Releases that fail in different ways are refused, before Swarm replaces a task if possible."""
+    expect_refused(rehearsal, "crashes", "boom\nexit code 1\n", CRASH, last_step="wait")
+    with rehearsal.server.settings(HEALTH_SECONDS="10"):
+        expect_refused(rehearsal, "answers 500", "health check: ", run_python(ERROR_SERVER), last_step="wait")
+    ends = run_python("import time; time.sleep(3)")
+    expect_refused(rehearsal, "ends before it is healthy", "the api has exited", ends, last_step="wait")
+    crashes = failing_server(FAILURE_SECONDS, ends=True)
+    expect_refused(rehearsal, "crashes when it is healthy", "the api has exited", crashes, last_step="verify")
+    expect_refused(rehearsal, "no health check", "api has no health check", remove_health_check, last_step="wait")
+    message = "boom on node"  # from the log of the task on another machine
+    expect_refused(rehearsal, "fails on other machines", message, fail_on_other_machines, last_step="switch")
     crash = run_python("raise SystemExit('boom')", "rehearsal-worker")
     worker = add_worker("rehearsal-worker", WORKER)
-    expect_refused(rehearsal, "a worker crashes", "the rehearsal-worker has failed", worker, crash)
-    expect_refused(rehearsal, "broken Caddyfile", "the front has exited", BROKEN_CADDYFILE, last_step="verify")
+    message = "the rehearsal-worker has failed"
+    expect_refused(rehearsal, "a worker crashes", message, worker, crash, last_step="workers")
+    expect_refused(rehearsal, "broken Caddyfile", "the front has exited", BROKEN_CADDYFILE, last_step="wait")
     expect_refused(rehearsal, "another Caddyfile", "returned 500", ERROR_CADDYFILE, last_step="verify")
     no_file = "RUN rm /release/docker-compose.swarm.yml"
     expect_refused(rehearsal, "no file for Swarm", "has no docker-compose.swarm.yml", no_file, last_step="pull")
     deploy_and_expect_live(rehearsal, "good after faulty releases")
+
+
+def fail_on_other_machines(compose: Compose) -> None:
+    """Let the API fail where Swarm starts it, except on the main machine."""
+    environment(compose.api)["MACHINE"] = "{{.Node.Hostname}}"  # Swarm replaces this, Compose does not
+    wrap_command('case "$MACHINE" in node*) echo "boom on $MACHINE"; exit 3 ;; esac; exec "$@"')(compose)
 
 
 def workers_on_swarm(rehearsal: Rehearsal) -> None:
@@ -91,7 +102,7 @@ def deploy_during(rehearsal: Rehearsal, name: str, event: Callable[[], object]) 
     """
     tag = build_variant(rehearsal, name)
     with rehearsal.start_deploy(tag) as deploy:
-        deploy.read_until("==> wait")
+        deploy.read_until("==> switch")
         began = time.time()
         event()
         ended = time.time()
@@ -176,7 +187,7 @@ def manager_restarted(rehearsal: Rehearsal) -> None:
         return not server.find_problem(tag) and rehearsal.live_tag() == tag
 
     with rehearsal.without_traffic():  # the database is on this machine
-        for step in ("==> wait", "==> switch"):
+        for step in ("==> wait", "==> switch api", "==> switch front"):
             live = server.setting("IMAGE_TAG")
             tag = build_variant(rehearsal, f"{name} at {step}")
             with rehearsal.start_deploy(tag) as deploy:
