@@ -65,8 +65,7 @@ def faulty_releases_on_swarm(rehearsal: Rehearsal) -> None:
     expect_refused(rehearsal, "fails on other machines", message, fail_on_other_machines, last_step="switch")
     crash = run_python("raise SystemExit('boom')", "rehearsal-worker")
     worker = add_worker("rehearsal-worker", WORKER)
-    message = "the rehearsal-worker has failed"
-    expect_refused(rehearsal, "a worker crashes", message, worker, crash, last_step="workers")
+    expect_refused(rehearsal, "a worker crashes", "the rehearsal-worker has failed", worker, crash)
     expect_refused(rehearsal, "broken Caddyfile", "the front has exited", BROKEN_CADDYFILE, last_step="wait")
     expect_refused(rehearsal, "another Caddyfile", "returned 500", ERROR_CADDYFILE, last_step="verify")
     no_file = "RUN rm /release/docker-compose.swarm.yml"
