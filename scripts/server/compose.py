@@ -14,7 +14,7 @@ from server.errors import Interrupted, Refused
 from server.settings import SWARM, Settings, inherited_environment
 
 COMPOSE_FILE, SWARM_FILE = "docker-compose.prod.yml", "docker-compose.swarm.yml"
-ONE_SHOT_LABEL = "quai.one-shot"  # the label of containers that a deploy starts to check, back up and migrate
+ONE_SHOT_LABEL = "quai.one-shot"  # a label of containers that a deploy starts for itself
 # The plugin is run directly: it is faster than `docker compose`, and killing it leaves no orphan.
 PLUGINS = (
     "/usr/local/lib/docker/cli-plugins",
@@ -183,8 +183,11 @@ def one_shot_command(project: Project, *words: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def one_shot_file(project: Project) -> Iterator[IO[bytes] | None]:
-    """Provide the compose file for one-shots; None for the release's own. On Swarm, they use the stack's networks."""
+def one_shot_file(project: Project, *, is_checked: bool = True) -> Iterator[IO[bytes] | None]:
+    """Provide the compose file for one-shots; None for the release's own. On Swarm, they use the stack's networks.
+
+    They have no host name, which the DNS of the stack would know. Without `is_checked`, they have no health checks.
+    """
     if project.settings.engine != SWARM:
         yield None
         return
@@ -193,6 +196,10 @@ def one_shot_file(project: Project) -> Iterator[IO[bytes] | None]:
         for key, one in found.get(kind, {}).items():
             if kind == "networks" or one["name"] in volumes:
                 found[kind][key] = {"external": True, "name": one["name"]}
+    for service in found["services"].values():
+        service.pop("hostname", None)
+        if not is_checked:
+            service["healthcheck"] = {"disable": True}
     with private_file(found) as file:
         yield file
 

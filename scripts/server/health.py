@@ -1,7 +1,7 @@
 """Whether containers are healthy, and whether a release responds through its front."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from server import engine, roles
@@ -97,8 +97,10 @@ def describe_problem(name: str, response: Response, target: Target) -> str:
     return "" if found == target.tag else f"{path or '/'} of {name}: expected release {target.tag}, found {found}"
 
 
-def watch(containers: Sequence[str], front: engine.Container, target: Target, settings: Settings) -> None:
-    """Watch a release that serves, for WATCH_SECONDS. Raises Refused if it crashes, or if its probes fail.
+def watch(containers: Sequence[str], settings: Settings, probe_front: Callable[[], str], when: str) -> None:
+    """Watch a release for WATCH_SECONDS. Raises Refused, with `when` it was, if it crashes, or if its probes fail.
+
+    `probe_front` returns the problem of its front, or an empty string.
 
     A front sends requests to the API of the previous release while its own does not accept connections. The header
     of the response then names another release, and the probe fails.
@@ -107,8 +109,8 @@ def watch(containers: Sequence[str], front: engine.Container, target: Target, se
     while time.monotonic() < end or failed:
         time.sleep(WATCH_INTERVAL)
         if unhealthy := _find_unhealthy(containers):
-            raise Refused(f"the {next(iter(unhealthy.values()))} became unhealthy after the switch")
-        problem = find_problem(front.name, front.address, target)
+            raise Refused(f"the {next(iter(unhealthy.values()))} became unhealthy {when}")
+        problem = probe_front()
         failed = failed + 1 if problem else 0
         if failed == FAILED_PROBES:
-            raise Refused(f"the new release failed {failed} consecutive probes while serving: {problem}")
+            raise Refused(f"the new release failed {failed} consecutive probes {when}: {problem}")

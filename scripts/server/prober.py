@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -19,10 +19,13 @@ SLEEP = "import time; time.sleep(86400)"
 
 
 @contextmanager
-def _one_shot(project: Project, *words: str) -> Iterator[str]:
-    """Run a container of a service in the networks of the stack, on this node; provide its id, and remove it."""
+def _one_shot(project: Project, *words: str, is_checked: bool = True) -> Iterator[str]:
+    """Run a container of a service in the networks of the stack, on this node; provide its id, and remove it.
+
+    Without `is_checked`, it has no health check.
+    """
     command = compose.one_shot_command(project, "--detach", *words)
-    with compose.one_shot_file(project) as file:
+    with compose.one_shot_file(project, is_checked=is_checked) as file:
         result = compose.run(project, *command, file=file, capture=True)
     if result.code:
         raise Refused(f"a container of the release cannot be started: {result.error.strip()}")
@@ -35,7 +38,7 @@ def _one_shot(project: Project, *words: str) -> Iterator[str]:
 
 def start(project: Project) -> AbstractContextManager[str]:
     """Provide the id of a container that sends probes."""
-    return _one_shot(project, "--entrypoint", "python3", "api", "-c", SLEEP)
+    return _one_shot(project, "--entrypoint", "python3", "api", "-c", SLEEP, is_checked=False)
 
 
 def probe(prober: str, host: str, target: health.Target) -> dict[str, str]:
@@ -62,25 +65,24 @@ def verify_release(project: Project, prober: str, target: health.Target, steps: 
             steps.begin("wait", "until healthy")
             health.wait_until_healthy([api, front], project.settings)
             steps.begin("verify")
-            _watch(project, prober, [api, front], target)
+            address = _find_address(front)
+
+            def probe_front() -> str:
+                return next(iter(probe(prober, address, target).values()))
+
+            health.watch([api, front], project.settings, probe_front, "before the switch")
         except Refused:
             diagnostics.show(project.directory, {"api": api, "front": front})
             raise
         engine.stop(api)  # it may have begun something by itself
 
 
-def _watch(project: Project, prober: str, containers: Sequence[str], target: health.Target) -> None:
-    """Return when the front, the last of the containers, has responded for WATCH_SECONDS. Raises Refused."""
-    networks = engine.inspect(containers[-1])["NetworkSettings"]["Networks"].values()
-    address = next(filter(None, (network["IPAddress"] for network in networks)), "front")
-    end, failed = time.monotonic() + project.settings.watch_seconds, 0
-    while time.monotonic() < end or failed:
-        health.wait_until_healthy(containers, project.settings)
-        problem = next(iter(probe(prober, address, target).values()))
-        failed = failed + 1 if problem else 0
-        if failed == health.FAILED_PROBES:
-            raise Refused(problem)
-        time.sleep(health.WATCH_INTERVAL)
+def _find_address(container: str) -> str:
+    """Return the address of a container in one of its networks. Raises Refused if it has none."""
+    for network in engine.inspect(container)["NetworkSettings"]["Networks"].values():
+        if address := network["IPAddress"] or network.get("GlobalIPv6Address"):
+            return str(address)
+    raise Refused("the front has no address")
 
 
 def verify_proxies(prober: str, target: health.Target) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
     state.write_upstream(attempt.directory, state.FRONT_PREFIX + attempt.project.deploy_id)
     health.verify(_find_proxy(attempt.settings), target)
     attempt.steps.begin("watch")
-    health.watch(serving + workers, front, target, attempt.settings)
+    probe_front = partial(health.find_problem, front.name, front.address, target)
+    health.watch(serving + workers, attempt.settings, probe_front, "after the switch")
     return plan.outcome
 
 

@@ -1,5 +1,6 @@
 """Which containers Compose may recreate, and its environment."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -66,8 +67,9 @@ def test_a_release_without_the_file_of_a_swarm_is_refused(directory, settings):
 def test_one_shots_of_a_swarm_use_its_networks_and_volumes(directory, settings, monkeypatch):
     networks = {"data": {"name": "quai_data", "driver": "overlay", "internal": True}}
     volumes = {"media": {"name": "quai_media"}, "dumps": {"name": "quai_dumps"}}
-    configuration = {"services": {}, "networks": networks, "volumes": volumes}
-    monkeypatch.setattr(compose, "configuration", lambda _: configuration)
+    services = {"api": {"image": "a", "hostname": "api", "healthcheck": {"test": ["CMD", "true"]}}}
+    configuration = {"services": services, "networks": networks, "volumes": volumes}
+    monkeypatch.setattr(compose, "configuration", lambda _: copy.deepcopy(configuration))
     monkeypatch.setattr(engine, "get", lambda path: {"Volumes": [{"Name": "quai_media"}]})
     with compose.one_shot_file(Project(directory, settings, OLD, "100")) as file:
         assert file is None
@@ -76,7 +78,12 @@ def test_one_shots_of_a_swarm_use_its_networks_and_volumes(directory, settings, 
         assert found["networks"] == {"data": {"external": True, "name": "quai_data"}}
         # One that only a one-shot uses is not in the stack: Compose creates it.
         assert found["volumes"] == {"media": {"external": True, "name": "quai_media"}, "dumps": {"name": "quai_dumps"}}
+        # Requests of users would reach a container with the host name api.
+        assert found["services"] == {"api": {"image": "a", "healthcheck": {"test": ["CMD", "true"]}}}
         assert not list(directory.glob("**/*json*"))  # it contains secrets
+    project = Project(directory, replace(settings, engine="swarm"), OLD, "100")
+    with compose.one_shot_file(project, is_checked=False) as file:
+        assert json.load(file)["services"] == {"api": {"image": "a", "healthcheck": {"disable": True}}}
 
 
 @pytest.fixture

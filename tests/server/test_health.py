@@ -1,5 +1,7 @@
 """Whether a release is healthy, and diagnostics if it is not."""
 
+from functools import partial
+
 import pytest
 from server import diagnostics, engine, health
 from server.engine import Container
@@ -95,7 +97,8 @@ def watched(containers, settings, monkeypatch):
             return Response(status, "why", release, is_ready=status == 200)
 
         monkeypatch.setattr(health, "probe", probe)
-        health.watch(["one"], FRONT, check, settings)
+        probe_front = partial(health.find_problem, FRONT.name, FRONT.address, check)
+        health.watch(["one"], settings, probe_front, "after the switch")
         return probes
 
     return watch
@@ -103,7 +106,9 @@ def watched(containers, settings, monkeypatch):
 
 def test_release_is_refused_if_the_previous_one_answers(watched):
     """The front asks any API while that of its own release accepts no connection."""
-    message = f"2 consecutive probes while serving: /ready of quai-front-2: expected release {FRONT.tag}, found another"
+    message = (
+        f"2 consecutive probes after the switch: /ready of quai-front-2: expected release {FRONT.tag}, found another"
+    )
     with pytest.raises(Refused, match=message):
         watched(releases=[FRONT.tag, "another", "another"])
 
@@ -144,7 +149,7 @@ def test_one_failed_probe_is_not_enough(watched):
     ("status", "message"), [(503, "returned 503"), (500, "returned 500"), (0, "did not respond"), (404, "returned 404")]
 )
 def test_two_failed_probes_in_a_row_refuse_the_release(watched, status, message):
-    with pytest.raises(Refused, match=f"2 consecutive probes while serving: /ready of quai-front-2 {message}: why"):
+    with pytest.raises(Refused, match=f"2 consecutive probes after the switch: /ready of quai-front-2 {message}: why"):
         watched(200, 200, status, status)
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from server import commands, diagnostics, engine, prober
+from server import commands, diagnostics, engine, health, prober
 from server.attempt import Steps
 from server.compose import Project
 from server.errors import Refused
@@ -118,10 +118,12 @@ def test_a_release_that_exits_is_refused_with_its_logs(project, responses, conta
 
 
 def test_a_release_that_exits_while_it_is_watched_is_refused(project, responses, containers, monkeypatch):
-    def sleep(seconds):
-        containers["api"]["Running"] = False
+    states = iter([True, False])
 
-    monkeypatch.setattr(prober.time, "sleep", sleep)
+    def sleep(seconds):
+        containers["api"]["Running"] = next(states)
+
+    monkeypatch.setattr(health.time, "sleep", sleep)
     with pytest.raises(Refused, match="the api has exited"):
         prober.verify_release(project, "box", TARGET, Steps())
     assert len(responses[1]) == 1

@@ -86,6 +86,11 @@ def calls(monkeypatch):
         if found.proxies:
             raise Refused(found.proxies.pop())
 
+    def verify_release(project, *_):
+        found.done.append("verify")
+        if "verify" in found.refused:
+            raise Refused("the api has exited")
+
     def record(text):
         return lambda *_, **__: found.done.append(text)
 
@@ -107,7 +112,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(migrations, "check_pending", lambda *_: True)
     monkeypatch.setattr(migrations, "migrate", record("migrate"))
     monkeypatch.setattr(prober, "start", lambda _: nullcontext("prober"))
-    monkeypatch.setattr(prober, "verify_release", record("verify"))
+    monkeypatch.setattr(prober, "verify_release", verify_release)
     monkeypatch.setattr(prober, "verify_proxies", verify_proxies)
     monkeypatch.setattr(swarm, "_watch", record("watch"))
     monkeypatch.setattr(
@@ -183,6 +188,13 @@ def test_another_port_of_the_api_is_refused(attempt, calls, monkeypatch, port, i
     ):
         swarm.roll_out(attempt, True)
     assert ("pull" in calls.done) != is_refused
+
+
+def test_nothing_is_updated_if_the_release_fails_before_the_switch(attempt, calls):
+    calls.refused = {"verify": "200"}
+    with pytest.raises(Refused, match="the api has exited"):
+        swarm.roll_out(attempt, True)
+    assert calls.done[-2:] == ["migrate", "verify"]
 
 
 @pytest.mark.parametrize("refused", ["api", "worker", "front"])

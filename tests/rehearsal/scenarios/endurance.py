@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from scripts.runner.process import run
 from tests.rehearsal import HERE
-from tests.rehearsal.edits import BROKEN_CADDYFILE, CRASH, WORKER, add_worker, migrate_with, shorten_monitor
+from tests.rehearsal.edits import BROKEN_CADDYFILE, WORKER, add_worker, migrate_with, run_python, shorten_monitor
 from tests.rehearsal.failures import Failed, expect, say
 from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.server import DIR, wait_for
@@ -37,7 +37,7 @@ class Kill(NamedTuple):
 
 
 def prepare_releases(rehearsal: Rehearsal) -> dict[str, str]:
-    """Build releases with the same position (none is older than another) and one that crashes; return their tags.
+    """Build releases with the same position (none is older than another), one of which crashes; return their tags.
 
     Each has a pending migration, a worker and a scheduler, so that its deploy takes all steps. Also install points.py
     on the server.
@@ -51,7 +51,8 @@ def prepare_releases(rehearsal: Rehearsal) -> dict[str, str]:
     scheduler = add_worker("rehearsal-scheduler", WORKER, single=True)
     edits = (migrate_with(""), add_worker("rehearsal-worker", WORKER), scheduler, shorten_monitor)
     tags = {name: build_variant(rehearsal, name, *edits) for name in GOOD_RELEASES}
-    return tags | {"crashes": build_variant(rehearsal, "crashes again", *edits, CRASH)}
+    crash = run_python("raise SystemExit('boom')", "rehearsal-worker")  # after Swarm has replaced the API
+    return tags | {"crashes": build_variant(rehearsal, "crashes again", *edits, crash)}
 
 
 def run_deploy(rehearsal: Rehearsal, *arguments: str, **variables: str) -> subprocess.CompletedProcess:

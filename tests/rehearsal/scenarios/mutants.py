@@ -86,7 +86,7 @@ MUTANTS = (
     (
         "the watch",
         "rollout",
-        "    health.watch(serving + workers, front, target, attempt.settings)\n",
+        '    health.watch(serving + workers, attempt.settings, probe_front, "after the switch")\n',
         "",
         faulty_releases,
     ),

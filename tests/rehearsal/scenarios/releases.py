@@ -31,7 +31,7 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     with rehearsal.reads_only():  # reads are retried
         crashes = failing_server(FAILURE_SECONDS, ends=True)
         expect_refused(rehearsal, "exits after the switch", "the api has exited", crashes, last_step="watch")
-    message = "consecutive probes while serving: "
+    message = "consecutive probes after the switch: "
     with rehearsal.reads_only():
         fails = failing_server(FAILURE_SECONDS, ends=False)
         expect_refused(rehearsal, "fails while it is watched", message, fails, last_step="watch")

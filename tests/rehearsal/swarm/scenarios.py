@@ -230,7 +230,8 @@ def settings_on_swarm(rehearsal: Rehearsal) -> None:
     server.add_settings({SETTING: "before"})
     deploy_and_expect_live(rehearsal, name, add_setting)
     with server.settings(**{SETTING: "after"}):
-        expect_refused(rehearsal, "refused with other settings", "the front has exited", add_setting, BROKEN_CADDYFILE)
+        fails = (add_setting, fail_on_other_machines)
+        expect_refused(rehearsal, "refused with other settings", "boom on node", *fails, last_step="switch")
         expect(f"{SETTING}=before" in server.environment("api"), f"the live release has {server.environment('api')}")
         rehearsal.deploy_by_hand()
         rehearsal.expect_live(name)
