@@ -105,8 +105,6 @@ def _list(project: str, *labels: str) -> list[Any]:
 
 def _container(entry: Any) -> Container:
     labels = entry["Labels"]
-    networks = (entry.get("NetworkSettings") or {}).get("Networks") or {}
-    addresses = [network.get("IPAddress") or network.get("GlobalIPv6Address") for network in networks.values()]
     return Container(
         id=entry["Id"],
         name=(entry["Names"] or ["/"])[0].removeprefix("/"),
@@ -115,10 +113,17 @@ def _container(entry: Any) -> Container:
         tag=labels.get("quai.tag", ""),
         state=entry["State"],
         image_id=entry["ImageID"],
-        address=next(filter(None, addresses), ""),
+        address=address(entry),
         status=entry["Status"],
         labels=labels,
     )
+
+
+def address(entry: Any) -> str:
+    """Return the address in one of the networks, from the entry or the inspect data of a container; "" without one."""
+    networks = (entry.get("NetworkSettings") or {}).get("Networks") or {}
+    addresses = [network.get("IPAddress") or network.get("GlobalIPv6Address") for network in networks.values()]
+    return next(filter(None, addresses), "")
 
 
 def _natural_sort_key(name: str) -> tuple[str, int]:

@@ -65,7 +65,9 @@ def verify_release(project: Project, prober: str, target: health.Target, steps: 
             steps.begin("wait", "until healthy")
             health.wait_until_healthy([api, front], project.settings)
             steps.begin("verify")
-            address = _find_address(front)
+            address = engine.address(engine.inspect(front))
+            if not address:
+                raise Refused("the front has no address")
 
             def probe_front() -> str:
                 return next(iter(probe(prober, address, target).values()))
@@ -75,14 +77,6 @@ def verify_release(project: Project, prober: str, target: health.Target, steps: 
             diagnostics.show(project.directory, {"api": api, "front": front})
             raise
         engine.stop(api)  # it may have begun something by itself
-
-
-def _find_address(container: str) -> str:
-    """Return the address of a container in one of its networks. Raises Refused if it has none."""
-    for network in engine.inspect(container)["NetworkSettings"]["Networks"].values():
-        if address := network["IPAddress"] or network.get("GlobalIPv6Address"):
-            return str(address)
-    raise Refused("the front has no address")
 
 
 def verify_proxies(prober: str, target: health.Target) -> None:

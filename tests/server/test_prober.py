@@ -143,3 +143,10 @@ def test_a_release_that_does_not_respond_is_refused_with_its_logs(project, respo
         prober.verify_release(project, "box", TARGET, Steps())
     assert "the logs of" in capsys.readouterr().out
     assert "stop api" not in containers["done"]
+
+
+def test_a_front_without_an_address_is_refused(project, responses, containers, monkeypatch):
+    monkeypatch.setattr(engine, "address", lambda found: "")
+    with pytest.raises(Refused, match="the front has no address"):
+        prober.verify_release(project, "box", TARGET, Steps())
+    assert responses[1] == []
