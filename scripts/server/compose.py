@@ -1,10 +1,11 @@
 """Docker Compose, with the compose file of one release and the server's .env."""
 
+import copy
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -167,9 +168,9 @@ def run_one_shot(
     meanwhile: Callable[[], None] | None = None,
 ) -> int:
     """Run a one-shot service of the release and return its exit code. Raises TimedOut after MIGRATE_SECONDS."""
-    seconds = project.settings.migrate_seconds
+    seconds, is_stack = project.settings.migrate_seconds, project.settings.engine == SWARM
     try:
-        with one_shot_file(project) as file:
+        with private_file(for_one_shots(configuration(project))) if is_stack else nullcontext() as file:
             command = one_shot_command(project, "--rm", service)
             return run(project, *command, file=file, seconds=seconds, output=output, meanwhile=meanwhile).code
     except (Refused, Interrupted):
@@ -182,16 +183,13 @@ def one_shot_command(project: Project, *words: str) -> tuple[str, ...]:
     return ("run", "-T", "--no-deps", "--label", f"{ONE_SHOT_LABEL}={project.deploy_id}", *words)
 
 
-@contextmanager
-def one_shot_file(project: Project, *, is_checked: bool = True) -> Iterator[IO[bytes] | None]:
-    """Provide the compose file for one-shots; None for the release's own. On Swarm, they use the stack's networks.
+def for_one_shots(configuration: Mapping[str, Any], *, is_checked: bool = True) -> dict[str, Any]:
+    """Return the compose file of one-shots on Swarm: they use the networks and volumes of the stack.
 
     They have no host name, which the DNS of the stack would know. Without `is_checked`, they have no health checks.
     """
-    if project.settings.engine != SWARM:
-        yield None
-        return
-    found, volumes = configuration(project), {volume["Name"] for volume in engine.get("/volumes")["Volumes"] or []}
+    found = copy.deepcopy(dict(configuration))
+    volumes = {volume["Name"] for volume in engine.get("/volumes")["Volumes"] or []}
     for kind in ("networks", "volumes"):
         for key, one in found.get(kind, {}).items():
             if kind == "networks" or one["name"] in volumes:
@@ -200,8 +198,7 @@ def one_shot_file(project: Project, *, is_checked: bool = True) -> Iterator[IO[b
         service.pop("hostname", None)
         if not is_checked:
             service["healthcheck"] = {"disable": True}
-    with private_file(found) as file:
-        yield file
+    return found
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from server import commands, compose, diagnostics, engine, health, stack
 from server.attempt import Steps
@@ -19,13 +20,11 @@ SLEEP = "import time; time.sleep(86400)"
 
 
 @contextmanager
-def _one_shot(project: Project, *words: str, is_checked: bool = True) -> Iterator[str]:
-    """Run a container of a service in the networks of the stack, on this node; provide its id, and remove it.
-
-    Without `is_checked`, it has no health check.
-    """
-    command = compose.one_shot_command(project, "--detach", *words)
-    with compose.one_shot_file(project, is_checked=is_checked) as file:
+def _one_shot(project: Project, configuration: Mapping[str, Any], *words: str) -> Iterator[str]:
+    """Run a container of a service in the networks of the stack, on this node; provide its id, and remove it."""
+    # Without --interactive=false its stdin would stay open, as that of no task does.
+    command = compose.one_shot_command(project, "--detach", "--interactive=false", *words)
+    with compose.private_file(configuration) as file:
         result = compose.run(project, *command, file=file, capture=True)
     if result.code:
         raise Refused(f"a container of the release cannot be started: {result.error.strip()}")
@@ -36,31 +35,40 @@ def _one_shot(project: Project, *words: str, is_checked: bool = True) -> Iterato
         engine.remove_now(container)
 
 
-def start(project: Project) -> AbstractContextManager[str]:
+def start(project: Project, configuration: Mapping[str, Any]) -> AbstractContextManager[str]:
     """Provide the id of a container that sends probes."""
-    return _one_shot(project, "--entrypoint", "python3", "api", "-c", SLEEP, is_checked=False)
+    unchecked = compose.for_one_shots(configuration, is_checked=False)
+    return _one_shot(project, unchecked, "--entrypoint", "python3", "api", "-c", SLEEP)
 
 
-def probe(prober: str, host: str, target: health.Target) -> dict[str, str]:
-    """Request the health path from each address of a host; return their problems, empty for each without one."""
-    site = ("https://" if target.site.is_https else "http://") + target.site.host
+def probe(prober: str, host: str, target: health.Target, name: str = "") -> dict[str, str]:
+    """Request the health path from each address of a host; return their problems, empty for each without one.
+
+    In problems, the host has this name (default: `host`).
+    """
+    site, name = ("https://" if target.site.is_https else "http://") + target.site.host, name or host
     words = (host, str(health.FRONT_PORT), target.health_path or "", site, "--all")
     command = ("exec", prober, "python3", "-IS", PROBE_PROGRAM, *words)
     result = commands.docker(Path("/"), *command, capture=True)
     if result.code:
-        raise Refused(f"{host} cannot be probed: {(result.error or result.output).strip()}")
+        raise Refused(f"{name} cannot be probed: {(result.error or result.output).strip()}")
     responses = {address: Response(*values) for address, values in json.loads(result.output).items()}
-    found = {one: health.describe_problem(f"{host} ({one})", responses[one], target) for one in responses}
-    return found or {"": f"{host} has no address: no task of it runs"}
+    found = {one: health.describe_problem(f"{name} ({one})", responses[one], target) for one in responses}
+    return found or {"": f"{name} has no address: no task of it runs"}
 
 
-def verify_release(project: Project, prober: str, target: health.Target, steps: Steps) -> None:
-    """Start one API and one front of the release, which get no requests of users, and watch them for WATCH_SECONDS.
+def verify_release(
+    project: Project, configuration: Mapping[str, Any], prober: str, target: health.Target, steps: Steps
+) -> None:
+    """Run one API and one front of the release, which get no requests of users, and watch them for WATCH_SECONDS.
 
     Raises Refused, and shows their logs: Swarm has replaced nothing yet.
     """
-    steps.begin("start", "one api and one front, which get no requests of users")
-    with _one_shot(project, "api") as api, _one_shot(project, f"--env=API_HOST={api[:SHORT_ID]}", "front") as front:
+    one_shots = compose.for_one_shots(configuration)
+    with (
+        _one_shot(project, one_shots, "api") as api,
+        _one_shot(project, one_shots, f"--env=API_HOST={api[:SHORT_ID]}", "front") as front,
+    ):
         try:
             steps.begin("wait", "until healthy")
             health.wait_until_healthy([api, front], project.settings)
@@ -70,7 +78,7 @@ def verify_release(project: Project, prober: str, target: health.Target, steps: 
                 raise Refused("the front has no address")
 
             def probe_front() -> str:
-                return next(iter(probe(prober, address, target).values()))
+                return next(iter(probe(prober, address, target, "the front").values()))
 
             health.watch([api, front], project.settings, probe_front, "before the switch")
         except Refused:

@@ -59,7 +59,7 @@ def keep_live(attempt: Attempt) -> bool:
     updates.start_missing(project, configuration)
     try:
         updates.wait_until_updated(project, applied, is_new=False)
-        with prober.start(project) as container:
+        with prober.start(project, configuration) as container:
             prober.verify_proxies(container, _make_target(attempt, services))
     except Refused as error:
         say(f"the live release fails a check ({error}): deploying it again")
@@ -88,8 +88,9 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
         if migrations.check_pending(project, plan.services):
             migrations.migrate(project, plan.services)
     target = _make_target(attempt, plan.services)
-    with prober.start(project) as container:
-        prober.verify_release(project, container, target, attempt.steps)
+    attempt.steps.begin("start", "one api and one front, which get no requests of users")
+    with prober.start(project, configuration) as container:
+        prober.verify_release(project, configuration, container, target, attempt.steps)
         attempt.steps.begin("switch", "api")
         _update(attempt, plan, ["api"])
         if workers := _workers(plan, stack.services(attempt.settings)):

@@ -64,26 +64,38 @@ def test_a_release_without_the_file_of_a_swarm_is_refused(directory, settings):
         compose.configuration(project)
 
 
-def test_one_shots_of_a_swarm_use_its_networks_and_volumes(directory, settings, monkeypatch):
+def test_one_shots_of_a_swarm_use_its_networks_and_volumes(monkeypatch):
     networks = {"data": {"name": "quai_data", "driver": "overlay", "internal": True}}
     volumes = {"media": {"name": "quai_media"}, "dumps": {"name": "quai_dumps"}}
     services = {"api": {"image": "a", "hostname": "api", "healthcheck": {"test": ["CMD", "true"]}}}
     configuration = {"services": services, "networks": networks, "volumes": volumes}
-    monkeypatch.setattr(compose, "configuration", lambda _: copy.deepcopy(configuration))
+    before = copy.deepcopy(configuration)
     monkeypatch.setattr(engine, "get", lambda path: {"Volumes": [{"Name": "quai_media"}]})
-    with compose.one_shot_file(Project(directory, settings, OLD, "100")) as file:
-        assert file is None
-    with compose.one_shot_file(Project(directory, replace(settings, engine="swarm"), OLD, "100")) as file:
-        found = json.load(file)
-        assert found["networks"] == {"data": {"external": True, "name": "quai_data"}}
-        # One that only a one-shot uses is not in the stack: Compose creates it.
-        assert found["volumes"] == {"media": {"external": True, "name": "quai_media"}, "dumps": {"name": "quai_dumps"}}
-        # Requests of users would reach a container with the host name api.
-        assert found["services"] == {"api": {"image": "a", "healthcheck": {"test": ["CMD", "true"]}}}
+    found = compose.for_one_shots(configuration)
+    assert found["networks"] == {"data": {"external": True, "name": "quai_data"}}
+    # One that only a one-shot uses is not in the stack: Compose creates it.
+    assert found["volumes"] == {"media": {"external": True, "name": "quai_media"}, "dumps": {"name": "quai_dumps"}}
+    # Requests of users would reach a container with the host name api.
+    assert found["services"] == {"api": {"image": "a", "healthcheck": {"test": ["CMD", "true"]}}}
+    unchecked = compose.for_one_shots(configuration, is_checked=False)
+    assert unchecked["services"] == {"api": {"image": "a", "healthcheck": {"disable": True}}}
+    assert configuration == before
+
+
+@pytest.mark.parametrize(("name", "file"), [("compose", None), ("swarm", {"services": {}})])
+def test_a_one_shot_of_a_swarm_has_a_file_of_its_own(directory, settings, monkeypatch, name, file):
+    files = []
+
+    def run(project, *arguments, file, **_):
+        files.append(file and json.load(file))
         assert not list(directory.glob("**/*json*"))  # it contains secrets
-    project = Project(directory, replace(settings, engine="swarm"), OLD, "100")
-    with compose.one_shot_file(project, is_checked=False) as file:
-        assert json.load(file)["services"] == {"api": {"image": "a", "healthcheck": {"disable": True}}}
+        return commands.Result(0, "", "")
+
+    monkeypatch.setattr(compose, "configuration", lambda _: {"services": {}})
+    monkeypatch.setattr(engine, "get", lambda path: {"Volumes": None})
+    monkeypatch.setattr(compose, "run", run)
+    compose.run_one_shot(Project(directory, replace(settings, engine=name), OLD, "100"), "check")
+    assert files == [file]
 
 
 @pytest.fixture

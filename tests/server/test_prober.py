@@ -3,9 +3,10 @@
 import json
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from server import commands, diagnostics, engine, health, prober
+from server import commands, compose, diagnostics, engine, health, prober
 from server.attempt import Steps
 from server.compose import Project
 from server.errors import Refused
@@ -16,6 +17,7 @@ from tests.server.conftest import NEW
 
 TARGET = Target(NEW, "/healthz", parse_site("https://api.example.com"))
 GOOD = Response(200, "ok", NEW, True)
+CONFIGURATION = {"services": {"api": {"image": "a", "healthcheck": {"test": ["CMD", "true"]}}}}
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def containers(monkeypatch):
     found = {name: {"Running": True, "Health": {"Status": "healthy"}} for name in ("api", "front")}
 
     @contextmanager
-    def one_shot(project, *words):
+    def one_shot(project, configuration, *words):
         done.append(f"start {' '.join(words)}")
         try:
             yield f"{words[-1]}-with-a-long-id"
@@ -85,6 +87,7 @@ def containers(monkeypatch):
 
     done = found["done"] = []
     monkeypatch.setattr(prober, "_one_shot", one_shot)
+    monkeypatch.setattr(engine, "get", lambda path: {"Volumes": []})
     monkeypatch.setattr(engine, "inspect", inspect)
     monkeypatch.setattr(engine, "stop", lambda container: done.append(f"stop {container[:3]}"))
     monkeypatch.setattr(diagnostics, "show", lambda directory, ids: print(f"the logs of {ids}"))
@@ -100,19 +103,19 @@ def test_one_api_and_one_front_are_watched_before_users_reach_the_release(projec
     answers, sent = responses
     answers[:] = [{"10.0.1.9": GOOD}, {"10.0.1.9": Response(0, "refused")}, {"10.0.1.9": GOOD}]  # one may fail
     steps = Steps()
-    prober.verify_release(project, "box", TARGET, steps)
+    prober.verify_release(project, CONFIGURATION, "box", TARGET, steps)
     started = ["start api", "start --env=API_HOST=api-with-a-l front"]
     assert containers["done"] == [*started, "stop api", "remove front", "remove api"]
     assert len(sent) > 2
     assert {words[-5] for words in sent} == {"10.0.1.9"}
-    assert [*steps.seconds, steps.name] == ["start", "wait", "verify"]
+    assert [*steps.seconds, steps.name] == ["wait", "verify"]
 
 
 @pytest.mark.parametrize("service", ["api", "front"])
 def test_a_release_that_exits_is_refused_with_its_logs(project, responses, containers, service, capsys):
     containers[service]["Running"] = False
     with pytest.raises(Refused, match=f"the {service} has exited"):
-        prober.verify_release(project, "box", TARGET, Steps())
+        prober.verify_release(project, CONFIGURATION, "box", TARGET, Steps())
     assert "the logs of {'api': 'api-with-a-long-id', 'front': 'front-with-a-long-id'}" in capsys.readouterr().out
     assert responses[1] == []
 
@@ -125,7 +128,7 @@ def test_a_release_that_exits_while_it_is_watched_is_refused(project, responses,
 
     monkeypatch.setattr(health.time, "sleep", sleep)
     with pytest.raises(Refused, match="the api has exited"):
-        prober.verify_release(project, "box", TARGET, Steps())
+        prober.verify_release(project, CONFIGURATION, "box", TARGET, Steps())
     assert len(responses[1]) == 1
 
 
@@ -134,13 +137,13 @@ def test_a_release_without_a_health_check_is_refused(project, responses, contain
     """Swarm would stop the live tasks as soon as the process of a new one has started."""
     containers[service]["Health"] = None
     with pytest.raises(Refused, match=f"the {service} has no health check"):
-        prober.verify_release(project, "box", TARGET, Steps())
+        prober.verify_release(project, CONFIGURATION, "box", TARGET, Steps())
 
 
 def test_a_release_that_does_not_respond_is_refused_with_its_logs(project, responses, containers, capsys):
     responses[0][:] = [{"10.0.1.9": GOOD}, {"10.0.1.9": Response(500, "no", NEW, False)}]
-    with pytest.raises(Refused, match="returned 500"):
-        prober.verify_release(project, "box", TARGET, Steps())
+    with pytest.raises(Refused, match=r"/healthz of the front \(10.0.1.9\) returned 500"):
+        prober.verify_release(project, CONFIGURATION, "box", TARGET, Steps())
     assert "the logs of" in capsys.readouterr().out
     assert "stop api" not in containers["done"]
 
@@ -148,5 +151,46 @@ def test_a_release_that_does_not_respond_is_refused_with_its_logs(project, respo
 def test_a_front_without_an_address_is_refused(project, responses, containers, monkeypatch):
     monkeypatch.setattr(engine, "address", lambda found: "")
     with pytest.raises(Refused, match="the front has no address"):
-        prober.verify_release(project, "box", TARGET, Steps())
+        prober.verify_release(project, CONFIGURATION, "box", TARGET, Steps())
     assert responses[1] == []
+
+
+@pytest.fixture
+def composed(project, monkeypatch):
+    """The commands of Compose and the files that they read, and the containers that are removed."""
+    found = SimpleNamespace(commands=[], files=[], removed=[], result=commands.Result(0, "pulling\nab12\n", ""))
+
+    def run(project, *arguments, file, capture):
+        found.commands.append(" ".join(arguments))
+        found.files.append(json.load(file))
+        return found.result
+
+    monkeypatch.setattr(compose, "run", run)
+    monkeypatch.setattr(engine, "get", lambda path: {"Volumes": []})
+    monkeypatch.setattr(engine, "remove_now", found.removed.append)
+    return found
+
+
+def test_the_container_that_probes_has_no_health_check_and_is_removed(project, composed):
+    with prober.start(project, CONFIGURATION) as container:
+        assert (container, composed.removed) == ("ab12", [])
+    assert composed.removed == ["ab12"]
+    assert composed.files[0]["services"]["api"]["healthcheck"] == {"disable": True}
+    (command,) = composed.commands
+    # Its label is how the next deploy finds it if this one is killed. The stdin of a task is closed, too.
+    assert command.startswith("run -T --no-deps --label quai.one-shot=200 --detach --interactive=false ")
+    assert command.endswith(f"--entrypoint python3 api -c {prober.SLEEP}")
+
+
+def test_a_container_is_removed_after_an_error(project, composed):
+    with pytest.raises(Refused, match="boom"), prober.start(project, CONFIGURATION):
+        raise Refused("boom")
+    assert composed.removed == ["ab12"]
+
+
+def test_a_container_that_cannot_be_started_refuses_the_release(project, composed):
+    composed.result = commands.Result(1, "", "no space left\n")
+    message = "a container of the release cannot be started: no space left"
+    with pytest.raises(Refused, match=message), prober.start(project, CONFIGURATION):
+        pass
+    assert composed.removed == []

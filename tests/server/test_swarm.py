@@ -111,7 +111,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(stack, "scale", lambda _, name, count: found.done.append(f"{name}={count}"))
     monkeypatch.setattr(migrations, "check_pending", lambda *_: True)
     monkeypatch.setattr(migrations, "migrate", record("migrate"))
-    monkeypatch.setattr(prober, "start", lambda _: nullcontext("prober"))
+    monkeypatch.setattr(prober, "start", lambda *_: nullcontext("prober"))
     monkeypatch.setattr(prober, "verify_release", verify_release)
     monkeypatch.setattr(prober, "verify_proxies", verify_proxies)
     monkeypatch.setattr(swarm, "_watch", record("watch"))
