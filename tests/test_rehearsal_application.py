@@ -108,6 +108,13 @@ def test_file_without_requests_keeps_the_default_requests(folder):
     assert application.settings == {"ALLOWED_HOSTS": ""}
 
 
+def test_requests_of_a_file_or_one_of_them_need_dns(folder):
+    requests = read_text(folder, "needs_dns = true").requests
+    assert [request.needs_dns for request in requests] == [True, True]
+    one = "[[requests]]\npath = '/'\n[[requests]]\npath = '/a'\nneeds_dns = true"
+    assert [request.needs_dns for request in read_text(folder, one).requests] == [False, True]
+
+
 def test_all_keys_are_read(folder):
     application = read_text(folder, SHOP)
     order = Request(
@@ -118,13 +125,17 @@ def test_all_keys_are_read(folder):
         credentials=True,
         status=202,
         counted="orders",
+        needs_dns=True,
     )
     login = Request("/login", "POST", body='{"password": "${ADMIN_PASSWORD}"}')
     assert application == Application(
         health_path="/health",
-        requests=(Request("/"), order, Request("/mails/${id}", "PUT", counted="mails")),
+        requests=(
+            Request("/", needs_dns=True),
+            order,
+            Request("/mails/${id}", "PUT", counted="mails", needs_dns=True),
+        ),
         settings={"ALLOWED_HOSTS": "localhost"},
-        needs_dns=True,
         prepare=("exec -T api python manage.py createsuperuser --noinput",),
         credentials=Credentials({"Authorization": "Bearer ${token}"}, login, "access.token"),
         counts={
@@ -178,7 +189,7 @@ METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
     [
         ("a = 1\nb == 2", "2: not TOML: Invalid value"),
         ("a = 1\nb = [", "2: not TOML: Invalid value"),
-        ("a = 1", "1: a is unknown: expected one of settings, credentials, counts, requests, prepare"),
+        ("a = 1", "1: a is unknown: expected one of settings, credentials, needs_dns, counts, requests"),
         ("\nrequests = 'one'", '2: requests must be tables [[requests]], found "one"'),
         ("\nrequests = ['one']", '2: requests must be tables [[requests]], found ["one"]'),
         ("[[requests]]\n[[requests]]\npath = '/'", "1: requests[0].path must be a path such as"),

@@ -156,13 +156,13 @@ def test_requests_of_the_command_line_are_sent(server, tmp_path):
         )
 
     assert "--rate" in call("", "--help").stdout
-    sent = call('[{"path": "/one"}, {"path": "/two", "method": "POST"}]', "--read-only", "--rate", "100")
+    sent = call('[{"path": "/one"}, {"path": "/two", "method": "HEAD"}]', "--rate", "100")
     assert (sent.returncode, sent.stderr) == (0, "")
     assert "requests at " in sent.stdout
-    assert {path for _, path in server.received} == {"/one"}
+    assert set(server.received) == {("GET", "/one"), ("HEAD", "/two")}
     for message, requests, arguments, url in (
         ("loopback", '[{"path": "/"}]', (), "http://192.0.2.1"),
-        ("there must be a request to send", '[{"path": "/", "method": "POST"}]', ("--read-only",), server.url),
+        ("there must be a request to send", "[]", (), server.url),
         ("Expecting value", "", (), server.url),
         ("unexpected keyword argument", '[{"path": "/", "url": ""}]', (), server.url),
         ("greater than 0", '[{"path": "/"}]', ("--rate", "0"), server.url),
@@ -204,14 +204,6 @@ def test_each_request_has_its_own_id(server, tmp_path):
             assert first == second
     reads = [record for record in summary.records if record["method"] == "GET"]
     assert all(record["id"] is record["counted"] is None and "?" not in record["path"] for record in reads)
-
-
-def test_load_without_writes_skips_them(server, tmp_path):
-    load = [*REQUESTS, Request("/", "DELETE"), Request("/count", counted="notes"), Request("/head", "HEAD")]
-    summary = send_load(server, tmp_path, load=load, writes=False, rate=300)
-    assert summary.failed == 0
-    assert set(server.received) == {*(("GET", path) for path in ("/version", "/notes?limit=5", "/")), ("HEAD", "/head")}
-    assert scheduled_rate(summary) == pytest.approx(300, rel=0.25)
 
 
 def test_secrets_are_not_in_the_arguments_or_records(server, tmp_path):

@@ -35,6 +35,7 @@ class Request:
     credentials: bool = False  # also send the headers of the credentials
     status: int | None = 200  # expected; None: any below 500
     counted: str = ""  # the name of the count that must contain its id; empty if it is not counted
+    needs_dns: bool = False  # it may open a connection to another container, or start a job that does
 
     @property
     def is_read(self) -> bool:
@@ -103,7 +104,6 @@ class Application:
     invariants: tuple[Invariant, ...] = ()
     change: Change | None = None
     websocket: WebSocket | None = None
-    needs_dns: bool = False  # it opens connections to other containers all the time
 
     @property
     def can_count(self) -> bool:
@@ -117,7 +117,7 @@ def read(folder: Path, health_path: str) -> Application:
     Raises InvalidFile, whose message has one line for each problem.
     """
     if not (folder / FILE).exists():
-        return Application(health_path, default_requests(health_path))
+        return Application(health_path, default_requests(health_path, needs_dns=False))
     try:
         file = CheckedFile(FILE, (folder / FILE).read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -127,9 +127,10 @@ def read(folder: Path, health_path: str) -> Application:
     return application
 
 
-def default_requests(health_path: str) -> tuple[Request, ...]:
+def default_requests(health_path: str, *, needs_dns: bool) -> tuple[Request, ...]:
     """Return the requests for an application that describes none: GETs with any status below 500."""
-    return tuple(Request(path, status=None) for path in dict.fromkeys((health_path or "/", "/")))
+    paths = dict.fromkeys((health_path or "/", "/"))
+    return tuple(Request(path, status=None, needs_dns=needs_dns) for path in paths)
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
@@ -152,12 +153,13 @@ class _Reader:
         # setup-server.sh makes the server's .env from the template.
         self.placeholders = [FIRST_COMMIT, *read_env_file(folder / env_template(folder)), *self.settings]
         self.credentials = self._read_credentials()
+        self.needs_dns = root.flag("needs_dns")
 
     def read_application(self, health_path: str) -> Application:
         requests = self._read_requests()
         application = Application(
             health_path,
-            requests or default_requests(health_path),
+            requests or default_requests(health_path, needs_dns=self.needs_dns),
             self.settings,
             self.root.texts("prepare"),
             self.credentials,
@@ -165,7 +167,6 @@ class _Reader:
             tuple(map(self._read_invariant, self.root.tables("invariants"))),
             self._read_change(),
             self._read_websocket(),
-            self.root.flag("needs_dns"),
         )
         self.root.report_unknown_keys()
         return application
@@ -195,6 +196,7 @@ class _Reader:
                 credentials=self._read_flag(table),
                 status=table.number("status", 100, 599, 200, whole=True),
                 counted=table.text("counted", "the NAME of a table [counts.NAME]", default=""),
+                needs_dns=table.flag("needs_dns") or self.needs_dns,
             )
             table.report_unknown_keys()
             if request.counted and request.counted not in (counts.names if counts else ()):

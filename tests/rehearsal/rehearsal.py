@@ -230,16 +230,15 @@ class Rehearsal:
             say(f"docker compose {command}")
             self.server.compose(command)
 
-    def build_traffic(self, name: str, *, writes: bool = True) -> Traffic:
-        """Return a load with new credentials, whose records are written to a file with this name."""
+    def build_traffic(self, name: str, is_sent: Callable[[Request], bool] = lambda request: True) -> Traffic:
+        """Return a load of these requests with new credentials, whose records are written to a file with this name."""
         client, file = Client(self.server, self.application, self.commits["first"]), self.server.folder / name
-        return Traffic(
-            self.server.urls, client.fill_requests(), self.rate, file, TRAFFIC_LIMIT, writes=writes, ca=self.server.ca
-        )
+        requests = list(filter(is_sent, client.fill_requests()))
+        return Traffic(self.server.urls, requests, self.rate, file, TRAFFIC_LIMIT, ca=self.server.ca)
 
-    def start_traffic(self, *, writes: bool = True) -> None:
+    def start_traffic(self, is_sent: Callable[[Request], bool] = lambda request: True) -> None:
         """Start the load."""
-        traffic = self.build_traffic("requests.jsonl", writes=writes)
+        traffic = self.build_traffic("requests.jsonl", is_sent)
         traffic.start()
         self.traffic = traffic
 
@@ -279,14 +278,16 @@ class Rehearsal:
                 client.count_writes(count, acknowledged.get(name, []))
 
     @contextmanager
-    def reads_only(self) -> Iterator[None]:
-        """Send reads only: a process that crashes loses the writes in flight."""
+    def send_only(self, is_sent: Callable[[Request], bool]) -> Iterator[None]:
+        """Send only these requests of the load; pause it if there are none."""
         with self.without_traffic():
-            self.start_traffic(writes=False)
+            if any(map(is_sent, self.application.requests)):
+                self.start_traffic(is_sent)
             try:
                 yield
             finally:
-                self.stop_traffic()
+                if self.traffic:
+                    self.stop_traffic()
 
     def count_failed_requests(self) -> int:
         """Return how many requests have failed so far, including those of loads that were stopped."""

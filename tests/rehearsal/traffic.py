@@ -134,7 +134,6 @@ class Traffic:
         records: Path,
         seconds: float = 3600,
         *,
-        writes: bool = True,
         ca: Path | None = None,
         version_path: str = "",
     ) -> None:
@@ -148,7 +147,7 @@ class Traffic:
         self._requests = json.dumps([asdict(request) for request in requests])
         options = {"--rate": rate, "--seconds": seconds, "--records": self.records}
         options |= {"--ca": ca, "--version-path": version_path}
-        self._command = [sys.executable, "-m", "tests.rehearsal.traffic", *([] if writes else ["--read-only"])]
+        self._command = [sys.executable, "-m", "tests.rehearsal.traffic"]
         self._command += [word for name, value in options.items() if value for word in (name, str(value))]
         self._command += [f"--base-url={url}" for url in base_urls]
         self._process: subprocess.Popen | None = None
@@ -282,7 +281,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=150, help="requests per second (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=16, help="keep-alive connections (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3600, help="stop after this time (default: %(default)s)")
-    parser.add_argument("--read-only", action="store_true", help="skip all requests but GET and HEAD without `counted`")
     parser.add_argument(
         "--version-path", default="", help="JSON response with the tag of the release; default: a header"
     )
@@ -290,10 +288,9 @@ def main() -> None:
     try:
         for url in options.base_url:
             connect(url, options.ca)
-        requests = [Request(**one) for one in json.load(sys.stdin)]
+        options.requests = [Request(**one) for one in json.load(sys.stdin)]
     except (OSError, ValueError, TypeError) as error:
         parser.error(str(error))
-    options.requests = [request for request in requests if request.is_read or not options.read_only]
     if not options.requests or min(options.rate, options.workers, options.seconds) <= 0:
         parser.error("there must be a request to send; --rate, --workers and --seconds must be greater than 0")
     generate(options)

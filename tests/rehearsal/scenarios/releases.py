@@ -1,5 +1,7 @@
 """Faulty and unusual releases and migrations, under load; no request may fail."""
 
+from operator import attrgetter
+
 from tests.rehearsal.edits import (
     BROKEN_CADDYFILE,
     CRASH,
@@ -21,6 +23,7 @@ from tests.rehearsal.variants import deploy_and_expect_live, expect_refused
 
 DUMP_SPACE_MB = 6000  # it writes a file of 4000 MiB, and dumps of up to 1500 MiB
 GRACE_SECONDS = 30  # stop_grace_period of the API in docker-compose.prod.yml
+is_read = attrgetter("is_read")
 FAILURE_SECONDS = 2.5  # from the first request through the front: during the watch
 
 
@@ -28,11 +31,11 @@ def faulty_releases(rehearsal: Rehearsal) -> None:
     """Releases that crash, answer 500, fail after the switch, or have broken files are refused."""
     expect_refused(rehearsal, "crashes", "boom", CRASH)
     expect_refused(rehearsal, "answers 500", "not healthy within", run_python(ERROR_SERVER))
-    with rehearsal.reads_only():  # reads are retried
+    with rehearsal.send_only(is_read):  # a process that crashes loses the writes in flight; reads are retried
         crashes = failing_server(FAILURE_SECONDS, ends=True)
         expect_refused(rehearsal, "exits after the switch", "the api has exited", crashes, last_step="watch")
     message = "consecutive probes after the switch: "
-    with rehearsal.reads_only():
+    with rehearsal.send_only(is_read):
         fails = failing_server(FAILURE_SECONDS, ends=False)
         expect_refused(rehearsal, "fails while it is watched", message, fails, last_step="watch")
     exits = run_python("import time; time.sleep(1); raise SystemExit(3)")

@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 from scripts.runner.process import run
 from tests.rehearsal.edits import CRASH
@@ -219,7 +219,7 @@ def engine_restarts(rehearsal: Rehearsal) -> None:
         return bool(engine) and rehearsal.live_tag() is not None
 
     # The engine is also the DNS server of the containers.
-    with rehearsal.without_traffic() if rehearsal.application.needs_dns else nullcontext():
+    with rehearsal.send_only(lambda request: not request.needs_dns):
         before = server.exec(process_id)
         server.exec(restart)
         wait_for("the restarted engine", lambda: is_available() and server.exec(process_id) != before)
