@@ -20,7 +20,7 @@ from tests.rehearsal.rehearsal import Rehearsal
 from tests.rehearsal.repository import runner_environment
 from tests.rehearsal.server import DIR
 from tests.rehearsal.swarm.cluster import Cluster
-from tests.rehearsal.variants import push_release
+from tests.rehearsal.variants import deploy_and_expect_live, push_release
 
 UNKNOWN_COMMIT = "0" * 40
 
@@ -75,8 +75,7 @@ def compose_change(rehearsal: Rehearsal) -> None:
     """A change of docker-compose.prod.yml."""
     server = rehearsal.server
     proxy = [line for line in server.containers() if "proxy" in line.split()[0]]
-    rehearsal.change_compose_file(limit_memory("500M"))
-    rehearsal.merge_and_expect_live("compose", "Change the memory limit")
+    deploy_and_expect_live(rehearsal, "compose", limit_memory("500M"))
     memory = server.memory_limit("api")
     expect(memory == 500 * 2**20, f"the memory limit is {memory}")
     expect(proxy == [line for line in server.containers() if "proxy" in line.split()[0]], "the proxy was recreated")
@@ -95,7 +94,7 @@ def unhealthy_release(rehearsal: Rehearsal) -> None:
     expect("==> refused:" in log, f"not refused by the server:\n{log[-3000:]}")
     expect("PARTNER is not set on this server" in log, "the log does not show why the release is not healthy")
     latest = rehearsal.server.manifest("latest")
-    expect(latest == rehearsal.server.manifest(rehearsal.commits["compose"]), "latest moved to a refused release")
+    expect(latest == rehearsal.server.manifest(rehearsal.commits["code"]), "latest moved to a refused release")
 
 
 def roll_back(rehearsal: Rehearsal) -> None:
