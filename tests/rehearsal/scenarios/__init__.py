@@ -46,17 +46,19 @@ from tests.rehearsal.scenarios.surroundings import (
     unwritable_env_file,
     webhooks,
 )
-from tests.rehearsal.swarm.scenarios import (
-    faulty_releases_on_swarm,
-    first_deploy_to_swarm,
+from tests.rehearsal.swarm.machines import (
     manager_restarted,
-    many_deploys,
-    moving,
     network_cut,
     node_added,
     node_cannot_pull,
     node_drained,
     node_killed,
+)
+from tests.rehearsal.swarm.scenarios import (
+    faulty_releases_on_swarm,
+    first_deploy_to_swarm,
+    many_deploys,
+    moving,
     seconds_by_replicas,
     settings_on_swarm,
     workers_on_swarm,
