@@ -155,11 +155,14 @@ def find_problems(settings: Settings) -> list[str]:
             failed = [task for task in listed if task.service == name and task.error]
             problems.append(f"{running} of {desired} tasks of {name} run{f': {failed[0]}' if failed else ''}")
         if update not in ("", "completed", "rollback_completed"):
-            problems.append(f"the update of {name} has not completed: {update}")
+            problems.append(
+                f"the update of {name} has not completed: {update}; to see why, run 'docker service ps --no-trunc "
+                f"{service['Spec']['Name']}'"
+            )
     releases = {task.deploy_id for task in listed if task.is_running and task.deploy_id}
     if len(releases) > 1 or releases - {settings.deploy_id}:
         what = ", ".join(f"{task.service} of {task.tag[:7]}" for task in listed if task.is_running and task.deploy_id)
         problems.append(
-            f"tasks of another release than that of .env run: {what}; a deploy is running, or deploy.sh cleans up"
+            f"tasks of another release than that of .env run: {what}; if no deploy is running, run deploy.sh"
         )
     return problems

@@ -13,7 +13,7 @@ from server.compose import Project
 from server.errors import Refused
 from server.probe import Response
 
-NODE_SECONDS = 20  # how long the addresses of a node that died may stay in the DNS of Swarm
+NODE_SECONDS = 20  # how long a proxy may fail: the addresses of a node that died stay in the DNS of Swarm for a while
 PROBE_PROGRAM = "/release/server/probe.py"
 SHORT_ID = 12  # characters of the id of a container that are its name in the DNS of its networks
 SLEEP = "import time; time.sleep(86400)"
@@ -54,7 +54,7 @@ def probe(prober: str, host: str, target: health.Target, name: str = "") -> dict
         raise Refused(f"{name} cannot be probed: {(result.error or result.output).strip()}")
     responses = {address: Response(*values) for address, values in json.loads(result.output).items()}
     found = {one: health.describe_problem(f"{name} ({one})", responses[one], target) for one in responses}
-    return found or {"": f"{name} has no address: no task of it runs"}
+    return found or {"": f"{name} has no address: no task of it runs, or it shares no network with api"}
 
 
 def verify_release(

@@ -140,7 +140,10 @@ def deploy_id(service: Mapping[str, Any]) -> str:
 
 
 def previous_deploy_id(service: Mapping[str, Any]) -> str | None:
-    """Return the id of the deploy of a service before its last update; None if it was not updated."""
+    """Return the id of the deploy of a service before its last update.
+
+    None if it was not updated, or if Swarm itself rolled it back.
+    """
     previous = service.get("PreviousSpec")
     return _labels(previous["TaskTemplate"]).get(roles.RELEASE_LABEL, "") if previous else None
 

@@ -46,6 +46,10 @@ def build(
 
 def check(project: Project, configuration: Mapping[str, Any], names: Collection[str]) -> None:
     """Raise Refused if `docker stack deploy` would not accept these services."""
+    for name in names:
+        for key in ("secrets", "configs"):
+            if configuration["services"][name].get(key):
+                raise Refused(f"{name} has {key}, which Swarm cannot change later: use settings in .env instead")
     with compose.private_file(build(configuration, names, project.directory)) as file:
         words = ("docker", "stack", "config", "--compose-file=-")
         result = commands.run([*words], project.directory, input=file, capture=True)
@@ -70,6 +74,8 @@ def convert(name: str, service: Mapping[str, Any], directory: Path) -> dict[str,
     found["ports"] = [_port(name, port) for port in service.get("ports") or []]
     found["image"] = pinned(service["image"])
     deploy = {"endpoint_mode": "dnsrr", "restart_policy": RESTART, **(service.get("deploy") or {})}
+    if "scale" in service:
+        deploy.setdefault("replicas", roles.replicas(service))
     labels, placement = roles.labels(service), deploy.get("placement") or {}
     constraints = placement.get("constraints") or []
     has_data = any(volume["type"] != "tmpfs" for volume in volumes)  # on another node, it would be another volume
@@ -89,8 +95,8 @@ def _port(name: str, port: Mapping[str, Any]) -> dict[str, Any]:
     if not published.isdecimal() or "host_ip" in port:
         raise Refused(
             f"the ports of {name} in docker-compose.prod.yml: Swarm publishes single ports, on all addresses of a "
-            "machine; it accepts no range, and no address such as 127.0.0.1: remove them in docker-compose.swarm.yml "
-            "(ports: !reset [])"
+            "machine; it accepts no range, and no address such as 127.0.0.1: if .env sets the port (HTTP_PORT), write "
+            "only a number there; otherwise remove the ports in docker-compose.swarm.yml (ports: !reset [])"
         )
     return {**port, "published": int(published), "mode": "host"}
 

@@ -98,9 +98,14 @@ def roll_out(attempt: Attempt, refuse_older: bool) -> str:
             _update(attempt, plan, workers)
         attempt.steps.begin("switch", "front")
         _update(attempt, plan, ["front"])
-        prober.verify_proxies(container, target)
-        attempt.steps.begin("watch")
-        _watch(attempt, container, target)
+        try:
+            prober.verify_proxies(container, target)
+            attempt.steps.begin("watch")
+            _watch(attempt, container, target)
+        except Refused:
+            if not attempt.failed:
+                attempt.failed.extend(roles.SERVING)  # shown when the live release serves again
+            raise
     return plan.outcome
 
 
@@ -157,16 +162,23 @@ def _make_target(attempt: Attempt, services: Mapping[str, Any]) -> health.Target
 
 
 def _watch(attempt: Attempt, container: str, target: health.Target) -> None:
-    """Watch a release that serves, for WATCH_SECONDS. Raises Refused if a task fails, or the probes of a proxy."""
-    end = time.monotonic() + attempt.settings.watch_seconds
-    while time.monotonic() < end:
+    """Watch a release that serves, for WATCH_SECONDS. Raises Refused if a task fails, or the probes of a proxy.
+
+    A proxy may fail for NODE_SECONDS: see there.
+    """
+    now = time.monotonic()
+    end, failing = now + attempt.settings.watch_seconds, 0.0
+    while now < end or failing:
         time.sleep(health.WATCH_INTERVAL)
+        now = time.monotonic()
         own = [task for task in stack.tasks(attempt.settings) if task.deploy_id == attempt.project.deploy_id]
         if failed := [task for task in own if task.has_failed]:
-            attempt.failed.append(failed[0].service)  # shown when the live release serves again
+            attempt.failed.append(failed[0].service)
             raise Refused(f"the {failed[0].service} has failed after the switch: {failed[0]}")
-        if any(prober.probe(container, "proxy", target).values()):
-            prober.verify_proxies(container, target)
+        problems = list(filter(None, prober.probe(container, "proxy", target).values()))
+        failing = (failing or now) if problems else 0.0
+        if problems and now - failing > prober.NODE_SECONDS:
+            raise Refused(problems[0])
 
 
 def withdraw(attempt: Attempt) -> None:

@@ -1,8 +1,10 @@
 """Cleans up after an interrupted deploy to Docker Swarm, and finds the live release."""
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from server import compose, engine, repair, roles, singletons, stack, updates
 from server.attempt import Attempt, Live
@@ -37,10 +39,11 @@ def _container(task: stack.Task) -> Container:
 def clean_up(directory: Path, settings: Settings) -> Live:
     """Return to the live release after an interrupted deploy, remove what it left, and return the live release."""
     require_manager()
-    if engine.containers(settings.project):
+    if left := [container.name for container in engine.containers(settings.project)]:
         raise Refused(
-            f"ENGINE in .env is swarm, but containers of Compose still run: see 'From one server to several' in "
-            f"docs/swarm.md; to stop them, which interrupts the site: cd {directory} && sudo docker compose down"
+            f"ENGINE in .env is swarm, but containers of Compose are still there ({', '.join(left)}): see 'From one "
+            f"server to several' in docs/swarm.md; to remove them, which interrupts the site: cd {directory} && sudo "
+            "docker compose down --remove-orphans"
         )
     repair.remove_leftovers(directory, settings)
     stack.end_jobs(settings)
@@ -66,12 +69,23 @@ def withdraw(attempt: Attempt) -> None:
     # After a deploy that was killed behind the write of .env, the live release has not replaced or started them yet.
     singles = [one for one in found.values() if stack.is_singleton(one)]
     is_stale = any(stack.deploy_id(one) not in ("", live.deploy_id) or not stack.replicas(one) for one in singles)
-    if is_stale or len(found) < len(before):
+    if is_stale or len(found) < len(before) or _lacks_singleton(project, found):
         configuration = compose.configuration(project)
         updates.start_missing(project, configuration)
         problems += filter(None, [singletons.replace(project, configuration)])
     if problems:
         raise Refused("; ".join(problems))
+
+
+def _lacks_singleton(project: Project, found: Mapping[str, Any]) -> bool:
+    """Return whether a singleton of a release was not started; False if its compose file does not match `.env`."""
+    try:
+        services = compose.configuration(project)["services"]
+        names = roles.release_services(services, project.settings.release_image(project.tag))
+    except Refused:
+        return False
+    single = [name for name in names if singletons.is_singleton(name, services, found)]
+    return any(name not in found or not stack.deploy_id(found[name]) for name in single)
 
 
 def _restore(project: Project, *, use_files: bool) -> list[str]:
@@ -84,9 +98,10 @@ def _restore(project: Project, *, use_files: bool) -> list[str]:
     for name in sorted(names, key=lambda name: {"front": 0, "api": 2}.get(name, 1)):
         try:
             if _restore_service(project, name, use_files):
+                say(f"returning the {name} to the live release")
                 updates.wait_until_updated(project, [name], is_new=False)
         except (Refused, engine.EngineError) as error:  # the others must go back, too
-            problems.append(str(error))
+            problems.append(f"the {name} did not return to the live release: {error}")
     return problems
 
 

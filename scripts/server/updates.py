@@ -13,6 +13,7 @@ from server.errors import Refused
 from server.state import say
 
 NETWORK_SECONDS = 60  # time limit of the removal of a network, after that of its last container
+PAUSED = ("paused", "rollback_paused")  # states of an update that Swarm has given up
 NANOSECONDS = 1e9  # in a second; the engine's unit of durations
 
 
@@ -23,7 +24,8 @@ def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool
     the update has failed, too. Tasks of a release that is not new may have failed long ago.
     """
     found = stack.services(project.settings)
-    limit = project.settings.health_seconds + max((_pauses(found[name]) for name in names), default=0)
+    pauses = max((_pauses(found[name]) for name in names), default=0)
+    limit = project.settings.health_seconds + pauses
     deadline, before = time.monotonic() + limit, (math.inf, 0)
     while missing := _count_missing(project, names, is_new):
         now = (sum(missing.values()), sum(node["Status"]["State"] == "ready" for node in engine.get("/nodes")))
@@ -33,7 +35,10 @@ def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool
             name = next(iter(missing))
             own = [task for task in stack.tasks(project.settings) if task.service == name and task.desired == "running"]
             why = _describe([task for task in own if task.error and not task.is_running])
-            raise Refused(f"the {name} was not healthy within {limit:g} s (HEALTH_SECONDS in .env){why}")
+            seconds = f"HEALTH_SECONDS in .env{f', and {pauses:g} s for which Swarm watches it' if pauses else ''}"
+            raise Refused(
+                f"the {name} was not healthy within {limit:g} s ({seconds}){why}{_hint(project, found[name])}"
+            )
         time.sleep(stack.POLL_SECONDS)
 
 
@@ -46,12 +51,13 @@ def _count_missing(project: Project, names: Collection[str], is_new: bool) -> di
         own = [task for task in listed if task.service == name and task.hash == digest]
         update = stack.update_state(found[name])
         failed = [task for task in listed if task.service == name and task.has_failed]
-        # Before the release, it may have been part of none.
+        # A service that was not part of a release before has no deploy id after a rollback.
         is_rolled_back = is_new and not current and update.startswith("rollback")
         if is_rolled_back or current not in ("", project.deploy_id):
             raise Refused(f"Swarm has rolled back the {name}{_describe(failed)}")
-        if update in ("paused", "rollback_paused"):
-            raise Refused(f"Swarm has stopped the update of the {name}{_describe(failed)}")
+        if update in PAUSED:
+            hint = _hint(project, found[name])
+            raise Refused(f"Swarm has stopped the update of the {name}{_describe(failed)}{hint}")
         # Swarm restarts the failed tasks of a service that it does not update, and a singleton is started anew.
         is_restarted = not update or stack.is_singleton(found[name])
         if is_new and current and is_restarted and any(task.has_failed for task in own):
@@ -146,7 +152,12 @@ def start_missing(project: Project, configuration: Mapping[str, Any]) -> None:
 
 
 def is_applied(found: Mapping[str, Any], name: str, configured: Mapping[str, Any]) -> bool:
-    """Return whether a service that a deploy does not replace is deployed as the compose file says."""
+    """Return whether a service that a deploy does not replace is deployed as the compose file says.
+
+    While its update is paused, it is not: Swarm continues only when the service is applied again.
+    """
+    if name in found and stack.update_state(found[name]) in PAUSED:
+        return False
     return stack.is_applied(found.get(name), name, configured, roles.replicas(configured))
 
 
@@ -167,6 +178,13 @@ def _pauses(service: Mapping[str, Any]) -> float:
     """Return for how many seconds Swarm may start no task although an update goes on: it watches tasks, or waits."""
     configs = [service["Spec"].get(key) or {} for key in ("UpdateConfig", "RollbackConfig")]
     return float(max(config.get("Monitor", 0) + config.get("Delay", 0) for config in configs)) / NANOSECONDS
+
+
+def _hint(project: Project, service: Mapping[str, Any]) -> str:
+    """Return where to find the log of a service that is not part of a release: a deploy does not show it."""
+    if stack.deploy_id(service):
+        return ""
+    return f"; its log: sudo docker service logs --tail 50 {service['Spec']['Name']}"
 
 
 def _describe(failed: Sequence[stack.Task]) -> str:

@@ -99,7 +99,11 @@ def test_problems_are_found(settings, swarm, monkeypatch):
 
     def service(count, update=""):
         mode = {"Replicated": {"Replicas": count}}
-        return {"Spec": {"Mode": mode}, "ServiceStatus": {"DesiredTasks": count}, "UpdateStatus": {"State": update}}
+        return {
+            "Spec": {"Mode": mode, "Name": "quai_api"},
+            "ServiceStatus": {"DesiredTasks": count},
+            "UpdateStatus": {"State": update},
+        }
 
     services = {"api": service(2, "paused"), "front": service(1), "db": service(1), "redis": service(0)}
     running = stack.Task("t", "api", "node1", "n1", "running", "running", "", 0, "200", NEW)
@@ -110,7 +114,8 @@ def test_problems_are_found(settings, swarm, monkeypatch):
     found = nodes.find_problems(settings)
     assert found[0] == "the node node2 runs no tasks: down, active"
     assert found[1] == "1 of 2 tasks of api run"
-    assert found[2] == "the update of api has not completed: paused"
+    why = "to see why, run 'docker service ps --no-trunc quai_api'"
+    assert found[2] == f"the update of api has not completed: paused; {why}"
     assert found[3] == "0 of 1 tasks of db run: db on node1: no suitable node"
     assert found[4] == "redis is scaled to 0: deploy.sh starts it"
     assert found[5].startswith("tasks of another release than that of .env run: api of 2222222")

@@ -53,6 +53,18 @@ def test_what_a_stack_does_not_accept_is_converted(directory):
     assert "update_config" not in found["deploy"]  # not a service of the release
 
 
+def test_the_number_of_tasks_may_be_that_of_scale(directory):
+    assert stackfile.convert("worker", {"image": "quai:1", "scale": 3}, directory)["deploy"]["replicas"] == 3
+
+
+@pytest.mark.parametrize("key", ["secrets", "configs"])
+def test_secrets_and_configs_are_refused(project, key):
+    """Otherwise the stack would be refused after the migration, or when one changes."""
+    services = {"api": {"image": "quai:1", key: [{"source": "token"}]}, "db": {"image": "postgres"}}
+    with pytest.raises(Refused, match=f"^api has {key}, which Swarm cannot change later"):
+        stackfile.check(project, {"services": services}, ["db", "api"])
+
+
 @pytest.mark.parametrize(("replicas", "parallelism"), [(1, 1), (3, 1), (4, 2), (12, 4)])
 def test_a_third_of_a_release_is_replaced_at_a_time_and_rolled_back(directory, replicas, parallelism):
     service = {"image": "quai:1", "labels": LABELS, "deploy": {"replicas": replicas}}

@@ -25,7 +25,7 @@ from server.errors import Refused
 from server.orchestrator import choose
 from server.plan import Plan
 
-from tests.server.conftest import NEW, OLD
+from tests.server.conftest import NEW, OLD, container
 
 LABELS = {"quai.deploy": "200", "quai.tag": NEW}
 RELEASE = {"image": "quai:new", "labels": LABELS, "healthcheck": {"test": ["CMD", "true"]}}
@@ -60,6 +60,7 @@ def deployed(deploy_id="100", digest="", previous=None, single=False, replicas=1
 
 
 OTHERS = {"db": deployed(""), "proxy": deployed("")}
+SCHEDULER = {"scheduler": deployed("100", single=True)}
 
 
 @pytest.fixture
@@ -207,22 +208,25 @@ def test_nothing_is_updated_after_a_refused_service(attempt, calls, refused):
 
 def test_the_live_release_comes_back_in_the_reverse_order(attempt, calls):
     calls.services = {name: deployed("200", previous="100") for name in ("api", "front", "worker")}
-    calls.services |= OTHERS | {"new-worker": deployed("200")}
+    calls.services |= OTHERS | SCHEDULER | {"new-worker": deployed("200")}
     swarm.withdraw(attempt)
     assert calls.done == ["front back", "worker back", "remove new-worker", "api back"]
 
 
 def test_a_rollback_by_swarm_is_awaited(attempt, calls):
-    calls.services = OTHERS | {"api": deployed("100", update="rollback_started"), "front": deployed("100")}
+    calls.services = OTHERS | SCHEDULER | {"front": deployed("100")}
+    calls.services["api"] = deployed("100", update="rollback_started")
     calls.refused = {"api": "100", "front": "100"}
-    with pytest.raises(Refused, match=r"^Swarm has rolled back the api$"):
+    message = r"^the api did not return to the live release: Swarm has rolled back the api$"
+    with pytest.raises(Refused, match=message):
         swarm.withdraw(attempt)
     assert calls.done == []
 
 
 def test_without_a_previous_state_the_files_of_the_live_release_are_applied(attempt, calls):
     """Swarm knows one previous release only."""
-    calls.services = OTHERS | {"api": deployed("200", previous="150"), "front": deployed("200", previous="100")}
+    calls.services = OTHERS | SCHEDULER | {"front": deployed("200", previous="100")}
+    calls.services["api"] = deployed("200", previous="150")
     swarm.withdraw(attempt)
     assert calls.done == ["front back", "api 100, not rolled back"]
 
@@ -250,7 +254,7 @@ def test_a_refusal_before_any_update_touches_nothing(attempt, calls):
 
 
 def test_all_services_go_back_even_if_one_fails(attempt, calls):
-    calls.services = {name: deployed("200", previous="100") for name in ("front", "worker", "api")}
+    calls.services = SCHEDULER | {name: deployed("200", previous="100") for name in ("front", "worker", "api")}
     calls.refused = {"front": "100"}
     with pytest.raises(Refused, match="rolled back the front"):
         swarm.withdraw(attempt)
@@ -262,6 +266,27 @@ def test_a_scheduler_of_a_release_before_the_live_one_is_stopped_and_replaced(at
     calls.services = OTHERS | {"api": deployed("100"), "scheduler": deployed("50", previous="40", single=True)}
     swarm.withdraw(attempt)
     assert calls.done == ["stop scheduler", "scheduler 100"]
+
+
+def test_a_scheduler_that_the_live_release_has_not_started_is_started(attempt, calls, monkeypatch):
+    """The live release has added it, and was killed after the write of .env; then another one is refused."""
+    calls.services = OTHERS | {"api": deployed("100"), "front": deployed("100")}
+    swarm.withdraw(attempt)
+    assert calls.done == ["scheduler 100"]
+    calls.services["scheduler"] = deployed("")  # it was part of no release before
+    calls.done.clear()
+    swarm.withdraw(attempt)
+    assert calls.done == ["stop scheduler", "scheduler 100"]
+
+
+def test_a_live_release_whose_files_are_missing_still_comes_back(attempt, calls, monkeypatch):
+    def refuse(project):
+        raise Refused("this release has no docker-compose.prod.yml")
+
+    calls.services = OTHERS | {name: deployed("200", previous="100") for name in ("api", "front")}
+    monkeypatch.setattr(compose, "configuration", refuse)
+    swarm.withdraw(attempt)
+    assert calls.done == ["front back", "api back"]
 
 
 def test_a_refused_first_deploy_leaves_no_release(attempt, calls):
@@ -347,6 +372,15 @@ def test_a_service_with_one_task_ends_before_its_settings_are_applied(attempt, c
     assert calls.done == ["check", "pull db proxy", "stop db", "db proxy 200"]
 
 
+def test_a_service_whose_update_is_paused_is_applied_again(attempt, calls, monkeypatch):
+    """Swarm does not continue by itself."""
+    calls.services = {"redis": deployed("", stackfile.digest("redis", {}), update="paused")}
+    monkeypatch.setattr(compose, "configuration", lambda project: {"services": {"redis": {}}})
+    monkeypatch.setattr(compose, "pull_missing", lambda *_: None)
+    swarm.apply_services(attempt.project, ["redis"])
+    assert calls.done == ["check", "stop redis", "redis 200"]
+
+
 def test_a_release_that_fails_while_it_serves_is_explained_after_the_rollback(attempt, calls, monkeypatch):
     monkeypatch.undo()
     failed = [task("front", "200", NEW, "failed")]
@@ -358,6 +392,42 @@ def test_a_release_that_fails_while_it_serves_is_explained_after_the_rollback(at
     monkeypatch.setattr(updates, "show_failed", lambda _, names: shown.extend(names))
     swarm.diagnose(attempt)
     assert shown == ["front"]
+
+
+@pytest.fixture
+def watched(attempt, monkeypatch):
+    """Watch a release for 5 s, with one probe of the proxies each second; each returns the next problem, or none."""
+    times = iter(range(100))
+    monkeypatch.undo()
+    monkeypatch.setattr(stack, "tasks", lambda _: [])
+    monkeypatch.setattr(swarm.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(swarm.time, "sleep", lambda seconds: None)
+
+    def watch(problems):
+        found = iter(problems)
+        monkeypatch.setattr(prober, "probe", lambda *_: {"10.0.1.2": "", "10.0.1.3": next(found, "")})
+        swarm._watch(replace(attempt, project=replace(attempt.project, settings=five_seconds)), "prober", None)
+        return list(found)
+
+    five_seconds = replace(attempt.settings, watch_seconds=5)
+    return watch
+
+
+def test_a_proxy_may_fail_for_as_long_as_a_machine_that_died_is_in_the_dns(watched):
+    """The watch ends when each proxy returns the release."""
+    assert watched([*["down"] * 20, "", "not requested"]) == ["not requested"]
+
+
+def test_a_proxy_that_fails_for_longer_refuses_the_release(watched):
+    with pytest.raises(Refused, match=r"^still down$"):
+        watched([*["down"] * 21, "still down"])
+
+
+def test_a_release_that_the_proxies_do_not_return_is_explained_by_the_logs_of_api_and_front(attempt, calls):
+    calls.proxies = ["proxy returned 500"]
+    with pytest.raises(Refused, match="proxy returned 500"):
+        swarm.roll_out(attempt, True)
+    assert attempt.failed == ["api", "front"]
 
 
 def test_networks_of_a_removed_stack_are_not_compared(attempt, calls, monkeypatch):
@@ -461,7 +531,10 @@ def test_a_server_without_a_swarm_is_refused(attempt, calls, info):
 
 
 def test_containers_of_compose_are_not_touched(attempt, calls, info, monkeypatch):
-    monkeypatch.setattr(engine, "containers", lambda project, *labels: ["quai-api-1"])
-    with pytest.raises(Refused, match=r"containers of Compose still run: .* cd .* && sudo docker compose down$"):
+    monkeypatch.setattr(engine, "containers", lambda project, *labels: [container("100", OLD)])
+    message = (
+        r"containers of Compose are still there \(quai-api-100\): .* && sudo docker compose down --remove-orphans$"
+    )
+    with pytest.raises(Refused, match=message):
         swarm.clean_up(attempt.directory, attempt.settings)
     assert calls.done == []
