@@ -119,7 +119,9 @@ def require_same_networks(project: Project, new: Mapping[str, Any], live_tag: st
     changed = [name for name, network in new.get("networks", {}).items() if before.get(name, network) != network]
     if changed:
         stop = (
-            f"docker stack rm {project.settings.project}" if project.settings.engine == SWARM else "docker compose down"
+            f"docker stack rm {project.settings.project}"
+            if project.settings.engine == SWARM
+            else "docker compose down --remove-orphans"
         )
         raise Refused(
             f"this release changes networks ({', '.join(changed)}), which would stop all containers on them: keep "

@@ -111,7 +111,9 @@ def releases(directory, settings, monkeypatch):
     return found
 
 
-@pytest.mark.parametrize(("name", "command"), [("compose", "docker compose down"), ("swarm", "docker stack rm quai")])
+@pytest.mark.parametrize(
+    ("name", "command"), [("compose", "docker compose down --remove-orphans"), ("swarm", "docker stack rm quai")]
+)
 def test_a_changed_network_is_refused(directory, settings, releases, name, command):
     project = Project(directory, replace(settings, engine=name, project="quai"), NEW, "200")
     (project.release / "docker-compose.prod.yml").write_text("services: {api: {}}")

@@ -270,3 +270,15 @@ def test_a_service_that_runs_on_each_node_has_at_least_one_task(project, swarm):
     """Swarm counts the tasks that it has created, and it creates them some time after the service."""
     swarm.mode, swarm.desired, swarm.tasks = {"Global": {}}, 0, []
     assert updates._count_missing(project, ["api"], True) == {"api": 1}
+
+
+def test_the_command_that_shows_the_log_of_a_service_outside_a_release_is_named(project, swarm):
+    swarm.labels, swarm.update = {"quai.deploy": ""}, "paused"
+    log = r"; its log: sudo docker service logs --tail 50 quai_api$"
+    with pytest.raises(Refused, match=f"has stopped the update of the api{log}"):
+        updates.wait_until_updated(project, ["api"], is_new=False)
+    swarm.update, swarm.monitor = "", 1
+    swarm.tasks.clear()
+    message = r"not healthy within 3 s \(HEALTH_SECONDS in .env, and 2 s for which Swarm watches it\)"
+    with pytest.raises(Refused, match=message + log):
+        updates.wait_until_updated(project, ["api"], is_new=False)

@@ -159,7 +159,7 @@ def moving(rehearsal: Rehearsal) -> None:
         expect(rehearsal.live_tag() == tag, f"expected {tag} on one server, found {rehearsal.live_tag()}")
         server.set(ENGINE="swarm")
         done = server.run(f"{DIR}/deploy.sh")
-        message = "containers of Compose still run"
+        message = "containers of Compose are still there"
         expect(done.returncode == 1 and message in done.stdout, f"not refused: {done.stdout}{done.stderr}")
         expect(rehearsal.live_tag() == tag, "a refused move stopped the release")
         move_to_swarm(rehearsal)
@@ -181,7 +181,7 @@ def move_to_swarm(rehearsal: Rehearsal) -> None:
     """Move the application from the main machine to the Swarm."""
     server = rehearsal.server
     server.set(ENGINE="swarm")
-    server.exec(f"cd {DIR}; docker compose down")
+    server.exec(f"cd {DIR}; docker compose down --remove-orphans")
     rehearsal.deploy_by_hand()
 
 
