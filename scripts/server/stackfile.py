@@ -46,10 +46,6 @@ def build(
 
 def check(project: Project, configuration: Mapping[str, Any], names: Collection[str]) -> None:
     """Raise Refused if `docker stack deploy` would not accept these services."""
-    for name in names:
-        for key in ("secrets", "configs"):
-            if configuration["services"][name].get(key):
-                raise Refused(f"{name} has {key}, which Swarm cannot change later: use settings in .env instead")
     with compose.private_file(build(configuration, names, project.directory)) as file:
         words = ("docker", "stack", "config", "--compose-file=-")
         result = commands.run([*words], project.directory, input=file, capture=True)
@@ -62,6 +58,9 @@ def convert(name: str, service: Mapping[str, Any], directory: Path) -> dict[str,
 
     `directory` is that of .env. Its folder releases is not mounted: it exists on this server only. Raises Refused.
     """
+    for key in ("secrets", "configs"):  # `docker stack config` accepts them
+        if service.get(key):
+            raise Refused(f"{name} has {key}, which Swarm cannot change later: use settings in .env instead")
     found = {key: value for key, value in service.items() if key not in UNSUPPORTED and value is not None}
     tmpfs = service.get("tmpfs") or []
     folders = [folder.partition(":")[0] for folder in ([tmpfs] if isinstance(tmpfs, str) else tmpfs)]

@@ -268,7 +268,7 @@ def test_a_scheduler_of_a_release_before_the_live_one_is_stopped_and_replaced(at
     assert calls.done == ["stop scheduler", "scheduler 100"]
 
 
-def test_a_scheduler_that_the_live_release_has_not_started_is_started(attempt, calls, monkeypatch):
+def test_a_scheduler_that_the_live_release_has_not_started_is_started(attempt, calls):
     """The live release has added it, and was killed after the write of .env; then another one is refused."""
     calls.services = OTHERS | {"api": deployed("100"), "front": deployed("100")}
     swarm.withdraw(attempt)

@@ -23,8 +23,8 @@ from tests.rehearsal.variants import deploy_and_expect_live, expect_refused
 
 DUMP_SPACE_MB = 6000  # it writes a file of 4000 MiB, and dumps of up to 1500 MiB
 GRACE_SECONDS = 30  # stop_grace_period of the API in docker-compose.prod.yml
-is_read = attrgetter("is_read")
 FAILURE_SECONDS = 2.5  # from the first request through the front: during the watch
+is_read = attrgetter("is_read")
 
 
 def faulty_releases(rehearsal: Rehearsal) -> None:
