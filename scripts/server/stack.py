@@ -39,6 +39,11 @@ class Task(NamedTuple):
         return self.state == self.desired == "running"
 
     @property
+    def is_starting(self) -> bool:
+        """Whether its container has started, and is not healthy yet."""
+        return self.state == "starting" and self.desired == "running"
+
+    @property
     def has_failed(self) -> bool:
         """Whether it ended, or could not start, without having been asked to stop."""
         return self.state in ("failed", "rejected", "complete")

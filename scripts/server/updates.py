@@ -20,14 +20,14 @@ NANOSECONDS = 1e9  # in a second; the engine's unit of durations
 def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool = True) -> None:
     """Return when all tasks of these services run as they were applied. Raises Refused, with why, if they do not.
 
-    Swarm rolls back a service whose new tasks fail. If for HEALTH_SECONDS no further task starts, and no node dies,
-    the update has failed, too. Tasks of a release that is not new may have failed long ago.
+    Swarm rolls back a service whose new tasks fail. If for HEALTH_SECONDS no further task starts or becomes healthy,
+    and no node dies, the update has failed, too. Tasks of a release that is not new may have failed long ago.
     """
     found = stack.services(project.settings)
     pauses = max((_pauses(found[name]) for name in names), default=0)
     limit = project.settings.health_seconds + pauses
     deadline, before = time.monotonic() + limit, (math.inf, 0)
-    while missing := _count_missing(project, names, is_new):
+    while missing := _count_steps(project, names, is_new):
         now = (sum(missing.values()), sum(node["Status"]["State"] == "ready" for node in engine.get("/nodes")))
         if now[0] < before[0] or now[1] != before[1]:  # Swarm moves the tasks of a dead node to others
             deadline, before = time.monotonic() + limit, now
@@ -42,8 +42,12 @@ def wait_until_updated(project: Project, names: Collection[str], *, is_new: bool
         time.sleep(stack.POLL_SECONDS)
 
 
-def _count_missing(project: Project, names: Collection[str], is_new: bool) -> dict[str, int]:
-    """Return the number of missing tasks of each service whose update has not completed. Raises Refused."""
+def _count_steps(project: Project, names: Collection[str], is_new: bool) -> dict[str, int]:
+    """Return the missing steps of each service whose update has not completed: a task starts, and becomes healthy.
+
+    Both are counted, because a task may start late: a node that joins a network may wait 30 s for each other node
+    (https://github.com/moby/moby/issues/47396). Raises Refused.
+    """
     found = stack.services(project.settings)
     listed, missing = stack.tasks(project.settings, found), {}
     for name in names:
@@ -65,9 +69,9 @@ def _count_missing(project: Project, names: Collection[str], is_new: bool) -> di
         desired = found[name]["ServiceStatus"]["DesiredTasks"]
         if stack.replicas(found[name]) is None:  # one on each node; Swarm counts those that it has created
             desired = max(desired, 1)
-        count = desired - sum(task.is_running for task in own)
-        if count > 0 or stack.is_updating(found[name]):
-            missing[name] = max(count, 0)
+        steps = 2 * desired - sum(2 if task.is_running else task.is_starting for task in own)
+        if steps > 0 or stack.is_updating(found[name]):
+            missing[name] = max(steps, 0)
     return missing
 
 

@@ -109,7 +109,7 @@ def test_changed_settings_of_another_service_are_awaited(project, swarm):
     swarm.labels = {"quai.deploy": "", "quai.hash": "new"}
     for task in swarm.tasks:
         task["Spec"]["ContainerSpec"]["Labels"] = {"quai.hash": "old"}
-    assert updates._count_missing(project, ["api"], False) == {"api": 2}
+    assert updates._count_steps(project, ["api"], False) == {"api": 4}
 
 
 def test_an_old_failure_does_not_matter_to_a_release_that_runs(project, swarm):
@@ -149,11 +149,44 @@ def test_a_node_that_dies_extends_the_time_limit(project, swarm, monkeypatch):
     assert len(times) == 6  # more than HEALTH_SECONDS
 
 
+def test_a_task_that_starts_late_has_the_whole_time_to_become_healthy(project, swarm, monkeypatch):
+    """A node that joins a network may wait for 30 s before it creates the container."""
+    times = []
+    swarm.tasks[0]["Status"]["State"] = "preparing"
+
+    def sleep(seconds):
+        times.append(len(times))
+        swarm.tasks[0]["Status"]["State"] = {3: "starting", 6: "running"}.get(
+            len(times), swarm.tasks[0]["Status"]["State"]
+        )
+
+    monkeypatch.setattr(updates.time, "monotonic", lambda: len(times) / 4)
+    monkeypatch.setattr(updates.time, "sleep", sleep)
+    updates.wait_until_updated(project, ["api"])
+    assert len(times) == 6  # more than HEALTH_SECONDS
+
+
+def test_a_task_that_starts_again_and_again_is_refused(project, swarm, monkeypatch):
+    """Only the first start of its container extends the time limit."""
+    times = []
+
+    def sleep(seconds):
+        times.append(len(times))
+        swarm.tasks[0]["Status"]["State"] = "starting" if len(times) % 2 else "preparing"
+
+    monkeypatch.setattr(updates.time, "monotonic", lambda: len(times) / 4)
+    monkeypatch.setattr(updates.time, "sleep", sleep)
+    swarm.tasks[0]["Status"]["State"] = "preparing"
+    with pytest.raises(Refused, match="not healthy within 1 s"):
+        updates.wait_until_updated(project, ["api"])
+    assert len(times) < 8
+
+
 def test_tasks_of_another_release_do_not_count(project, swarm):
-    assert updates._count_missing(project, ["api"], True) == {}
+    assert updates._count_steps(project, ["api"], True) == {}
     for task in swarm.tasks:
         task["Spec"]["ContainerSpec"]["Labels"] = {"quai.deploy": "100", "quai.tag": OLD, "quai.hash": "100"}
-    assert updates._count_missing(project, ["api"], True) == {"api": 2}
+    assert updates._count_steps(project, ["api"], True) == {"api": 4}
 
 
 @pytest.mark.parametrize(("replicas", "scaled"), [(2, [("service", "scale", "--detach", "quai_api=0")]), (0, [])])
@@ -269,7 +302,7 @@ def test_the_time_in_which_swarm_watches_tasks_is_added(project, swarm, monkeypa
 def test_a_service_that_runs_on_each_node_has_at_least_one_task(project, swarm):
     """Swarm counts the tasks that it has created, and it creates them some time after the service."""
     swarm.mode, swarm.desired, swarm.tasks = {"Global": {}}, 0, []
-    assert updates._count_missing(project, ["api"], True) == {"api": 1}
+    assert updates._count_steps(project, ["api"], True) == {"api": 2}
 
 
 def test_the_command_that_shows_the_log_of_a_service_outside_a_release_is_named(project, swarm):
