@@ -22,6 +22,7 @@ from tests.rehearsal.report import (
     write_report,
 )
 from tests.rehearsal.scenarios import SCENARIOS
+from tests.rehearsal.scenarios.endurance import omit_repetitions
 from tests.rehearsal.scenarios.mutants import MUTANTS
 from tests.rehearsal.traffic import ROOT
 
@@ -165,10 +166,29 @@ def test_points_py_records_how_the_program_treats_a_signal(tmp_path):
         return code, (tmp_path / "mark").read_text() if (tmp_path / "mark").exists() else ""
 
     assert call(POINTS="points") == (0, "")
-    [point] = (tmp_path / "points").read_text().splitlines()
+    [line] = (tmp_path / "points").read_text().splitlines()
+    seconds, point = line.split(" ", 1)
+    assert 0 <= float(seconds) < 60
     assert call(AT="another point", SIGNAL="KILL", MARK="mark") == (0, "")
     assert call(AT=point, SIGNAL="TERM", MARK="mark") == (3, "handled")
     assert call(AT=point, SIGNAL="KILL", MARK="mark") == (-9, "default")
+
+
+def test_a_point_that_repeats_the_end_of_the_previous_action_is_omitted():
+    recorded = [
+        (0.0, "before pull"),
+        (0.0, "after start of pull"),
+        (0.0, "before rename"),  # in another thread
+        (0.0, "after rename"),
+        (2.0, "after end of pull"),
+        (0.1, "before create"),
+        (0.0, "after answer to POST"),
+        (2.0, "before probe"),  # it has waited
+        (0.0, "before rmtree"),
+        (0.0, "before probe"),
+    ]
+    points = [point for _, point in recorded if point != "before create"][:-1]
+    assert omit_repetitions(recorded) == points
 
 
 def test_points_have_the_same_name_in_each_deploy():

@@ -3,6 +3,7 @@
 import random
 import shlex
 import subprocess
+from collections.abc import Sequence
 from itertools import cycle, product
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from tests.rehearsal.variants import build_variant
 POINTS_FOLDER = "/usr/local/lib/points"  # on the server: points.py, and a python3 that runs it
 MARK = "/var/tmp/mark"  # noqa: S108 - on the throwaway server: points.py writes it when it sends the signal
 KILLED_CODE = 137  # the exit code after SIGKILL
+AT_ONCE_SECONDS = 0.2  # between two actions of the deploy program that wait for nothing
 KILL_TRIES = 3  # some points in loops are not reached in every deploy
 GOOD_RELEASES = ("red", "green", "blue", "white")
 NEXT_RELEASES = ("the same", "the previous", "a third")  # for the deploy after a kill
@@ -107,7 +109,23 @@ def record_points(rehearsal: Rehearsal, tag: str, code: int = 0) -> list[str]:
     rehearsal.server.exec(f"rm -f {file}")
     done = run_deploy(rehearsal, "deploy", tag, POINTS=file)
     expect(done.returncode == code, f"exit code {done.returncode}, expected {code}: {done.stdout}")
-    return list(dict.fromkeys(rehearsal.server.exec(f"cat {file}").splitlines()))
+    lines = [line.split(" ", 1) for line in rehearsal.server.exec(f"cat {file}").splitlines()]
+    return omit_repetitions([(float(seconds), point) for seconds, point in lines])
+
+
+def omit_repetitions(recorded: Sequence[tuple[float, str]]) -> list[str]:
+    """Return the points, without those before an action that follow the end of the previous one at once.
+
+    Nothing changes between the two, and a kill needs hours for all points. Each point comes with the seconds since the
+    previous one.
+    """
+    points, previous = list[str](), ""
+    for seconds, point in recorded:
+        has_ended = previous.startswith("after ") and not previous.startswith("after start of")
+        if not (has_ended and point.startswith("before ") and seconds < AT_ONCE_SECONDS):
+            points.append(point)
+        previous = point
+    return list(dict.fromkeys(points))
 
 
 def kill_deploy(rehearsal: Rehearsal, tag: str, point: str, signal: str) -> None:
@@ -190,9 +208,8 @@ def kill_matrix(rehearsal: Rehearsal) -> None:
         f"seed {rehearsal.seed}"
     )
     failures = []
-    for number, kill in enumerate(chosen):
-        if number % 10 == 0:
-            say(f"{number} of {len(chosen)}: {kill}")
+    for number, kill in enumerate(chosen, 1):
+        say(f"{number} of {len(chosen)}: {kill}")
         try:
             kill_and_redeploy(rehearsal, kill, tags)
         except Exception as error:  # continue with the next point
