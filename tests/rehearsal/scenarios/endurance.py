@@ -116,8 +116,8 @@ def record_points(rehearsal: Rehearsal, tag: str, code: int = 0) -> list[str]:
 def omit_repetitions(recorded: Sequence[tuple[float, str]]) -> list[str]:
     """Return the points, without those before an action that follow the end of the previous one at once.
 
-    Nothing changes between the two, and a kill needs hours for all points. Each point comes with the seconds since the
-    previous one.
+    Nothing changes between the two, and to kill deploys at all points takes hours. Each point comes with the seconds
+    since the previous one.
     """
     points, previous = list[str](), ""
     for seconds, point in recorded:
