@@ -69,9 +69,9 @@ def _count_steps(project: Project, names: Collection[str], is_new: bool) -> dict
         desired = found[name]["ServiceStatus"]["DesiredTasks"]
         if stack.replicas(found[name]) is None:  # one on each node; Swarm counts those that it has created
             desired = max(desired, 1)
-        steps = 2 * desired - sum(2 if task.is_running else task.is_starting for task in own)
-        if steps > 0 or stack.is_updating(found[name]):
-            missing[name] = max(steps, 0)
+        count = desired - sum(task.is_running for task in own)
+        if count > 0 or stack.is_updating(found[name]):
+            missing[name] = max(2 * count - sum(task.is_starting for task in own), 0)
     return missing
 
 

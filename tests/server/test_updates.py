@@ -182,6 +182,14 @@ def test_a_task_that_starts_again_and_again_is_refused(project, swarm, monkeypat
     assert len(times) < 8
 
 
+def test_tasks_that_start_do_not_count_as_tasks_that_run(project, swarm):
+    """For example those of more nodes than Swarm has counted, or of a node that died."""
+    swarm.update, swarm.desired = "", 1
+    for task in swarm.tasks:
+        task["Status"]["State"] = "starting"
+    assert "api" in updates._count_steps(project, ["api"], True)
+
+
 def test_tasks_of_another_release_do_not_count(project, swarm):
     assert updates._count_steps(project, ["api"], True) == {}
     for task in swarm.tasks:
