@@ -4,7 +4,7 @@ Points are before and after each process that it starts, each file that it renam
 request that changes something in the engine. Standard library only. `python3 -m server ...` becomes
 `points.py -m server ...`, with these environment variables:
 
-    POINTS=FILE           append each point to the file, after the seconds since the previous one
+    POINTS=FILE           append each point to the file, after the time in seconds
     AT=POINT SIGNAL=NAME  at this point send KILL, TERM, INT or HUP to the process group; ALONE: KILL to
                           this process only
     MARK=FILE             before that, write to the file how the program treats the signal: default, ignored
@@ -32,7 +32,6 @@ MAX_OCCURRENCES = 3  # recorded per point; more come from a loop
 occurrences: Counter[str] = Counter()
 state = threading.local()
 forked = False
-listed = time.monotonic()  # when a point was listed for the last time
 
 
 def handle_point(when: str, event: str) -> None:
@@ -60,11 +59,9 @@ def handle_point(when: str, event: str) -> None:
 
 def list_or_kill(point: str) -> None:
     """List the point, or send the signal if it is the point to kill at."""
-    global listed
     if file := os.environ.get("POINTS"):
         with Path(file).open("a") as points:
-            points.write(f"{time.monotonic() - listed:.3f} {point}\n")
-        listed = time.monotonic()
+            points.write(f"{time.monotonic():.3f} {point}\n")
     elif point == os.environ.get("AT"):
         name = os.environ["SIGNAL"]
         number = signal.SIGKILL if name == "ALONE" else getattr(signal, f"SIG{name}")

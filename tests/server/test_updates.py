@@ -64,6 +64,23 @@ def swarm(monkeypatch):
     return found
 
 
+@pytest.fixture
+def polls(monkeypatch):
+    """Replaces the time: each sleep takes a quarter of a second and calls `on_poll` with the number of sleeps."""
+
+    class Polls:
+        count, on_poll = 0, staticmethod(lambda count: None)
+
+        def sleep(self, seconds):
+            self.count += 1
+            self.on_poll(self.count)
+
+    found = Polls()
+    monkeypatch.setattr(updates.time, "monotonic", lambda: found.count / 4)
+    monkeypatch.setattr(updates.time, "sleep", found.sleep)
+    return found
+
+
 @pytest.mark.parametrize("update", ["completed", "rollback_completed", ""])
 def test_an_update_has_completed_when_all_its_tasks_run(project, swarm, update):
     swarm.update = update
@@ -132,54 +149,37 @@ def test_an_update_that_makes_no_progress_is_refused(project, swarm, update, mon
         updates.wait_until_updated(project, ["api"])
 
 
-def test_a_node_that_dies_extends_the_time_limit(project, swarm, monkeypatch):
+def test_a_node_that_dies_extends_the_time_limit(project, swarm, polls):
     swarm.desired = 3
-    times = []
 
-    def sleep(seconds):
-        times.append(len(times))
-        if len(times) == 3:
+    def on_poll(count):
+        if count == 3:
             swarm.nodes = "down"
-        if len(times) == 6:
+        if count == 6:
             swarm.task("running")
 
-    monkeypatch.setattr(updates.time, "monotonic", lambda: len(times) / 4)
-    monkeypatch.setattr(updates.time, "sleep", sleep)
+    polls.on_poll = on_poll
     updates.wait_until_updated(project, ["api"])
-    assert len(times) == 6  # more than HEALTH_SECONDS
+    assert polls.count == 6  # more than HEALTH_SECONDS
 
 
-def test_a_task_that_starts_late_has_the_whole_time_to_become_healthy(project, swarm, monkeypatch):
+def test_a_task_that_starts_late_has_the_whole_time_to_become_healthy(project, swarm, polls):
     """A node that joins a network may wait for 30 s before it creates the container."""
-    times = []
-    swarm.tasks[0]["Status"]["State"] = "preparing"
-
-    def sleep(seconds):
-        times.append(len(times))
-        swarm.tasks[0]["Status"]["State"] = {3: "starting", 6: "running"}.get(
-            len(times), swarm.tasks[0]["Status"]["State"]
-        )
-
-    monkeypatch.setattr(updates.time, "monotonic", lambda: len(times) / 4)
-    monkeypatch.setattr(updates.time, "sleep", sleep)
+    status = swarm.tasks[0]["Status"]
+    status["State"] = "preparing"
+    polls.on_poll = lambda count: status.update(State={3: "starting", 6: "running"}.get(count, status["State"]))
     updates.wait_until_updated(project, ["api"])
-    assert len(times) == 6  # more than HEALTH_SECONDS
+    assert polls.count == 6  # more than HEALTH_SECONDS
 
 
-def test_a_task_that_starts_again_and_again_is_refused(project, swarm, monkeypatch):
+def test_a_task_that_starts_again_and_again_is_refused(project, swarm, polls):
     """Only the first start of its container extends the time limit."""
-    times = []
-
-    def sleep(seconds):
-        times.append(len(times))
-        swarm.tasks[0]["Status"]["State"] = "starting" if len(times) % 2 else "preparing"
-
-    monkeypatch.setattr(updates.time, "monotonic", lambda: len(times) / 4)
-    monkeypatch.setattr(updates.time, "sleep", sleep)
-    swarm.tasks[0]["Status"]["State"] = "preparing"
+    status = swarm.tasks[0]["Status"]
+    status["State"] = "preparing"
+    polls.on_poll = lambda count: status.update(State="starting" if count % 2 else "preparing")
     with pytest.raises(Refused, match="not healthy within 1 s"):
         updates.wait_until_updated(project, ["api"])
-    assert len(times) < 8
+    assert polls.count < 8
 
 
 def test_tasks_that_start_do_not_count_as_tasks_that_run(project, swarm):
@@ -292,19 +292,16 @@ def test_a_service_starts_when_its_containers_of_a_removed_stack_have_ended(proj
     assert done == ["wait", ["api"]]
 
 
-def test_the_time_in_which_swarm_watches_tasks_is_added(project, swarm, monkeypatch):
-    times = []
+def test_the_time_in_which_swarm_watches_tasks_is_added(project, swarm, polls):
     swarm.monitor, swarm.update = 3, "updating"
 
-    def sleep(seconds):
-        times.append(len(times))
-        if len(times) == 18:  # 4.5 s: more than HEALTH_SECONDS
+    def on_poll(count):
+        if count == 18:  # 4.5 s: more than HEALTH_SECONDS
             swarm.update = "completed"
 
-    monkeypatch.setattr(updates.time, "monotonic", lambda: len(times) / 4)
-    monkeypatch.setattr(updates.time, "sleep", sleep)
+    polls.on_poll = on_poll
     updates.wait_until_updated(project, ["api"])
-    assert len(times) == 18
+    assert polls.count == 18
 
 
 def test_a_service_that_runs_on_each_node_has_at_least_one_task(project, swarm):

@@ -116,15 +116,15 @@ def record_points(rehearsal: Rehearsal, tag: str, code: int = 0) -> list[str]:
 def omit_repetitions(recorded: Sequence[tuple[float, str]]) -> list[str]:
     """Return the points, without those before an action that follow the end of the previous one at once.
 
-    Nothing changes between the two, and to kill deploys at all points takes hours. Each point comes with the seconds
-    since the previous one.
+    Nothing changes between the two, and to kill deploys at all points takes hours. Each point comes with its time in
+    seconds.
     """
-    points, previous = list[str](), ""
+    points, before, previous = list[str](), 0.0, ""
     for seconds, point in recorded:
         has_ended = previous.startswith("after ") and not previous.startswith("after start of")
-        if not (has_ended and point.startswith("before ") and seconds < AT_ONCE_SECONDS):
+        if not (has_ended and point.startswith("before ") and seconds - before < AT_ONCE_SECONDS):
             points.append(point)
-        previous = point
+        before, previous = seconds, point
     return list(dict.fromkeys(points))
 
 
